@@ -1,0 +1,35 @@
+# Two commands do everything on a fresh machine: `make sweep` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: sweep test lint types imports tests env clean
+
+sweep: env
+	$(BIN)/orchestrate sweep ablations.yaml
+
+test: env lint types imports tests
+
+env: $(VENV)/.made
+
+# Made anew when the pins or the package's needs change.
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+imports:
+	$(BIN)/lint-imports
+
+tests:
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) runs

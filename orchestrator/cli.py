@@ -1,0 +1,254 @@
+"""The command `orchestrate`. Exit status: 0 done, 1 some trials failed, 2 bad input or set-up, 130 interrupted and resumable."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from trainers.errors import UserError
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from orchestrator import plan
+    from search_spaces.spec import load_spec
+
+    found = plan.plan(load_spec(args.spec, args.set))
+    if args.json:
+        _print_json(found)
+    else:
+        plan.print_plan(found)
+    return 0
+
+
+def _engine(args: argparse.Namespace) -> Any:
+    from orchestrator.run import Engine
+
+    return Engine(name=args.engine, address=args.address, local=args.local, verbose=args.verbose)
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from orchestrator import run
+    from search_spaces.spec import load_spec
+
+    return run.start_sweep(load_spec(args.spec, args.set), _engine(args), out=Path(args.out) if args.out else None, as_json=args.json)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from orchestrator import run
+
+    return run.resume(Path(args.dir), _engine(args), as_json=args.json)
+
+
+def _retry(args: argparse.Namespace) -> int:
+    from orchestrator import run
+
+    return run.retry(Path(args.dir), _engine(args), as_json=args.json)
+
+
+def _extend(args: argparse.Namespace) -> int:
+    from orchestrator import run
+
+    return run.extend(Path(args.dir), args.num_candidates, _engine(args), as_json=args.json)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from orchestrator import run
+
+    return run.show_status(Path(args.dir), watch=args.watch, as_json=args.json)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from orchestrator import run
+
+    return run.show_report(Path(args.dir), as_json=args.json)
+
+
+def _ledger(args: argparse.Namespace) -> int:
+    from orchestrator import ledger_verbs
+
+    verb: Callable[..., int] = getattr(ledger_verbs, args.action)
+    return verb(Path(args.dir), as_json=args.json)
+
+
+def _data(args: argparse.Namespace) -> int:
+    from orchestrator import data_verbs
+
+    if args.action == "list":
+        return data_verbs.list_sets(as_json=args.json)
+    return data_verbs.prepare_set(args.name, args.path, args.image_size, as_json=args.json)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from orchestrator import doctor
+
+    return doctor.doctor(out=Path(args.out), with_ray=not args.no_ray, as_json=args.json)
+
+
+def _add(verbs: Any, name: str, run: Verb | None, text: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output; progress and messages go to standard error")
+
+
+def _spec_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "spec", metavar="SPEC", help="a spec file; a bare name is looked up here, then among the packaged ones (ablations.yaml, smoke.yaml, ...)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key of the spec, as in method.epochs=5; may be repeated")
+
+
+def _engine_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=["ray", "inline"], default="ray", help="inline: one trial after another in this process, without Ray")
+    parser.add_argument("--address", help="the Ray to run on (default: $RAY_ADDRESS, else a node running here, else an embedded Ray)")
+    parser.add_argument("--local", action="store_true", help="an embedded Ray at once, whatever else is running")
+    parser.add_argument("--verbose", action="store_true", help="also show what Ray itself prints")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="orchestrate",
+        description="Find the labelling schedule that wins at equal bits: full labels, yes/no answers, stages and quotas.",
+        epilog="example:\n  orchestrate plan ablations.yaml\n  orchestrate sweep ablations.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    plan = _add(verbs, "plan", _plan, "list every trial of a spec with its price; trains nothing", "orchestrate plan ablations.yaml")
+    _spec_arguments(plan)
+    _json_flag(plan)
+
+    sweep = _add(verbs, "sweep", _sweep, "run a spec", "orchestrate sweep ablations.yaml --set method.epochs=10 --out runs/short")
+    _spec_arguments(sweep)
+    sweep.add_argument("--out", metavar="DIR", help="the sweep's own folder (default: runs/<name>)")
+    _engine_arguments(sweep)
+    _json_flag(sweep)
+
+    for name, run, text in (
+        ("resume", _resume, "go on with a sweep that was stopped or killed; nothing already answered is asked again"),
+        ("retry", _retry, "run the failed trials of a sweep again, from their last checkpoint, and whatever else is unfinished"),
+    ):
+        verb = _add(verbs, name, run, text, f"orchestrate {name} runs/ablations")
+        verb.add_argument("dir", metavar="DIR", help="the sweep's folder")
+        _engine_arguments(verb)
+        _json_flag(verb)
+
+    extend = _add(verbs, "extend", _extend, "add candidates to a search", "orchestrate extend runs/search -n 20")
+    extend.add_argument("dir", metavar="DIR", help="the sweep's folder")
+    extend.add_argument("-n", "--num-candidates", type=_positive, required=True, metavar="N", help="how many more candidates")
+    _engine_arguments(extend)
+    _json_flag(extend)
+
+    status = _add(verbs, "status", _status, "show trials and stages with bits, accuracy and time to go", "orchestrate status runs/ablations --watch")
+    status.add_argument("dir", metavar="DIR", help="the sweep's folder")
+    status.add_argument("--watch", action="store_true", help="show it anew every two seconds until the sweep ends")
+    _json_flag(status)
+
+    report = _add(verbs, "report", _report, "write and show the table: Markdown, CSV, JSON and one offline HTML file", "orchestrate report runs/ablations")
+    report.add_argument("dir", metavar="DIR", help="the sweep's folder")
+    _json_flag(report)
+
+    _ledger_verbs(verbs)
+    _data_verbs(verbs)
+
+    doctor = _add(verbs, "doctor", _doctor, "say what is missing on this machine, and the command that mends it", "orchestrate doctor --no-ray")
+    doctor.add_argument("--out", metavar="DIR", default="runs", help="where sweeps will be written (default: runs)")
+    doctor.add_argument("--no-ray", action="store_true", help="skip starting Ray, which takes some seconds")
+    _json_flag(doctor)
+    return parser
+
+
+def _ledger_verbs(verbs: Any) -> None:
+    ledger = _add(verbs, "ledger", None, "read the answers of a trial", "orchestrate ledger verify runs/ablations/trials/0123456789ab")
+    actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in (
+        ("show", "list every label bought and every question with its answer"),
+        ("verify", "check the checksum chain of the segments"),
+        ("replay", "rebuild the pool from the segments alone and print its state"),
+    ):
+        action = _add(actions, name, _ledger, text, f"orchestrate ledger {name} runs/ablations/trials/0123456789ab")
+        action.add_argument("dir", metavar="TRIAL_DIR", help="the trial's folder, DIR/trials/ID")
+        _json_flag(action)
+
+
+def _data_verbs(verbs: Any) -> None:
+    data = _add(verbs, "data", None, "list data sets and prepare their decoded cache", "orchestrate data list")
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = _add(actions, "list", _data, "list the data sets and what is prepared", "orchestrate data list")
+    _json_flag(listing)
+    prepare = _add(actions, "prepare", _data, "decode a data set into the cache", "orchestrate data prepare folder --path photos/")
+    prepare.add_argument("name", metavar="NAME", help="as `dataset.name` in a spec")
+    prepare.add_argument("--path", help="folder or file, as `dataset.path` in a spec")
+    prepare.add_argument("--image-size", type=_positive, metavar="PX", help="side of the square that images are cut to, as `dataset.image_size` in a spec")
+    _json_flag(prepare)
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def _take_over_signals() -> None:
+    """The first SIGINT or SIGTERM stops in good order; one that comes while that goes on leaves at once, for all that counts is on disk already."""
+    came = False
+
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        nonlocal came
+        if came:
+            os._exit(130)
+        came = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    args = build_parser().parse_args(argv)
+    _take_over_signals()
+    try:
+        run: Verb = args.run
+        return run(args)
+    except UserError as error:
+        print(f"orchestrate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("orchestrate: interrupted; everything answered and trained so far is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; there is nobody left to tell.
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        # What no part could say better: a folder that may not be read, a full disk.
+        print(f"orchestrate: {error.filename or 'the system'}: {error.strerror or error}. What was recorded before is kept.", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

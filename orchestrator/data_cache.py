@@ -1,0 +1,239 @@
+"""The cache of decoded data: images in one place, their labels in another, each put there whole or not at all.
+
+<root>/images/<name>-<fp16>/       train.npy, test.npy, meta.json; all that a trainer opens
+<root>/labels/<name>-<fp16>-<l8>/  train.npy, test.npy, meta.json; for the oracle and the evaluator alone
+<root>/sources/<key>.json          which of them a folder, a file or a built-in set has become, and its signature then
+<root>/building/                   what is being decoded now; a killed process leaves its part here, the next one clears it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from orchestrator.data_arrays import SPLITS, Array, Loaded, write_array
+from orchestrator.locks import LockHeld, hold
+from orchestrator.storage import commit_file
+from search_spaces.config import DatasetFacts
+
+FORMAT: Final = 1
+"""Raise it when the same source would be decoded or described differently: every cache is then made anew."""
+
+CHUNK_BYTES: Final = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedData:
+    """A data set that is decoded and checked."""
+
+    name: str
+    images_dir: Path
+    labels_dir: Path
+    fingerprint: str
+    """Hex SHA-256 of everything that a trainer can read of the data; the labels are not in it."""
+    facts: DatasetFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Where a source's decoded data lies: one file in `sources/`."""
+
+    name: str
+    path: str | None
+    image_size: int | None
+    signature: str
+    images: str
+    """Folder names below `images/` and `labels/`."""
+    labels: str
+
+
+def source_key(name: str, path: Path | None, image_size: int | None) -> str:
+    """16 hex digits for one source; they name its entry, its lock and its part of `building/`."""
+    return hashlib.sha256(json.dumps([name, str(path), image_size]).encode()).hexdigest()[:16]
+
+
+def entries(root: Path) -> list[Entry]:
+    """All sources that have been decoded here."""
+    found = (read_entry(root, path.stem) for path in sorted((root / "sources").glob("*.json")))
+    return [entry for entry in found if entry]
+
+
+def read_entry(root: Path, key: str) -> Entry | None:
+    """The entry, or None if there is none or it cannot be read: the data is then decoded again."""
+    try:
+        return Entry(**json.loads((root / "sources" / f"{key}.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_entry(root: Path, key: str, entry: Entry) -> None:
+    commit_file(root / "sources" / f"{key}.json", json.dumps(asdict(entry), indent=1).encode(), replace=True)
+
+
+def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | None:
+    """The data of an entry, or None if a file of it is missing, truncated, or (with `verify`) changed."""
+    images, labels = root / "images" / entry.images, root / "labels" / entry.labels
+    meta = intact(images, verify=verify)
+    if meta is None or intact(labels, verify=verify) is None:
+        return None
+    facts = DatasetFacts(name=meta["name"], num_classes=meta["num_classes"], train_items=meta["train_items"], test_items=meta["test_items"], kind=meta["kind"])
+    return PreparedData(name=meta["name"], images_dir=images, labels_dir=labels, fingerprint=meta["fingerprint"], facts=facts)
+
+
+def intact(folder: Path, *, verify: bool) -> dict[str, Any] | None:
+    """meta.json of a cache folder whose files have the sizes (with `verify`: also the content) written there; else None."""
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT:
+            return None
+        for name, file in meta["files"].items():
+            if (folder / name).stat().st_size != file["bytes"]:
+                return None
+            if verify and content_digest(np.load(folder / name, mmap_mode="r", allow_pickle=False)) != file["sha256"]:
+                return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return meta
+
+
+def content_digest(array: Array) -> str:
+    """Hex SHA-256 of dtype, shape and values."""
+    digest = hashlib.sha256(f"{array.dtype.str}:{array.shape}:".encode())
+    for chunk in chunks(array):
+        digest.update(np.ascontiguousarray(chunk).data)
+    return digest.hexdigest()
+
+
+def chunks(array: Array) -> Iterator[Array]:
+    """The array in blocks of rows of about 16 MiB, so that a mapped file never has to fit in memory."""
+    rows = max(1, CHUNK_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
+
+
+@contextlib.contextmanager
+def building(root: Path, key: str) -> Iterator[Path]:
+    """A folder to decode into, gone afterwards; one process at a time per key, the others wait. Clears what killed processes left."""
+    place = root / "building"
+    place.mkdir(parents=True, exist_ok=True)
+    with hold(place / f"{key}.lock", wait=True):
+        for left in place.glob("*-*"):
+            _clear(left, key)
+        folder = Path(tempfile.mkdtemp(dir=place, prefix=f"{key}-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(left: Path, own_key: str) -> None:
+    key = left.name.partition("-")[0]
+    if key == own_key:
+        shutil.rmtree(left, ignore_errors=True)
+        return
+    with contextlib.suppress(LockHeld), hold(left.parent / f"{key}.lock", wait=False):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
+    """What meta.json says of freshly written arrays."""
+    arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS}
+    files = {f"{split}.npy": {"bytes": (folder / f"{split}.npy").stat().st_size, "sha256": content_digest(array)} for split, array in arrays.items()}
+    rules = {
+        "format": FORMAT,
+        "kind": loaded.kind,
+        "num_classes": len(loaded.class_names),
+        "class_names": list(loaded.class_names),
+        "augment": {"shift": loaded.shift, "flip": loaded.flip},
+    }
+    # Statistics that follow from the arrays stay out of the fingerprint: their last bit may differ between machines.
+    fingerprint = hashlib.sha256(json.dumps([rules, loaded.mean, loaded.std, files["train.npy"]["sha256"], files["test.npy"]["sha256"]]).encode())
+    mean, std = (loaded.mean, loaded.std) if loaded.mean and loaded.std else statistics(arrays["train"])
+    return {
+        "name": name,
+        **rules,
+        "train_items": len(arrays["train"]),
+        "test_items": len(arrays["test"]),
+        "shape": list(arrays["train"].shape[1:]),
+        "mean": list(mean),
+        "std": list(std),
+        "fingerprint": fingerprint.hexdigest(),
+        "files": files,
+    }
+
+
+def statistics(array: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel (images, on the 0..1 scale) or per feature; a deviation of 0 becomes 1, so that dividing by it is harmless."""
+    if array.dtype == np.uint8:
+        values = np.arange(256) / 255
+        counts = np.zeros((array.shape[-1], 256), np.int64)
+        for chunk in chunks(array):
+            for channel in range(array.shape[-1]):
+                counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+        mean = counts @ values / counts.sum(axis=1)
+        variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
+    else:
+        mean = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in chunks(array)) / len(array)
+        variance = sum(np.square(chunk - mean).sum(axis=0) for chunk in chunks(array)) / len(array)
+    std = np.sqrt(variance)
+    # A channel of one value has a deviation of rounding errors.
+    return tuple(mean.tolist()), tuple(np.where(std > 1e-9 * np.abs(mean), std, 1.0).tolist())
+
+
+def commit(root: Path, built: Path, name: str, loaded: Loaded) -> tuple[str, str]:
+    """Moves `built/images` and the labels into place; returns their folder names. What is already there and intact stays."""
+    meta = describe(built / "images", name, loaded)
+    _write_json(built / "images" / "meta.json", meta)
+    (built / "labels").mkdir()
+    for split in SPLITS:
+        write_array(built / "labels" / f"{split}.npy", loaded.labels[split])
+    digests = {split: content_digest(loaded.labels[split]) for split in SPLITS}
+    files = {f"{split}.npy": {"bytes": (built / "labels" / f"{split}.npy").stat().st_size, "sha256": digests[split]} for split in SPLITS}
+    _write_json(built / "labels" / "meta.json", {"format": FORMAT, "files": files})
+    # The same images with other labels (a mistake mended) are other labels beside the same images.
+    labels_digest = hashlib.sha256("".join(digests.values()).encode()).hexdigest()
+    images_name = f"{name}-{meta['fingerprint'][:16]}"
+    labels_name = f"{images_name}-{labels_digest[:8]}"
+    _put(built / "labels", root / "labels" / labels_name)
+    _put(built / "images", root / "images" / images_name)
+    return images_name, labels_name
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def _put(folder: Path, target: Path) -> None:
+    """`target` is an intact folder with these files: this one, or one that another process put there."""
+    for file in [*folder.iterdir(), folder]:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        if target.exists():
+            if intact(target, verify=True) is not None:
+                return
+            # Aside, not deleted in place: a reader sees the old folder, none, or the new one, and maps that are open stay good.
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(folder.parent / f"damaged-{folder.name}-{os.urandom(4).hex()}")
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
+            return

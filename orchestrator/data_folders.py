@@ -1,0 +1,147 @@
+"""Image files in one folder per class: one's own (`folder`), Mini-ImageNet and ImageNet."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from orchestrator.data_arrays import SPLITS, Labels, Loaded, Progress, create_array, shuffled
+from orchestrator.image_decoding import Crop, decode, image_shape
+from search_spaces.image_folders import class_images, same_classes, split_folders
+from trainers.errors import DataError
+
+Splits = dict[str, dict[str, list[str]]]
+"""Split -> class -> image files; both splits have the same classes, in order."""
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, on the 0..1 scale."""
+
+MINI_IMAGENET_STATISTICS: Final[Statistics] = (
+    (120.39586422 / 255, 115.59361427 / 255, 104.54012653 / 255),
+    (70.68188272 / 255, 68.27635343 / 255, 72.54505529 / 255),
+)
+"""As in the code of one-bit supervision (Hu et al. 2020)."""
+
+IMAGENET_STATISTICS: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+MINI_CLASSES, MINI_TRAIN, MINI_TEST = 100, 500, 100
+IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_TEST = 1000, 1_281_167, 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolders:
+    """Image files of some layout, decoded to one size.
+
+    Images are kept in a fixed shuffled order: in the order of folders an image's number would tell its class.
+    """
+
+    root: Path
+    layout: Callable[[Path], Splits]
+    crop: Crop | None
+    """None: all images have one size already."""
+    shift: int | None = None
+    """None: an eighth of the width."""
+    statistics: Statistics | None = None
+
+    def signature(self) -> str:
+        digest = hashlib.sha256()
+        for classes in self.layout(self.root).values():
+            for files in classes.values():
+                for file in files:
+                    stat = _stat(file)
+                    digest.update(os.fsencode(file) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        return digest.hexdigest()
+
+    def load(self, folder: Path, on_progress: Progress) -> Loaded:
+        splits = self.layout(self.root)
+        total = sum(len(files) for classes in splits.values() for files in classes.values())
+        first = next(iter(splits["train"].values()))[0]
+        shape = image_shape(first, self.crop)
+        _check_space(self.root, folder, total, shape)
+        done = 0
+
+        def count(images: int) -> None:
+            nonlocal done
+            done += images
+            on_progress(done, total)
+
+        labels = {split: _decode_split(splits[split], folder / f"{split}.npy", shape, self.crop, count) for split in SPLITS}
+        mean, std = self.statistics or (None, None)
+        shift = shape[1] // 8 if self.shift is None else self.shift
+        return Loaded(kind="images", labels=labels, class_names=tuple(splits["train"]), shift=shift, flip=True, mean=mean, std=std)
+
+
+def train_and_test(root: Path) -> Splits:
+    """PATH/train/<class>/ and the same classes in PATH/test/ or PATH/val/."""
+    train, test = split_folders(root)
+    splits = {"train": class_images(train), "test": class_images(test)}
+    same_classes(train, test, list(splits["train"]), list(splits["test"]))
+    if len(splits["train"]) < 2:
+        raise DataError(f"{train}: one class folder only; there is nothing to ask.")
+    return splits
+
+
+def mini_imagenet(root: Path) -> Splits:
+    """PATH/<class>/, 100 classes: in the order of file names the first 500 of each train, the last 100 test.
+
+    Source: 500 and 100 an image class, Hu et al. 2020 (arXiv:2009.06168), section 4.1; which ones is not published.
+    """
+    found = class_images(root)
+    if len(found) != MINI_CLASSES:
+        raise DataError(
+            f"{root}: {len(found)} class folders ({', '.join(list(found)[:3])}, ...); Mini-ImageNet has {MINI_CLASSES}. "
+            "Expected PATH/<class>/*.jpg, all classes side by side."
+        )
+    for name, files in found.items():
+        if len(files) < MINI_TRAIN + MINI_TEST:
+            raise DataError(f"{root / name}: {len(files)} images; Mini-ImageNet has {MINI_TRAIN + MINI_TEST} in each class.")
+    return {
+        "train": {name: files[:MINI_TRAIN] for name, files in found.items()},
+        "test": {name: files[-MINI_TEST:] for name, files in found.items()},
+    }
+
+
+def imagenet(root: Path) -> Splits:
+    """PATH/train/<class>/ and PATH/val/<class>/ of ILSVRC 2012, complete."""
+    splits = train_and_test(root)
+    sizes = tuple(sum(map(len, splits[split].values())) for split in SPLITS)
+    if (len(splits["train"]), *sizes) != (IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_TEST):
+        raise DataError(
+            f"{root}: {len(splits['train'])} classes, {sizes[0]} training and {sizes[1]} test images; "
+            f"ImageNet has {IMAGENET_CLASSES}, {IMAGENET_TRAIN} and {IMAGENET_TEST}. For a part of it use the data set `folder`."
+        )
+    return splits
+
+
+def _decode_split(classes: dict[str, list[str]], target: Path, shape: tuple[int, int, int], crop: Crop | None, on_done: Callable[[int], None]) -> Labels:
+    files = [file for images in classes.values() for file in images]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(images) for images in classes.values()])
+    order = shuffled(len(files))
+    create_array(target, (len(files), *shape), np.uint8)
+    decode([files[k] for k in order], target, crop, on_done)
+    return labels[order]
+
+
+def _check_space(root: Path, folder: Path, images: int, shape: tuple[int, int, int]) -> None:
+    needed, free = images * int(np.prod(shape)), shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{root}: {images:,} images of {shape[1]} x {shape[0]} pixels take {needed / 1e9:.1f} GB decoded; the cache has {free / 1e9:.1f} GB free. "
+            "Reading image files during the training is not offered: set ORCHESTRATE_CACHE to a folder on a larger disk, or a smaller dataset.image_size."
+        )
+
+
+def _stat(file: str) -> os.stat_result:
+    try:
+        return os.stat(file)  # noqa: PTH116 (a million Path objects would be slow)
+    except FileNotFoundError:
+        raise DataError(f"{file}: {'a link to a file that does not exist' if Path(file).is_symlink() else 'vanished while the folder was read'}.") from None
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}.") from None

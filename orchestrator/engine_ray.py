@@ -1,0 +1,151 @@
+"""Runs a sweep on Ray: Tune schedules candidates, a broker owns the gangs that train, an actor per trial holds its pool."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+
+from orchestrator.candidate import FATAL, CandidateTrainable, Shared
+from orchestrator.cluster import Cluster, gangs_that_fit
+from orchestrator.datasets import PreparedData
+from orchestrator.engine_inline import Outcome, label_of
+from orchestrator.gang import HEAD, BrokerActor, new_name
+from orchestrator.layout import SweepLayout
+from orchestrator.progress import Progress
+from orchestrator.search import Source, SourceSearcher
+from orchestrator.stage_store import CannotGoOn
+from orchestrator.sweep import is_failed, is_finished, load_candidates
+from search_spaces.config import ResourcesConfig
+
+CANDIDATES_PER_GANG = 2
+"""Candidates at work for each gang: their seeds run side by side, so that one that waits for a shared stage leaves no gang idle."""
+
+
+def run_on_ray(
+    layout: SweepLayout, source: Source, num_candidates: int, data: PreparedData, resources: ResourcesConfig, device: str, cluster: Cluster, progress: Progress
+) -> tuple[Outcome, dict[str, Any]]:
+    """Every candidate of the source is finished or failed; returns how it ended and how busy the gangs were.
+
+    Raises:
+        CannotGoOn: nothing can be trained or recorded any more; the message says why.
+    """
+    gangs = gangs_that_fit(cluster, resources)
+    given, layout = layout.root, replace(layout, root=layout.root.resolve())
+    broker = BrokerActor.options(resources=HEAD).remote(new_name(), layout.stage_store, gangs, resources, device)  # type: ignore[attr-defined]
+    shared = Shared(layout=layout, data=data, resources=resources, device=device, broker=broker)
+    fatal = Fatal(broker)
+    # Tune insists on a folder of its own; nothing in it is ever read back.
+    scratch = Path(tempfile.mkdtemp(prefix="orchestrate-tune-"))
+    try:
+        with _shown(broker, layout, progress):
+            ended = _tuner(shared, source, num_candidates, gangs, scratch, fatal).fit()
+        if fatal.message is not None:
+            raise CannotGoOn(fatal.message)
+        for error in ended.errors:
+            # A failure of a trial itself is on its record; this is one that could not be recorded, such as one process too many that died.
+            progress.note(f"a candidate was given up: {str(error).strip().splitlines()[-1]}")
+        use = _close(broker)
+    except KeyboardInterrupt:
+        progress.note(f"interrupted; stopping (a second time leaves at once). Go on with: orchestrate resume {given}")
+        raise
+    finally:
+        ray.kill(broker, no_restart=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+    trials = [trial for candidate in load_candidates(layout) for trial in candidate.trials]
+    failed = tuple(trial.id for trial in trials if is_failed(layout, trial))
+    waiting = tuple(trial.id for trial in trials if not is_failed(layout, trial) and not is_finished(layout, trial))
+    return Outcome(failed=failed, waiting=waiting), use
+
+
+def _close(broker: Any) -> dict[str, Any]:
+    """No gang is left; how busy they were, as far as a broker that may have died in between knows."""
+    try:
+        use: dict[str, Any] = ray.get(broker.use.remote())
+        ray.get(broker.close.remote())
+    except RayError:
+        return {}
+    return use
+
+
+class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
+    """Ends the sweep when a candidate reports that nothing can go on, rather than let every candidate find out and be restarted for it."""
+
+    def __init__(self, broker: Any) -> None:
+        self._broker = broker
+        self.message: str | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if FATAL in result and self.message is None:
+            self.message = result[FATAL]
+            # Candidates that wait for a stage are let go.
+            self._broker.close.remote()
+        return FATAL in result
+
+    def stop_all(self) -> bool:
+        return self.message is not None
+
+
+def _tuner(shared: Shared, source: Source, num_candidates: int, gangs: int, scratch: Path, fatal: Fatal) -> tune.Tuner:
+    # 0.1 CPU for a candidate would keep a 2-CPU gang off 2 cores.
+    trainable = tune.with_resources(tune.with_parameters(CandidateTrainable, shared=shared), tune.PlacementGroupFactory([HEAD]))
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=SourceSearcher(source),
+            num_samples=max(1, num_candidates),
+            max_concurrent_trials=CANDIDATES_PER_GANG * gangs,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(scratch),
+            verbose=0,
+            stop=fatal,
+            failure_config=tune.FailureConfig(max_failures=shared.resources.max_failures),
+        ),
+    )
+
+
+@contextmanager
+def _shown(broker: Any, layout: SweepLayout, progress: Progress) -> Iterator[None]:
+    """Events of the trials reach the display while the block runs."""
+    stop = threading.Event()
+    labels: dict[str, str] = {}
+
+    def label(trial_id: str) -> str:
+        if trial_id not in labels:
+            labels.update({trial.id: label_of(trial) for candidate in load_candidates(layout) for trial in candidate.trials})
+        return labels.get(trial_id, trial_id)
+
+    def drain() -> None:
+        try:
+            events = ray.get(broker.take_events.remote(), timeout=5)
+        except Exception:
+            # The broker is being restarted, or Ray is going down: the display loses a line, the sweep nothing.
+            return
+        for kind, trial_id, value in events:
+            getattr(progress, kind)(label(trial_id), value)
+
+    def loop() -> None:
+        while not stop.wait(0.3):
+            drain()
+
+    thread = threading.Thread(target=loop, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=6)
+        drain()

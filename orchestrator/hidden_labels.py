@@ -1,0 +1,28 @@
+"""The true classes of the training images. Only the oracle may import this module (import-linter holds it so)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from trainers.errors import DataError
+from trainers.stage import Classes
+
+
+def train_labels(labels_dir: Path) -> Classes:
+    """The class of every training image, [N].
+
+    Raises:
+        DataError: there is no such file, or it holds no list of whole numbers.
+    """
+    path = labels_dir / "train.npy"
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no training labels here; run `orchestrate data prepare`") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as an array ({error}); delete it and run `orchestrate data prepare`") from error
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: expected one whole number an image; delete it and run `orchestrate data prepare`")
+    return labels.astype(np.int32)

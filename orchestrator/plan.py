@@ -1,0 +1,84 @@
+"""The dry run: every trial of a spec with its schedule and price, before anything starts. Loads none of the libraries that training needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.config import Spec
+from search_spaces.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION
+from search_spaces.trials import enumerate_trials, stage_prefixes, trial_to_mapping
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def plan(spec: Spec) -> dict[str, Any]:
+    """What the sweep would do, as JSON values.
+
+    Returns:
+        {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels", "quotas"}, "bits", "questions", "annotation_hours"}],
+        "stage_trainings": {"total", "distinct"}}. A search that learns from results has "trials": null, numbers null, and
+        "search": {"algorithm", "num_candidates", "seeds"}.
+    """
+    trials = enumerate_trials(spec)
+    if trials is None:
+        search = {"algorithm": spec.search.algorithm, "num_candidates": spec.search.num_candidates, "seeds": list(spec.seeds)}
+        return {"name": spec.name, "trials": None, "search": search, "stage_trainings": {"total": None, "distinct": None}}
+    prefixes = [key for trial in trials for key in stage_prefixes(trial)]
+    rows = []
+    for trial in trials:
+        mapping = trial_to_mapping(trial)
+        row = {key: mapping[key] for key in ("id", "cases", "seed", "config", "schedule", "bits")}
+        rows.append(row | {"questions": trial.questions, "annotation_hours": trial.annotation_hours})
+    return {"name": spec.name, "trials": rows, "stage_trainings": {"total": len(prefixes), "distinct": len(set(prefixes))}}
+
+
+def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
+    """Prints a plan as a table, one row a candidate with its seeds."""
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or RichConsole()
+    if found["trials"] is None:
+        search = found["search"]
+        console.print(
+            f"{found['name']}: {search['algorithm']} draws {search['num_candidates']} candidates as results come in, "
+            f"each with seeds {_numbers(search['seeds'])}: {search['num_candidates'] * len(search['seeds'])} trials.",
+            highlight=False,
+        )
+        return
+    table = Table(title=f"{found['name']}: {len(found['trials'])} trials", title_justify="left")
+    table.add_column("case", overflow="fold")
+    for heading in ("|D_S|", "rounds", "questions", "bits", "hours"):
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("seeds", overflow="fold")
+    for rows in _by_candidate(found["trials"]):
+        first = rows[0]
+        quotas = " + ".join(f"{quota:,}" for quota in first["schedule"]["quotas"]) or "none"
+        cells = ["\n".join(first["cases"]) or "-", f"{first['schedule']['initial_labels']:,}", quotas, f"{first['questions']:,}"]
+        cells += [f"{first['bits']:,.2f}", f"{first['annotation_hours']:,.2f}", _numbers([row["seed"] for row in rows])]
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+    trainings = found["stage_trainings"]
+    console.print(
+        f"{trainings['total']} stage trainings, {trainings['distinct']} of them distinct: trials that share a beginning share its training.", highlight=False
+    )
+    console.print(
+        f"Hours are of annotation in one trial: {SECONDS_PER_QUESTION} s a question, {SECONDS_PER_LABEL:g} s a label (Hu et al. 2020).", highlight=False
+    )
+
+
+def _by_candidate(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    groups: list[list[dict[str, Any]]] = []
+    for row in trials:
+        # A candidate's seeds follow one another and differ in nothing else.
+        if groups and all(groups[-1][0][key] == row[key] for key in ("cases", "config", "schedule")):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def _numbers(values: list[int]) -> str:
+    return ", ".join(str(value) for value in values)

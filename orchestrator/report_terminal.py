@@ -1,0 +1,73 @@
+"""The report as a table for a terminal, shown at the end of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.box import Box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator import report_text as write
+from orchestrator.results import printable
+
+_RULE: Final = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
+"""One rule below the heading, nothing else."""
+_ROOMY: Final = 108
+"""Columns from which the schedule has a column of its own; below, it stands under the case."""
+
+
+def render(report: Mapping[str, Any], path: Path | None = None) -> RenderableType:
+    """The rows at equal bits, best validation first, and what there is to know beside them; `path`: the page to point to.
+
+    The names in it come from files: they are shown as they are, never read as markup.
+    """
+    table = report["rows"]
+    parts: list[RenderableType] = []
+    for comparison in report["comparisons"]:
+        title = "at equal bits" if len(report["comparisons"]) == 1 else f"at equal bits, budget {write.number(comparison['budget_bits'])}"
+        parts += [Text(f"{printable(report['name'])}: {title}", style="bold"), _Rows([table[index] for index in comparison["rows"]])]
+    parts.append(Text(write.headline(report) + "\n"))
+    parts += [Text(f"apart: {label}: {reason}", style="yellow") for label, reason in write.apart(report)]
+    parts += [Text(f"published: {_anchor_line(item)}", style="dim") for item in report["anchors"]]
+    parts += [Text(f"failed: {printable(write.failure_line(item))}", style="red") for item in report["failed"]]
+    how = "± is the standard deviation over n seeds; vs. baseline: test of the last epoch, paired by seed, ± half of the 95% interval."
+    parts.append(Text(f"{write.training_line(report)} {how}", style="dim"))
+    if path is not None:
+        parts.append(Text.assemble("Report: ", (str(path), "bold"), overflow="fold"))
+    return Group(*parts)
+
+
+def _anchor_line(item: Mapping[str, Any]) -> str:
+    ours, published, gap, _, networks, unlike, where = write.anchor_cells(item)
+    return printable(f"{item['label']}: {published} ({where}), ours {ours}: {gap}; {networks}; unlike in {unlike}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A table that fits itself to the width of the terminal."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        roomy = options.max_width >= _ROOMY
+        table = Table(box=_RULE, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        table.add_column("case", overflow="fold", min_width=14)
+        if roomy:
+            table.add_column("labels + questions", overflow="fold")
+        for title in ("bits", "n", "validation", "test", "vs. baseline", "yes / no"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for row in self.rows:
+            name = Text(row["label"])
+            for word in write.marks(row):
+                name.append(f" ({word.split()[0]})")
+            plan = write.schedule(row)
+            first = [name, plan] if roomy else [Text.assemble(name, "\n", (plan, "dim"))]
+            cells = [write.number(row["bits"]), str(row["n"]), write.mean_std(row["val_top1"]), write.mean_std(row["test_top1_last"])]
+            cells += [write.half_width(row["difference"]["test_top1_last"]), write.yes_no(row)]
+            table.add_row(*first, *cells, style="bold cyan" if row["is_best"] else "bold" if row["is_baseline"] else "")
+        yield table

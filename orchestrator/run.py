@@ -1,0 +1,216 @@
+"""The verbs that run a sweep or read one, from the checked spec to the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator import datasets, report, report_terminal, results, status
+from orchestrator import sweep as sweeps
+from orchestrator.engine_inline import Outcome, run_inline
+from orchestrator.launch import choose_device
+from orchestrator.layout import SweepLayout
+from orchestrator.locks import hold, is_held
+from orchestrator.progress import Progress
+from orchestrator.sweep import Candidate, SweepError
+from search_spaces.config import Spec
+from search_spaces.names import ADAPTIVE
+from search_spaces.trials import make_trial, stage_prefixes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Where a sweep is to run."""
+
+    name: str = "ray"
+    """`ray` or `inline`."""
+    address: str | None = None
+    local: bool = False
+    verbose: bool = False
+
+
+def start_sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) -> int:
+    """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep."""
+    layout = SweepLayout(out if out is not None else Path("runs") / spec.name)
+    data = _prepare(spec)
+    with _writing(layout):
+        device = _device(spec, engine)
+        candidates = sweeps.create(spec, layout, engine=engine.name, device=device)
+        return _run(spec, layout, candidates, data, engine, as_json=as_json)
+
+
+def resume(root: Path, engine: Engine, *, as_json: bool) -> int:
+    """Goes on with the sweep in `root` from its own records."""
+    layout, spec, _ = sweeps.open_sweep(root)
+    data = _prepare(spec)
+    with _writing(layout):
+        # Read again under the lock: another process may have written meanwhile.
+        _, spec, candidates = sweeps.open_sweep(root)
+        return _run(spec, layout, candidates, data, engine, as_json=as_json)
+
+
+def retry(root: Path, engine: Engine, *, as_json: bool) -> int:
+    """Runs the failed trials again, and whatever else is unfinished."""
+    layout, spec, _ = sweeps.open_sweep(root)
+    data = _prepare(spec)
+    with _writing(layout):
+        _, spec, candidates = sweeps.open_sweep(root)
+        forgiven = sweeps.forgive(layout, candidates)
+        print(f"{forgiven} failed trial(s) to run again", file=sys.stderr)
+        return _run(spec, layout, candidates, data, engine, as_json=as_json)
+
+
+def extend(root: Path, more: int, engine: Engine, *, as_json: bool) -> int:
+    """Adds candidates to a search and runs them."""
+    layout, spec, _ = sweeps.open_sweep(root)
+    data = _prepare(spec)
+    with _writing(layout):
+        _, _, candidates = sweeps.open_sweep(root)
+        spec, candidates = sweeps.extend(layout, candidates, more)
+        return _run(spec, layout, candidates, data, engine, as_json=as_json)
+
+
+def show_status(root: Path, *, watch: bool, as_json: bool) -> int:
+    """Prints where the sweep stands; with `watch`, again and again until it ends."""
+    layout, spec = sweeps.open_spec(root)
+    console = Console()
+    while True:
+        found = results.load(layout)
+        described = status.as_dict(found, spec.resources)
+        if as_json:
+            json.dump(described, sys.stdout, indent=1)
+            sys.stdout.write("\n")
+        else:
+            if watch and console.is_terminal:
+                console.clear()
+            console.print(status.render(found, spec.resources))
+        ended = status.remaining(found, spec.resources) == 0
+        if not ended and not is_held(layout.lock):
+            print(f"nobody is running it; go on with: orchestrate resume {layout.root}", file=sys.stderr)
+            return 0
+        if not watch or ended:
+            return 0
+        time.sleep(2)
+
+
+def show_report(root: Path, *, as_json: bool) -> int:
+    """Writes the report's files and prints its table."""
+    layout, _ = sweeps.open_spec(root)
+    return _report(layout, as_json=as_json)
+
+
+def _report(layout: SweepLayout, *, as_json: bool) -> int:
+    paths = report.write(layout)
+    built = report.build(results.load(layout))
+    if as_json:
+        json.dump(built, sys.stdout, indent=1, allow_nan=False)
+        sys.stdout.write("\n")
+    else:
+        Console().print(report_terminal.render(built, paths.html))
+    return 1 if built["failed"] else 0
+
+
+def _prepare(spec: Spec) -> datasets.PreparedData:
+    return datasets.prepare(make_trial(spec, {}, spec.seeds[0]).config.dataset)
+
+
+def _device(spec: Spec, engine: Engine) -> str:
+    if engine.name == "inline":
+        return choose_device(spec.resources)
+    # Ray shows each rank its own GPUs alone, so the first of them is the rank's.
+    return "cuda:0" if spec.resources.gpus_per_worker else "cpu"
+
+
+@contextmanager
+def _writing(layout: SweepLayout) -> Iterator[None]:
+    """This process alone writes the sweep; an interruption says how to go on, and a folder left empty is removed."""
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        if not os.access(layout.root, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise SweepError(f"{layout.root}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
+    try:
+        with hold(layout.lock, wait=False):
+            yield
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with: orchestrate resume {layout.root}", file=sys.stderr)
+        raise
+    except OSError as error:
+        raise SweepError(
+            f"{error.filename or layout.root}: {error.strerror or error}. "
+            f"Everything recorded so far is kept; mend this and go on with: orchestrate resume {layout.root}"
+        ) from error
+
+
+def _run(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, *, as_json: bool) -> int:
+    inline = engine.name == "inline"
+    outcome = _run_inline(spec, layout, candidates, data) if inline else _run_ray(spec, layout, candidates, data, engine)
+    code = _report(layout, as_json=as_json)
+    if outcome.waiting:
+        print(f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume {layout.root}", file=sys.stderr)
+    if outcome.failed:
+        print(f"{len(outcome.failed)} trial(s) failed; run them again with: orchestrate retry {layout.root}", file=sys.stderr)
+    return 1 if outcome.waiting else code
+
+
+def _distinct(candidates: list[Candidate]) -> int:
+    return len({key for candidate in candidates for trial in candidate.trials for key in stage_prefixes(trial)})
+
+
+def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str) -> Progress:
+    """The first line says where the sweep runs and on what."""
+    if spec.search.algorithm in ADAPTIVE:
+        work, total = f"{spec.search.num_candidates} candidates, {len(candidates)} of them drawn", None
+    else:
+        total = _distinct(candidates)
+        work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
+    print(f"{where}; {work} -> {layout.root}", file=sys.stderr)
+    return Progress(total, done=_done(layout, candidates))
+
+
+def _done(layout: SweepLayout, candidates: list[Candidate]) -> int:
+    found = results.load(layout)
+    return len({record.key for trial in found.trials for record in trial.records})
+
+
+def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData) -> Outcome:
+    if spec.search.algorithm in ADAPTIVE:
+        raise SweepError(f"{spec.source}: search.algorithm: {spec.search.algorithm} learns from results and needs Ray; leave out --engine inline.")
+    where = f"inline: one process on this machine, {choose_device(spec.resources)}, {spec.resources.cpus_per_worker} thread(s) a stage"
+    with _announce(spec, layout, candidates, where) as progress:
+        return run_inline(layout, candidates, data, spec.resources, progress)
+
+
+def _run_ray(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine) -> Outcome:
+    from orchestrator.cluster import connect, gangs_that_fit, hush
+
+    hush()
+    from orchestrator.engine_ray import run_on_ray
+    from orchestrator.search import Listed, Source
+
+    with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
+        gangs = gangs_that_fit(cluster, spec.resources)
+        source: Source
+        if spec.search.algorithm in ADAPTIVE:
+            from orchestrator.sampling import Learned
+
+            source, number = Learned(spec, layout, candidates), spec.search.num_candidates or 0
+        else:
+            left = [c for c in candidates if not all(sweeps.is_finished(layout, t) or sweeps.is_failed(layout, t) for t in c.trials)]
+            source, number = Listed(deque(left)), len(left)
+        where = f"{cluster}; {gangs} gang(s) of {spec.resources.workers} rank(s)"
+        with _announce(spec, layout, candidates, where) as progress:
+            outcome, use = run_on_ray(layout, source, number, data, spec.resources, _device(spec, engine), cluster, progress)
+            if use.get("share") is not None:
+                progress.note(f"gangs were training {100 * use['share']:.0f}% of the time between the first stage's start and the last one's end")
+        return outcome

@@ -1,0 +1,176 @@
+"""Trained stages, shared by every trial that needs the same one: each is trained once, committed once and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.locks import hold
+from orchestrator.storage import commit_file
+from trainers.config import MethodConfig
+from trainers.errors import UserError
+from trainers.stage import SCORE_ARRAYS, StageInputs, StageOutcome, StageRequest
+
+
+class CannotGoOn(UserError):
+    """The engine is at fault and not the trial, which stays unfinished and may go on later: nothing can train, or the sweep is being stopped."""
+
+
+class StageDamaged(UserError):
+    """A committed artefact is missing or is not what was committed."""
+
+
+def stage_key(
+    *, method: MethodConfig, fingerprint: str, inputs: StageInputs, seed: int, parent: str | None, world_size: int, device_kind: str, salt: str = ""
+) -> str:
+    """Hex SHA-256 of everything that the result of a stage can depend on, and of nothing else.
+
+    Args:
+        method: cut to the stage (MeanTeacherConfig.for_stage).
+        fingerprint: of the data (orchestrator.datasets).
+        parent: key of the stage before; enters only where the method carries weights over, so that a schedule's past is in the labels alone.
+        salt: sharing switched off puts the trial's id here; empty otherwise.
+    """
+    read = method.settings_read(has_negatives=bool(inputs.negative_ids.size), has_parent=parent is not None)
+    carried = parent if read.get("init") == "continue" else None
+    parts = {
+        "method": type(method).name,
+        "version": type(method).version,
+        "settings": read,
+        "data": fingerprint,
+        "inputs": inputs.digest(),
+        "seed": seed,
+        "parent": carried,
+        "world_size": world_size,
+        "device": device_kind,
+        "salt": salt,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class StageArtefact:
+    """A committed stage."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = self.record["metrics"]
+        return metrics
+
+    def file(self, role: str) -> Path:
+        return self.folder / str(self.record["files"][role]["name"])
+
+    def scores(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays SCORE_ARRAYS of this stage.
+
+        Raises:
+            StageDamaged: the file is missing or its checksum differs from the committed one.
+        """
+        path, committed = self.file("scores"), self.record["files"]["scores"]["sha256"]
+        if not path.is_file() or sha256_of(path) != committed:
+            raise StageDamaged(
+                f"{path}: missing or damaged (its SHA-256 is not the committed {committed[:12]}...). Remove the folder {self.folder} to train this stage again."
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in SCORE_ARRAYS}
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class StageStore:
+    """Folder `stages/` of a sweep: one folder a key, whose `record.json` is what commits it."""
+
+    root: Path
+
+    def folder(self, key: str) -> Path:
+        return self.root / key
+
+    def find(self, key: str) -> StageArtefact | None:
+        folder = self.folder(key)
+        try:
+            text = (folder / "record.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        return StageArtefact(folder, json.loads(text))
+
+    def commit(self, key: str, outcome: StageOutcome) -> StageArtefact:
+        """The committed artefact of this key: `outcome` if it came first, else the one that did."""
+        folder = self.folder(key)
+        files = {
+            role: {"name": name, "sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size} for role, name in sorted(outcome.files.items())
+        }
+        record = {"key": key, "files": files, "metrics": outcome.metrics}
+        commit_file(folder / "record.json", json.dumps(record, indent=1, sort_keys=True).encode(), replace=False)
+        committed = self.find(key)
+        if committed is None:
+            raise StageDamaged(f"{folder / 'record.json'}: was written and is gone; is the folder being cleaned while the sweep runs?")
+        return committed
+
+
+class TrainsStages(Protocol):
+    """Trains one stage somewhere: in this process, in processes of its own, on a cluster."""
+
+    @property
+    def world_size(self) -> int: ...
+
+    @property
+    def device_kind(self) -> str: ...
+
+    def train(self, request: StageRequest) -> StageOutcome: ...
+
+
+class ObtainsStages(Protocol):
+    """What a trial asks for its stages: the artefact of a request, trained now or found, and whether it was trained for this caller."""
+
+    @property
+    def world_size(self) -> int: ...
+
+    @property
+    def device_kind(self) -> str: ...
+
+    def obtain(self, request: StageRequest) -> tuple[StageArtefact, bool]: ...
+
+
+def new_attempt() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class LockedStages:
+    """Stages of one machine: one process trains a stage while the others that want it wait; a holder's death lets the next one go on from its checkpoint."""
+
+    store: StageStore
+    launcher: TrainsStages
+
+    @property
+    def world_size(self) -> int:
+        return self.launcher.world_size
+
+    @property
+    def device_kind(self) -> str:
+        return self.launcher.device_kind
+
+    def obtain(self, request: StageRequest) -> tuple[StageArtefact, bool]:
+        found = self.store.find(request.key)
+        if found is not None:
+            return found, False
+        with hold(request.work_dir / "lock", wait=True):
+            found = self.store.find(request.key)
+            if found is not None:
+                return found, False
+            outcome = self.launcher.train(request)
+            return self.store.commit(request.key, outcome), True

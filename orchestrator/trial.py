@@ -1,0 +1,212 @@
+"""The loop over the stages of one trial: train, guess, ask, learn from yes and from no, train again.
+
+Plain Python without Ray: a debugger can step through it, and every engine runs this same loop. Each step may be done twice without harm: what is committed (a
+stage, a round) is found again, so a trial that died anywhere goes on from its own records.
+"""
+
+from __future__ import annotations
+
+import enum
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator import query
+from orchestrator.datasets import PreparedData
+from orchestrator.evaluator import test_top1
+from orchestrator.layout import SweepLayout
+from orchestrator.ledger import Ledger
+from orchestrator.oracle import open_oracle
+from orchestrator.pool import Pool, PoolService, PoolTerms, Round
+from orchestrator.records import read_lines, write_error, write_lines
+from orchestrator.stage_store import CannotGoOn, ObtainsStages, StageArtefact, StageStore, new_attempt, stage_key
+from orchestrator.storage import StorageError, open_segments
+from search_spaces.config import ResourcesConfig, Trial
+from trainers.stage import StageRequest
+
+
+class TrialState(enum.Enum):
+    """Where a trial stands when its loop returns."""
+
+    FINISHED = "finished"
+    WAITING = "waiting"
+    """A round is open: answers are still to come, and the loop may be called again in days."""
+
+
+class Watches(Protocol):
+    """Who is told how a trial goes. Must not raise."""
+
+    def stage_started(self, trial: Trial, stage: int) -> None: ...
+
+    def stage_finished(self, trial: Trial, record: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What all trials of a sweep share: data, stages, places and limits."""
+
+    layout: SweepLayout
+    data: PreparedData
+    stages: ObtainsStages
+    resources: ResourcesConfig
+    watcher: Watches
+    device: str
+
+
+def open_pool(trial: Trial, labels_dir: Path, ledger: Path) -> Pool:
+    """The pool service of a trial, in the state that its ledger says."""
+    terms = PoolTerms(
+        trial=trial.id,
+        seed=trial.seed,
+        num_classes=trial.facts.num_classes,
+        pool_items=trial.facts.train_items,
+        initial_labels_per_class=trial.config.schedule.initial_labels_per_class,
+        validation=trial.config.dataset.validation,
+        budget_bits=trial.budget_bits,
+        quotas=trial.schedule.quotas,
+        requery=trial.config.query.requery,
+    )
+    first = trial.config.schedule.initial_choice == "first"
+    oracle = open_oracle(trial.config.oracle, labels_dir, trial.facts.num_classes, trial.seed, first_labels=first)
+    return Pool(terms, Ledger(open_segments(ledger)), oracle)
+
+
+def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
+    """The trial has trained every stage of its schedule, or waits for answers.
+
+    Raises:
+        TrainingFailed: a stage cannot be trained; what was asked before stays in the ledger.
+    """
+    records_path = bench.layout.trial(trial.id).stages
+    records = read_lines(records_path)
+    pool.open()
+    for stage in range(len(records), len(trial.schedule.quotas) + 1):
+        asked = _ask(trial, stage, records, pool, bench) if stage else None
+        if asked is not None and not asked.over:
+            return TrialState.WAITING
+        bench.watcher.stage_started(trial, stage)
+        artefact, trained = bench.stages.obtain(_request(trial, stage, records, pool, bench))
+        record = _record(trial, stage, artefact, trained, asked, pool, bench)
+        records.append(record)
+        write_lines(records_path, records)
+        bench.watcher.stage_finished(trial, record)
+    return TrialState.FINISHED
+
+
+def attempt_trial(trial: Trial, pool: PoolService, bench: Bench, on_failure: Callable[[str], None]) -> TrialState | None:
+    """Runs the trial; None if it failed, with its reason on record. What breaks one trial must not end the sweep, except a store that cannot be written."""
+    files = bench.layout.trial(trial.id)
+    try:
+        return run_trial(trial, pool, bench)
+    except (StorageError, OSError, CannotGoOn):
+        # Nothing more can be recorded or trained, for this trial or any other.
+        raise
+    except Exception as error:
+        record = write_error(files, stage=len(read_lines(files.stages)), error=error)
+        on_failure(record["message"])
+        return None
+
+
+def _ask(trial: Trial, number: int, records: list[dict[str, Any]], pool: PoolService, bench: Bench) -> Round:
+    """Round `number`, asked now unless its plan is already committed: then that plan stands, whatever this model would choose.
+
+    Answers that came since the process before ended were recorded when the pool was opened.
+    """
+    committed = pool.round(number)
+    if committed is not None:
+        return committed
+    before = StageStore(bench.layout.stage_store).find(records[-1]["key"])
+    if before is None:
+        raise FileNotFoundError(f"{bench.layout.stage_store / records[-1]['key']}: the stage before round {number} is recorded but its folder is gone")
+    chosen = query.choose(
+        trial.config.query.strategy,
+        before.scores(),
+        pool.eligible(),
+        pool.quota(number),
+        seed=trial.seed,
+        round=number,
+        mask_refused=trial.config.query.mask_refused,
+        easy_share=trial.config.query.easy_share,
+    )
+    return pool.ask(number, *chosen)
+
+
+def _request(trial: Trial, stage: int, records: list[dict[str, Any]], pool: PoolService, bench: Bench) -> StageRequest:
+    inputs = pool.training_inputs()
+    parent = records[-1]["key"] if records else None
+    method = trial.config.method.for_stage(stage)
+    key = stage_key(
+        method=method,
+        fingerprint=bench.data.fingerprint,
+        inputs=inputs,
+        seed=trial.seed,
+        parent=parent,
+        world_size=bench.stages.world_size,
+        device_kind=bench.stages.device_kind,
+        salt="" if bench.resources.share_stages else trial.id,
+    )
+    store = StageStore(bench.layout.stage_store)
+    before = store.find(parent) if parent is not None and method.init == "continue" else None
+    return StageRequest(
+        key=key,
+        stage=stage,
+        seed=trial.seed,
+        method=method,
+        data_dir=bench.data.images_dir,
+        inputs=inputs,
+        work_dir=store.folder(key),
+        attempt=new_attempt(),
+        parent_model=before.file("model") if before is not None else None,
+        threads=bench.resources.cpus_per_worker,
+        device=bench.device,
+        checkpoint_seconds=bench.resources.checkpoint_seconds,
+    )
+
+
+def _record(trial: Trial, stage: int, artefact: StageArtefact, trained: bool, asked: Round | None, pool: PoolService, bench: Bench) -> dict[str, Any]:
+    """The line of stages.jsonl: what the stage cost and what it reached."""
+    counts, metrics, scores = pool.counts(), artefact.metrics, artefact.scores()
+    yes = int((asked.answers == 1).sum()) if asked is not None else 0
+    no = int((asked.answers == 0).sum()) if asked is not None else 0
+    return {
+        "stage": stage,
+        "key": artefact.record["key"],
+        "trained": trained,
+        "bits": {"labels": counts.label_bits, "questions": counts.question_bits, "total": counts.label_bits + counts.question_bits},
+        "validation_bits": counts.validation_bits,
+        "questions": yes + no,
+        "yes": yes,
+        "no": no,
+        "skipped": int((asked.answers == -1).sum()) if asked is not None else 0,
+        "wasted": asked.wasted if asked is not None else 0,
+        "guess_accuracy": 100 * yes / (yes + no) if yes + no else None,
+        "labelled": counts.labelled,
+        "negative_only": counts.negative_only,
+        "unasked": counts.unasked,
+        "unspent": counts.unspent,
+        "val_top1": metrics["val_top1_last"],
+        "val_top1_best": metrics["val_top1_best"],
+        "test_top1_last": test_top1(bench.data.labels_dir, scores["test_guess_last"]),
+        "test_top1_at_best_val": test_top1(bench.data.labels_dir, scores["test_guess_best_val"]),
+        **{name: metrics[name] for name in ("epochs", "seconds", "images_per_second", "device", "precision", "backbone", "parameters", "resumed_from_epoch")},
+        "seed": trial.seed,
+        "world_size": bench.stages.world_size,
+        "versions": versions(),
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of what computed a result, read without importing any of it."""
+    names = ("one-bit-orchestrator", "torch", "numpy", "pyarrow", "ray")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

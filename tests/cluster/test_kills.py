@@ -1,0 +1,129 @@
+"""SIGKILL of every kind of process, at several instants: the sweep ends as one that nobody disturbed, pays nothing twice and leaves nothing behind."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.records import read_lines
+from tests.cluster.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp
+from tests.integration.sweeps import outcome_of
+
+# A machine that is busy with other things takes many times as long.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+Instant = tuple[str, Callable[[RealSweep], bool]]
+
+
+def records(number: int) -> Instant:
+    return f"{number} stages are on record", lambda sweep: sweep.records() >= number
+
+
+def segments(number: int) -> Instant:
+    return f"{number} segments are written", lambda sweep: sweep.segments() >= number
+
+
+def half_trained() -> Instant:
+    return "a stage is half trained", lambda sweep: bool(sweep.checkpoints())
+
+
+def paid_once(root: Path) -> None:
+    """Every round of every trial has one plan, and every stage one record."""
+    for folder in (root / "trials").iterdir():
+        stages = [record["stage"] for record in read_lines(folder / "stages.jsonl")]
+        assert stages == list(range(len(stages)))
+        spent = [record["bits"]["total"] for record in read_lines(folder / "stages.jsonl")]
+        assert spent == sorted(spent)
+    ours = {"spec.yaml", "resolved.yaml", "manifest.json", "candidates.jsonl", "driver.lock", "stages", "trials", "report"}
+    assert {path.name for path in root.iterdir()} <= ours, "somebody else wrote into the sweep's folder"
+    assert {path.name for path in root.glob("trials/*/*")} == {"ledger", "stages.jsonl"}
+
+
+def test_any_process_may_be_killed_at_any_time(spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path) -> None:
+    root = tmp_path / "killed"
+    shots: list[tuple[Instant, str]] = [
+        (half_trained(), RANK),
+        (segments(3), POOL),
+        (records(1), CANDIDATE),
+        (records(2), BROKER),
+        (half_trained(), POOL),
+        (records(4), RANK),
+        (segments(12), CANDIDATE),
+        (records(6), POOL),
+        (half_trained(), BROKER),
+        (records(9), CANDIDATE),
+        (half_trained(), RANK),
+    ]
+    with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root)]) as sweep:
+        for (what, true), kind in shots:
+            sweep.until(what, true)
+            sweep.shoot(kind)
+        assert sweep.ended() == 0, sweep.said()
+        sweep.assert_nothing_is_left()
+    assert outcome_of(root) == alone
+    paid_once(root)
+
+
+def test_any_process_may_be_killed_at_any_time_with_two_ranks(spec: Path, two_ranks: dict[str, Any], temp: Path, tmp_path: Path) -> None:
+    root = tmp_path / "killed"
+    shots: list[tuple[Instant, str]] = [
+        (half_trained(), RANK),
+        (records(1), BROKER),
+        (half_trained(), RANK),
+        (segments(4), POOL),
+        (records(3), CANDIDATE),
+    ]
+    with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root), *TWO_RANKS]) as sweep:
+        for (what, true), kind in shots:
+            sweep.until(what, true)
+            sweep.shoot(kind)
+        sweep.until(*records(4))
+        sweep.driver.kill()
+        assert sweep.ended() == -signal.SIGKILL
+        sweep.assert_nothing_is_left(but=AGENTS)
+        with RealSweep(root, temp, ["resume", str(root), "--local"]) as second:
+            assert second.ended() == 0, second.said()
+            second.assert_nothing_is_left()
+        sweep.assert_nothing_is_left()
+    assert outcome_of(root) == two_ranks
+    paid_once(root)
+
+
+def test_a_stopped_sweep_goes_on_from_its_own_records(spec: Path, alone: dict[str, Any], tmp_path: Path) -> None:
+    """Stopped by SIGKILL, Ctrl-C, SIGTERM and a double Ctrl-C; everything that Ray wrote is deleted in between."""
+    root = tmp_path / "stopped"
+    stops: list[tuple[Instant, tuple[signal.Signals, ...]]] = [
+        (half_trained(), (signal.SIGKILL,)),
+        (records(3), (signal.SIGINT,)),
+        (segments(10), (signal.SIGKILL,)),
+        (records(7), (signal.SIGTERM,)),
+        (records(10), (signal.SIGINT, signal.SIGINT)),
+    ]
+    argv = ["sweep", str(spec), "--local", "--out", str(root)]
+    for (what, true), signals in stops:
+        with private_temp() as temp, RealSweep(root, temp, argv) as sweep:
+            sweep.until("a rank is at work", lambda sweep: bool(sweep.processes(RANK)))
+            sweep.until(what, true)
+            sweep.log.write_text("")
+            for number in signals:
+                sweep.signal(number)
+                if len(signals) > 1:
+                    sweep.until("the first signal is noticed", lambda sweep: "orchestrate resume" in sweep.said())
+            killed = signal.SIGKILL in signals
+            assert sweep.ended() == (-signal.SIGKILL if killed else 130), sweep.said()
+            assert killed or f"orchestrate resume {root}" in sweep.said()
+            assert "Traceback" not in sweep.said()
+            sweep.assert_nothing_is_left(but=AGENTS if killed or len(signals) > 1 else ())
+            assert killed or sweep.records() < sum(len(trial["records"]) for trial in alone.values())
+            shutil.rmtree(temp)
+        argv = ["resume", str(root), "--local"]
+    with private_temp() as temp, RealSweep(root, temp, argv) as sweep:
+        assert sweep.ended() == 0, sweep.said()
+        sweep.assert_nothing_is_left()
+    assert outcome_of(root) == alone
+    paid_once(root)

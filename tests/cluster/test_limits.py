@@ -1,0 +1,198 @@
+"""Too few places, too many candidates, no place at all: a sweep ends well, or at once with a message that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.records import read_lines
+from tests.cluster.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep, of_kind, private_temp, uninterrupted, wait_until
+from tests.integration.sweeps import TINY_SPEC, outcome_of
+
+# A machine that is busy with other things takes many times as long.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+ONE_EPOCH = ["--set", "method.epochs=1"]
+
+NODES = """
+import json, sys
+import ray
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(sys.argv[1]), "include_dashboard": False, "object_store_memory": 2**27})
+nodes = []
+print(json.dumps({"address": cluster.address}), flush=True)
+for line in sys.stdin:
+    verb, _, value = line.strip().partition(" ")
+    if verb == "add":
+        nodes.append(cluster.add_node(num_cpus=int(value), object_store_memory=2**27))
+        cluster.wait_for_nodes()
+    elif verb == "kill":
+        cluster.remove_node(nodes[int(value)], allow_graceful=False)
+    elif verb == "hold":
+        ray.init(address=cluster.address, logging_level="CRITICAL", log_to_driver=False)
+        held = ray.util.placement_group([{"CPU": 1}] * int(value))
+        ray.get(held.ready())
+    print(json.dumps({"done": verb}), flush=True)
+cluster.shutdown()
+"""
+
+
+class NotStarted(AssertionError):
+    """Ray's own processes did not come up, or one more node did not."""
+
+
+class Nodes:
+    """A cluster of several nodes on this machine, each with a raylet of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.address: str = self._answer()["address"]
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                found: dict[str, Any] = json.loads(line)
+                return found
+        raise NotStarted("the cluster ended")
+
+    def do(self, command: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        self._answer()
+
+    def assert_free(self) -> None:
+        """No process that a sweep had on these nodes is left."""
+        wait_until("the nodes are free", lambda: not of_kind(self._process.pid, RANK, BROKER, POOL, CANDIDATE), patience=120)
+
+
+@contextmanager
+def cluster(head_cpus: int, *nodes: int) -> Iterator[Nodes]:
+    with ExitStack() as stack:
+        for attempt in range(3):
+            try:
+                found = stack.enter_context(head(head_cpus))
+                for cpus in nodes:
+                    found.do(f"add {cpus}")
+                break
+            except NotStarted:
+                # Ray gives its daemons a fixed time to start, which a crowded machine may not. What is tested begins once they run.
+                if attempt == 2:
+                    raise
+        yield found
+
+
+@contextmanager
+def head(cpus: int) -> Iterator[Nodes]:
+    with private_temp() as temp:
+        process = subprocess.Popen(
+            [sys.executable, "-c", NODES, str(cpus)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "RAY_TMPDIR": str(temp), "OMP_NUM_THREADS": "1"},
+        )
+        # Everything of the session dies with the block, whatever happened in it.
+        with RealSweep.adopting(process):
+            yield Nodes(process)
+
+
+def records_of(root: Path) -> list[dict[str, Any]]:
+    return [record for path in root.glob("trials/*/stages.jsonl") for record in read_lines(path)]
+
+
+def test_a_gang_larger_than_the_machine_is_refused_before_anything_is_trained(spec: Path, temp: Path, tmp_path: Path) -> None:
+    root = tmp_path / "large"
+    with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root), "--set", "resources.workers=64"]) as sweep:
+        assert sweep.ended() == 2
+        assert "resources.workers = 64 needs 64 CPU(s)" in sweep.said()
+        assert "Traceback" not in sweep.said()
+        assert not list(root.glob("stages/*"))
+        assert not list(root.glob("trials/*/ledger"))
+        sweep.assert_nothing_is_left()
+
+
+def test_candidates_beyond_the_gangs_and_a_stage_that_all_of_them_want(spec: Path, temp: Path, tmp_path: Path) -> None:
+    """Six candidates differ in what they do from the second stage on; all want the same first stage, and there is one gang."""
+    cases = {f"lambda {number}": {"query.strategy": name} for number, name in enumerate(("random", "easy", "hard", "margin", "entropy", "class_balanced"))}
+    wide = tmp_path / "wide.yaml"
+    head, _, rest = TINY_SPEC.partition("cases:\n")
+    wide.write_text(head + "cases: " + json.dumps(cases) + "\n" + rest[rest.index("seeds:") :])
+    root = tmp_path / "wide"
+    argv = ["--set", "resources.max_concurrent=1", "--set", "seeds=[0]", *ONE_EPOCH]
+    with RealSweep(root, temp, ["sweep", str(wide), "--local", "--out", str(root), *argv]) as sweep:
+        assert sweep.ended() == 0, sweep.said()
+        sweep.assert_nothing_is_left()
+    first = [record for record in records_of(root) if record["stage"] == 0]
+    assert len(first) == 6
+    assert len({record["key"] for record in first}) == 1
+    assert sum(record["trained"] for record in first) == 1
+    inline = tmp_path / "inline"
+    uninterrupted(inline, ["sweep", str(wide), "--engine", "inline", "--out", str(inline), *argv])
+    assert outcome_of(root) == outcome_of(inline)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_nodes_may_die_while_they_train(ranks: int, spec: Path, temp: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The head has no CPU to train with: gangs run on the other nodes, of which one after the other is killed and replaced."""
+    whole = request.getfixturevalue({1: "alone", 2: "two_ranks"}[ranks])
+    root = tmp_path / "nodes"
+    argv = ["--set", f"resources.workers={ranks}", "--set", "seeds=[0]"]
+    with cluster(0, 1, 1) as nodes, RealSweep(root, temp, ["sweep", str(spec), "--address", nodes.address, "--out", str(root), *argv]) as sweep:
+        sweep.until("a stage is half trained", lambda sweep: bool(sweep.checkpoints()))
+        nodes.do("kill 0")
+        if ranks == 2:
+            nodes.do("add 1")
+        sweep.until("more is on record", lambda sweep: sweep.records() >= 3)
+        nodes.do("kill 1")
+        nodes.do("add 1")
+        assert sweep.ended() == 0, sweep.said()
+        nodes.assert_free()
+    found = outcome_of(root)
+    assert len(found) == 3
+    assert found == {trial: whole[trial] for trial in found}
+
+
+def test_a_gang_that_no_node_can_hold_or_that_others_keep_out_is_said(spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path) -> None:
+    with cluster(1, 1) as nodes:
+        # Two CPUs in all, one on each node: no place for a rank that wants two.
+        root = tmp_path / "scattered"
+        argv = ["sweep", str(spec), "--address", nodes.address]
+        with RealSweep(root, temp, [*argv, "--out", str(root), "--set", "resources.cpus_per_worker=2"]) as sweep:
+            assert sweep.ended() == 2, sweep.said()
+            assert "2 CPU(s) for each rank on one node" in sweep.said()
+        # Somebody else holds one of them: two ranks do not fit, for the time being.
+        nodes.do("hold 1")
+        root = tmp_path / "held"
+        held = ["--set", "resources.workers=2", "--set", "resources.start_timeout=3", "--set", "seeds=[0]"]
+        with RealSweep(root, temp, [*argv, "--out", str(root), *held]) as sweep:
+            assert sweep.ended() == 2, sweep.said()
+            assert "waited 3 s (resources.start_timeout) for 2 worker(s)" in sweep.said()
+            assert "Traceback" not in sweep.said()
+        assert records_of(root) == []
+        assert not list(root.glob("trials/*/error.json")), "no trial is to blame"
+        nodes.assert_free()
+        # One of two gangs fits: it does all the work. A driver that is killed leaves the cluster free for its successor.
+        root = tmp_path / "narrow"
+        with RealSweep(root, temp, [*argv, "--out", str(root), "--set", "seeds=[0]"]) as sweep:
+            sweep.until("some of it is on record", lambda sweep: sweep.records() >= 2)
+            sweep.driver.kill()
+            sweep.ended()
+        nodes.assert_free()
+        with RealSweep(root, temp, ["resume", str(root), "--address", nodes.address]) as sweep:
+            assert sweep.ended() == 0, sweep.said()
+        nodes.assert_free()
+        found = outcome_of(root)
+        assert found == {trial: alone[trial] for trial in found}

@@ -1,0 +1,242 @@
+"""A Ray that cannot be started or reached is told in one message, soon; real sockets and real Rays, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestrator import ray_setup
+
+BIN = Path(sys.executable).parent
+PATIENCE = 90.0
+"""Far longer than any of this takes, on a busy machine too, and shorter than Ray's own waits of two to three minutes."""
+
+
+def _visit(*address: str, wrap: tuple[str, ...] = (), **env: str) -> dict[str, Any]:
+    """What a fresh process says that connects to the address, or starts a Ray of its own."""
+    command = [*wrap, sys.executable, "-m", "orchestrator.ray_round_trip", *address]
+    ended = subprocess.run(command, env=_environment() | env, capture_output=True, text=True, timeout=PATIENCE)
+    assert "Traceback" not in ended.stderr
+    told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return told
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+def _refused(*address: str, wrap: tuple[str, ...] = (), **env: str) -> str:
+    told = _visit(*address, wrap=wrap, **env)
+    assert set(told) == {"problem"}, told
+    problem: str = told["problem"]
+    assert "\n" not in problem
+    return problem
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
+    said = _refused(f"127.0.0.1:{_free_port()}")
+    assert "Connection refused" in said
+    assert "ray start --head" in said
+
+
+@pytest.mark.parametrize("address", ["nowhere", "http://127.0.0.1:8265", "127.0.0.1:", ":6379", "127.0.0.1:port"])
+def test_what_is_no_address_is_said_to_be_none(address: str) -> None:
+    said = ray_setup.knock(address)
+    assert said is not None
+    assert "is not a Ray address" in said
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "no-such-host.invalid:6379"])
+def test_an_address_that_cannot_exist_is_refused(address: str) -> None:
+    assert "nothing answers there" in (ray_setup.knock(address) or "")
+
+
+def test_a_socket_that_never_answers_is_left_after_a_bounded_wait() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        said = ray_setup.knock(f"127.0.0.1:{silent.getsockname()[1]}")
+        assert said is not None
+        assert "does not answer as the head of a Ray does" in said
+        assert time.monotonic() - began < 6 * ray_setup.ANSWER_SECONDS
+
+
+def test_another_kind_of_server_is_not_taken_for_a_ray() -> None:
+    server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        assert "does not answer as the head" in (ray_setup.knock(f"127.0.0.1:{server.server_port}") or "")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_temporary_folder_that_ray_cannot_use_is_named() -> None:
+    assert "/proc/nothing cannot be written" in _refused(RAY_TMPDIR="/proc/nothing")
+    with tempfile.TemporaryDirectory() as folder:
+        deep = Path(folder) / ("x" * 80)
+        assert "too long a path" in _refused(RAY_TMPDIR=str(deep))
+
+
+def test_asking_for_a_running_ray_where_there_is_none_says_how_to_start_one() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        assert "ray start --head" in _refused("auto", RAY_TMPDIR=folder)
+
+
+def _namespaces() -> bool:
+    """Whether this user may have networks of its own."""
+    return shutil.which("unshare") is not None and subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not _namespaces(), reason="needs the right to make a network namespace")
+def test_a_machine_that_cannot_reach_itself_is_told_so_before_ray_waits() -> None:
+    said = _refused(wrap=("unshare", "-n"))
+    assert "refuses connections to itself" in said
+    assert "--engine inline" in said
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A Ray that `ray start` runs, with a home and a temporary folder of its own."""
+
+    address: str
+    folder: str
+    token: str
+
+
+@contextmanager
+def _head() -> Iterator[Head]:
+    # A short path: Ray's sockets lie deep below it.
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        env = _environment() | {"RAY_TMPDIR": folder, "HOME": folder, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+        env["RAY_AUTH_TOKEN"] = token = secrets.token_hex(16)
+        port = _free_port()
+        where = ["--node-ip-address=127.0.0.1", f"--port={port}"]
+        command = [str(BIN / "ray"), "start", "--head", "--block", *where, "--num-cpus=1", "--include-dashboard=false"]
+        with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as child:
+            known: dict[int, psutil.Process] = {}
+            try:
+                head = Head(f"127.0.0.1:{port}", folder, token)
+                deadline = time.monotonic() + PATIENCE
+                while not (Path(folder) / "ray" / "ray_current_cluster").exists():
+                    assert time.monotonic() < deadline and child.poll() is None, "the head did not start"
+                    time.sleep(0.2)
+                known = {process.pid: process for process in psutil.Process(child.pid).children(recursive=True)}
+                yield head
+            finally:
+                # Never `ray stop`: it ends every Ray on the machine.
+                known |= {process.pid: process for process in psutil.Process(child.pid).children(recursive=True)}
+                child.kill()
+                for process in known.values():
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+                psutil.wait_procs(list(known.values()), timeout=10)
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Head]:
+    with _head() as head:
+        yield head
+
+
+@pytest.mark.slow
+class TestAGuardedHead:
+    """A head that asks for a token."""
+
+    def test_a_visitor_without_a_token_is_told_to_fetch_it(self, guarded: Head) -> None:
+        with tempfile.TemporaryDirectory() as home:
+            assert "there is none here" in _refused(guarded.address, HOME=home)
+
+    def test_a_wrong_token_is_told_from_none(self, guarded: Head) -> None:
+        said = _refused(guarded.address, HOME=guarded.folder, RAY_AUTH_TOKEN="another-secret")
+        assert "refuses this user's access token" in said
+        assert "another-secret" not in said
+
+    def test_a_visitor_that_was_told_not_to_present_a_token_is_told_so(self, guarded: Head) -> None:
+        assert "unset RAY_AUTH_MODE" in _refused(guarded.address, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN=guarded.token)
+
+    def test_the_right_token_is_found_and_presented(self, guarded: Head) -> None:
+        # Ray itself presents a token unasked only to a Ray that it found by itself.
+        (Path(guarded.folder) / ".ray").mkdir(exist_ok=True)
+        (Path(guarded.folder) / ".ray" / "auth_token").write_text(guarded.token)
+        told = _visit(guarded.address, HOME=guarded.folder)
+        assert "1 node(s), 1 CPUs" in told["where"]
+        (Path(guarded.folder) / ".ray" / "auth_token").unlink()
+
+    def test_the_ray_that_ray_start_left_running_is_found(self, guarded: Head) -> None:
+        told = _visit("auto", HOME=guarded.folder, RAY_TMPDIR=guarded.folder, RAY_AUTH_TOKEN=guarded.token)
+        # Ray calls this machine by its outer address, whichever it was given.
+        assert guarded.address.rpartition(":")[2] + ":" in told["where"]
+
+
+@pytest.mark.slow
+def test_a_version_that_differs_is_named_on_both_sides() -> None:
+    code = """
+import json, sys
+from ray._raylet import GcsClient
+client = GcsClient(address=sys.argv[1])
+told = json.loads(client.internal_kv_get(b"CLUSTER_METADATA", b"cluster"))
+told |= {"ray_version": "2.44.0", "python_version": "3.12.1"}
+client.internal_kv_put(b"CLUSTER_METADATA", json.dumps(told).encode(), True, b"cluster")
+"""
+    with _head() as head, tempfile.TemporaryDirectory() as home:
+        assert "1 node(s)" in _visit(head.address, HOME=home, RAY_AUTH_TOKEN=head.token)["where"]
+        # The head now says that it is of another version, which it keeps in its key-value store.
+        env = _environment() | {"HOME": home, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token}
+        subprocess.run([sys.executable, "-c", code, head.address], env=env, check=True, timeout=PATIENCE, capture_output=True)
+        said = _refused(head.address, HOME=home, RAY_AUTH_TOKEN=head.token)
+    assert "Ray 2.44.0 on Python 3.12.1" in said
+    assert f"Ray {metadata.version('ray')} on Python" in said
+
+
+GROUPS = Path("/sys/fs/cgroup/memory")
+
+
+def _group(name: str) -> Path | None:
+    """A memory control group of 900 MiB (version 1); None where this user may not make one."""
+    group = GROUPS / name
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(900 * 2**20))
+    except OSError:
+        with suppress(OSError):
+            group.rmdir()
+        return None
+    return group
+
+
+def test_a_container_with_too_little_memory_is_told_so_whatever_the_machine_has() -> None:
+    group = _group(f"orchestrate-test-{os.getpid()}")
+    if group is None:
+        pytest.skip("needs the right to make a memory control group")
+    try:
+        said = _refused(wrap=("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"))
+    finally:
+        group.rmdir()
+    assert "GiB of memory are available" in said
+    assert "--engine inline" in said

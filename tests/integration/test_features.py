@@ -1,0 +1,53 @@
+"""One's own feature vectors, from the file to the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.integration.dying import run_cli
+from tests.integration.sweeps import written
+
+pytestmark = pytest.mark.slow
+
+SPEC = """\
+name: mine
+dataset: {name: features, path: mine.npz, validation: {from: split, per_class: 5}}
+budget: {full_labels: 20}
+base:
+  method: {name: mean_teacher, consistency_weight: 1, epochs: 3}
+  schedule: {initial_labels_per_class: 2, split: [1.0]}
+cases:
+  full labels only: {schedule.initial_labels_per_class: 5, schedule.split: []}
+  one stage: {}
+seeds: [0, 1]
+"""
+
+
+def blobs(path: Path) -> None:
+    random = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), 60)
+    x = random.normal(size=(240, 16)).astype(np.float32) + 3 * np.eye(4, 16, dtype=np.float32)[y]
+    np.savez(path, x=x, y=y)
+
+
+def test_a_sweep_on_ones_own_features_ends_in_a_report_at_equal_bits(tmp_path: Path) -> None:
+    folder = written(tmp_path, SPEC)
+    blobs(folder / "mine.npz")
+    assert run_cli(["sweep", "spec.yaml", "--engine", "inline"], folder) == 0, (folder / "log").read_text()
+    report = json.loads((folder / "runs" / "mine" / "report" / "report.json").read_text())
+    assert [row["case"] for row in report["rows"]] == ["full labels only", "one stage"]
+    assert all(row["n"] == 2 and row["bits"] == 40 for row in report["rows"])
+    assert (folder / "runs" / "mine" / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_a_missing_feature_file_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    folder = written(tmp_path, SPEC)
+    assert run_cli(["sweep", "spec.yaml", "--engine", "inline"], folder) == 2
+    log = (folder / "log").read_text()
+    assert "mine.npz" in log
+    assert "Traceback" not in log
+    assert not (folder / "runs").exists()

@@ -1,0 +1,182 @@
+"""A small world for pool tests: stores, oracles and trials, some of which fail on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator import query
+from orchestrator.answers import NO, PENDING, SKIPPED, YES, Answers
+from orchestrator.ledger import Ledger
+from orchestrator.oracle import LabelsOracle, Oracle
+from orchestrator.pool import Pool, PoolTerms, Round
+from orchestrator.storage import Segments
+from search_spaces.config import ValidationConfig
+from trainers.stage import Classes, Ids
+
+NO_VALIDATION = ValidationConfig(source="none")
+
+
+class Crash(Exception):
+    """The process died here."""
+
+
+class MemorySegments:
+    """The contract of Segments in a dictionary; may die just before or just after a put, and may let a rival be first."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+        self.die_before = False
+        self.die_after = False
+        self.rival: Callable[[], object] | None = None
+
+    @property
+    def location(self) -> str:
+        return "memory"
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        if self.rival is not None:
+            rival, self.rival = self.rival, None
+            rival()
+        if self.die_before:
+            self.die_before = False
+            raise Crash
+        ours = self.held.setdefault(name, data) == data
+        if self.die_after:
+            self.die_after = False
+            raise Crash
+        return ours
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self.held[name]
+        except KeyError:
+            raise FileNotFoundError(name) from None
+
+    def names(self) -> list[str]:
+        return sorted(self.held)
+
+
+@dataclass
+class PeopleOracle:
+    """Answers a part of what is asked, skips a part, and may die while answering. What it does next is up to `rng`, as with people."""
+
+    inner: Oracle
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    answered_share: float = 1.0
+    skipped_share: float = 0.0
+    die: bool = False
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def validation_labels(self, per_class: int) -> tuple[Ids, Classes]:
+        return self.inner.validation_labels(per_class)
+
+    def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
+        return self.inner.initial_labels(per_class, seed, without)
+
+    def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
+        self.asked += zip(ids.tolist(), guesses.tolist(), strict=True)
+        if self.die:
+            self.die = False
+            raise Crash
+        answers = self.inner.answer(ids, guesses, repeats)
+        answers = np.where(self.rng.random(ids.size) < self.skipped_share, SKIPPED, answers)
+        return np.where(self.rng.random(ids.size) < self.answered_share, answers, PENDING).astype(np.int8)
+
+
+@dataclass
+class HalfOracle(PeopleOracle):
+    """Answers the first half, rounded up, of what is outstanding at each call."""
+
+    def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
+        answers = super().answer(ids, guesses, repeats)
+        answers[(ids.size + 1) // 2 :] = PENDING
+        return answers
+
+
+def terms(**changes: Any) -> PoolTerms:
+    """A digits-like trial of 120 images and 4 classes: 8 labels (16 bits) and 30 + 20 questions."""
+    base = PoolTerms(
+        trial="0123456789ab",
+        seed=0,
+        num_classes=4,
+        pool_items=120,
+        initial_labels_per_class=2,
+        validation=ValidationConfig(source="split", per_class=3),
+        budget_bits=16.0 + 50,
+        quotas=(30, 20),
+        requery="pool",
+    )
+    return replace(base, **changes)
+
+
+def true_labels(of: PoolTerms) -> Classes:
+    """Random classes, each held by enough images for every trial here."""
+    labels = np.arange(of.pool_items, dtype=np.int32) % of.num_classes
+    return np.random.default_rng(1).permutation(labels)
+
+
+def labels_oracle(of: PoolTerms) -> LabelsOracle:
+    return LabelsOracle(true_labels(of), of.num_classes)
+
+
+def open_pool(of: PoolTerms, segments: Segments, oracle: Oracle | None = None) -> Pool:
+    pool = Pool(of, Ledger(segments), oracle if oracle is not None else labels_oracle(of))
+    pool.open()
+    return pool
+
+
+def scores(pool: Pool, number: int, mask_refused: bool = True) -> dict[str, npt.NDArray[Any]]:
+    """What a stage would hand over, as a pure function of the pool's inputs: random probabilities, refused classes left out of `guess`."""
+    inputs = pool.training_inputs()
+    num_classes = pool.state().terms.num_classes
+    # One row an image of the whole set, so that an image's scores do not depend on which others are in the pool.
+    raw = np.random.default_rng(number).random((pool.state().terms.pool_items, num_classes))
+    masked = raw.copy()
+    masked[inputs.negative_ids, inputs.negative_classes] = 0
+    ids = inputs.pool_ids
+    held = masked[ids] / masked[ids].sum(axis=1, keepdims=True)
+    first = np.sort(held, axis=1)
+    return {
+        "item_ids": ids,
+        "guess": held.argmax(axis=1).astype(np.int32),
+        "confidence": held.max(axis=1).astype(np.float32),
+        "margin": (first[:, -1] - first[:, -2]).astype(np.float32),
+        "entropy": -(held * np.log(np.maximum(held, 1e-30))).sum(axis=1).astype(np.float32),
+        "raw_guess": raw[ids].argmax(axis=1).astype(np.int32),
+        "raw_confidence": (raw[ids].max(axis=1) / raw[ids].sum(axis=1)).astype(np.float32),
+    }
+
+
+def ask_round(pool: Pool, number: int, strategy: str = "random", mask_refused: bool = True) -> Round:
+    """The round is asked until it is over."""
+    asked = pool.round(number)
+    if asked is None:
+        chosen = query.choose(
+            strategy, scores(pool, number), pool.eligible(), pool.quota(number), seed=pool.state().terms.seed, round=number, mask_refused=mask_refused
+        )
+        asked = pool.ask(number, *chosen)
+    while not asked.over:
+        asked = pool.ask(number, asked.ids, asked.guesses, asked.confidences)
+    return asked
+
+
+def finish(pool: Pool, strategy: str = "random", mask_refused: bool = True) -> Pool:
+    """Every round of the trial has been asked."""
+    for number in range(1, len(pool.state().terms.quotas) + 1):
+        ask_round(pool, number, strategy, mask_refused)
+    return pool
+
+
+def charged(pool: Pool) -> list[tuple[int, int, int]]:
+    """(round, id, answer) of every question that cost a bit."""
+    return [
+        (one.number, item, answer)
+        for one in pool.state().rounds
+        for item, answer in zip(one.ids.tolist(), one.answers.tolist(), strict=True)
+        if answer in (YES, NO)
+    ]

@@ -1,0 +1,94 @@
+"""Laws of augmented views: keyed by image, never by its company."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from trainers import augment, randomness
+
+often = settings(deadline=None, max_examples=40)
+
+
+def images(ids: torch.Tensor, height: int = 6, width: int = 7, channels: int = 3) -> torch.Tensor:
+    """Every image of an id is the same wherever it is."""
+    pixels = torch.arange(height * width * channels).view(1, height, width, channels)
+    return ((ids.view(-1, 1, 1, 1) * 37 + pixels * 11) % 251).to(torch.uint8)
+
+
+@often
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=12, unique=True), st.integers(0, 2**40), st.randoms())
+def test_a_view_does_not_depend_on_the_rest_of_the_batch(ids: list[int], stream: int, random: object) -> None:
+    whole = torch.tensor(ids)
+    visits = whole % 3
+    moved = augment.shift_and_flip(images(whole), whole, visits, stream, shift=2, flip=True)
+    noisy = augment.noise(whole, visits, stream, 9)
+    for i in range(len(ids)):
+        one = whole[i : i + 1]
+        assert torch.equal(moved[i : i + 1], augment.shift_and_flip(images(one), one, visits[i : i + 1], stream, shift=2, flip=True))
+        torch.testing.assert_close(noisy[i : i + 1], augment.noise(one, visits[i : i + 1], stream, 9), atol=1e-6, rtol=0)
+
+
+@often
+@given(st.integers(0, 2**40), st.integers(1, 4))
+def test_a_shift_is_a_crop_of_the_reflected_image(stream: int, shift: int) -> None:
+    ids = torch.arange(20)
+    original = images(ids)
+    moved = augment.shift_and_flip(original, ids, ids * 0, stream, shift=shift, flip=False)
+    padded = functional.pad(original.permute(0, 3, 1, 2).float(), (shift,) * 4, mode="reflect").to(torch.uint8).permute(0, 2, 3, 1)
+    for i in range(len(ids)):
+        crops = [padded[i, y : y + 6, x : x + 7] for y in range(2 * shift + 1) for x in range(2 * shift + 1)]
+        assert any(torch.equal(moved[i], crop) for crop in crops)
+
+
+@pytest.mark.parametrize("other", [{"stream": 8}, {"visits": 1}])
+def test_streams_and_visits_give_other_views(other: dict[str, int]) -> None:
+    ids = torch.arange(200)
+    usual = augment.shift_and_flip(images(ids), ids, ids * 0, 7, shift=1, flip=True)
+    changed = augment.shift_and_flip(images(ids), ids, ids * 0 + other.get("visits", 0), other.get("stream", 7), shift=1, flip=True)
+    same = (usual == changed).flatten(1).all(1).float().mean().item()
+    assert same < 0.2  # one in 18 by chance
+
+
+def test_shifts_and_flips_are_uniform() -> None:
+    ids = torch.arange(9000)
+    # The value tells where each pixel came from.
+    source = torch.arange(5 * 5, dtype=torch.int64).view(1, 5, 5, 1).expand(len(ids), 5, 5, 1)
+    moved = augment.shift_and_flip(source, ids, ids * 0, 3, shift=1, flip=True)[..., 0]
+    centres, flipped = moved[:, 2, 2], moved[:, 2, 1] > moved[:, 2, 3]
+    counts = torch.bincount(centres * 2 + flipped, minlength=50)
+    found = counts[counts > 0].numpy()
+    assert len(found) == 18
+    assert ((found - 500.0) ** 2 / 500).sum() < 45  # chi-square, 17 degrees of freedom, far in the tail; the draw is fixed
+
+
+def test_no_augmentation_leaves_the_image_alone() -> None:
+    ids = torch.arange(4)
+    assert torch.equal(augment.shift_and_flip(images(ids), ids, ids, 5, shift=0, flip=False), images(ids))
+
+
+def test_noise_is_standard_normal_and_uncorrelated() -> None:
+    ids = torch.arange(4000)
+    values = augment.noise(ids, ids * 0, 11, 16).double()
+    assert abs(values.mean().item()) < 0.02 and abs(values.std().item() - 1) < 0.02
+    assert abs((values**4).mean().item() - 3) < 0.15
+    correlation = np.corrcoef(values.numpy().T) - np.eye(16)
+    assert np.abs(correlation).max() < 0.08
+    assert abs((values[1:] * values[:-1]).mean().item()) < 0.02
+
+
+@often
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4))
+def test_keys_tell_word_lists_apart(a: list[int], b: list[int]) -> None:
+    assert (randomness.key(*a) == randomness.key(*b)) == (a == b)
+
+
+def test_the_mixer_is_splitmix64() -> None:
+    # First outputs of the published generator from state 0, unsigned.
+    expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    counter = torch.arange(1, 4) * randomness._GOLDEN
+    assert [x & 0xFFFF_FFFF_FFFF_FFFF for x in randomness._mix(counter).tolist()] == expected

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.query import STRATEGIES, choose
+from search_spaces import names
+from trainers.stage import SCORE_ARRAYS, Classes, Ids
+
+Chosen = tuple[Ids, Classes, npt.NDArray[np.float32]]
+
+
+def some_scores(n: int, seed: int = 0, levels: int = 0) -> dict[str, npt.NDArray[Any]]:
+    """Scores of n images whose ids have gaps; `levels` > 0: so few different values that many tie."""
+    rng = np.random.default_rng(seed)
+
+    def values() -> npt.NDArray[np.float32]:
+        drawn = rng.permutation(n) / n if not levels else rng.integers(0, levels, n) / levels
+        return drawn.astype(np.float32)
+
+    arrays: dict[str, npt.NDArray[Any]] = {"item_ids": np.sort(rng.choice(3 * n, n, replace=False)).astype(np.int64)}
+    for name in ("confidence", "margin", "entropy", "raw_confidence"):
+        arrays[name] = values()
+    for name in ("guess", "raw_guess"):
+        arrays[name] = rng.integers(0, 7, n).astype(np.int32)
+    return arrays
+
+
+def pick(strategy: str, scores: dict[str, npt.NDArray[Any]], eligible: Ids, quota: int, seed: int = 0, number: int = 1, mask: bool = True) -> Chosen:
+    return choose(strategy, scores, eligible, quota, seed=seed, round=number, mask_refused=mask)
+
+
+cases = given(
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+    n=st.integers(1, 60),
+    seed=st.integers(0, 99),
+    levels=st.sampled_from([0, 3]),
+    data=st.data(),
+    mask=st.booleans(),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@cases
+def test_a_choice_is_of_the_eligible_ascending_and_as_many_as_the_quota(strategy: str, n: int, seed: int, levels: int, data: st.DataObject, mask: bool) -> None:
+    scores = some_scores(n, seed, levels)
+    eligible = np.array(sorted(data.draw(st.sets(st.sampled_from(scores["item_ids"].tolist())))), np.int64)
+    quota = data.draw(st.integers(0, n + 5))
+    ids, guesses, confidences = pick(strategy, scores, eligible, quota, seed, mask=mask)
+    assert ids.size == min(quota, eligible.size)
+    assert np.all(np.diff(ids) > 0)
+    assert np.isin(ids, eligible).all()
+    at = np.searchsorted(scores["item_ids"], ids)
+    assert np.array_equal(guesses, scores["guess" if mask else "raw_guess"][at])
+    assert np.array_equal(confidences, scores["confidence" if mask else "raw_confidence"][at])
+    assert [array.dtype.name for array in (ids, guesses, confidences)] == ["int64", "int32", "float32"]
+
+
+@settings(max_examples=60, deadline=None)
+@cases
+def test_the_order_of_the_eligible_changes_nothing(strategy: str, n: int, seed: int, levels: int, data: st.DataObject, mask: bool) -> None:
+    scores = some_scores(n, seed, levels)
+    shuffled = np.array(data.draw(st.permutations(scores["item_ids"].tolist())), np.int64)
+    one, other = (pick(strategy, scores, eligible, n // 2, mask=mask) for eligible in (scores["item_ids"], shuffled))
+    assert [array.tobytes() for array in one] == [array.tobytes() for array in other]
+
+
+EXTREMAL = {"easy": ("confidence", 1), "hard": ("confidence", -1), "margin": ("margin", -1), "entropy": ("entropy", 1)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(strategy=st.sampled_from(sorted(EXTREMAL)), n=st.integers(2, 60), seed=st.integers(0, 99), levels=st.sampled_from([0, 3]), quota=st.integers(1, 60))
+def test_a_choice_by_score_is_extremal_and_ties_go_to_the_smaller_id(strategy: str, n: int, seed: int, levels: int, quota: int) -> None:
+    scores = some_scores(n, seed, levels)
+    name, sign = EXTREMAL[strategy]
+    ids, _, _ = pick(strategy, scores, scores["item_ids"], quota)
+    chosen = np.isin(scores["item_ids"], ids)
+    value = sign * scores[name]
+    if chosen.all():
+        return
+    worst, best_left = value[chosen].min(), value[~chosen].max()
+    assert worst >= best_left
+    if worst == best_left:
+        assert scores["item_ids"][chosen & (value == worst)].max() < scores["item_ids"][~chosen & (value == worst)].min()
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 60), seed=st.integers(0, 99), data=st.data())
+def test_easy_is_what_hard_leaves(n: int, seed: int, data: st.DataObject) -> None:
+    scores, quota = some_scores(n, seed), data.draw(st.integers(0, n))
+    easy, _, _ = pick("easy", scores, scores["item_ids"], quota)
+    hard, _, _ = pick("hard", scores, scores["item_ids"], n - quota)
+    assert np.array_equal(np.sort(np.concatenate([easy, hard])), scores["item_ids"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 60), seed=st.integers(0, 99), share=st.sampled_from([0.0, 0.25, 0.5, 1.0]), levels=st.sampled_from([0, 3]), data=st.data())
+def test_mixed_takes_its_share_of_the_easy_and_the_rest_of_the_hard(n: int, seed: int, share: float, levels: int, data: st.DataObject) -> None:
+    scores, quota = some_scores(n, seed, levels), data.draw(st.integers(0, n))
+    ids, _, _ = choose("mixed", scores, scores["item_ids"], quota, seed=seed, round=1, mask_refused=True, easy_share=share)
+    easy, _, _ = pick("easy", scores, scores["item_ids"], round(share * quota))
+    assert np.isin(easy, ids).all()
+    rest = np.setdiff1d(scores["item_ids"], easy)
+    hard, _, _ = pick("hard", scores, rest, quota - easy.size)
+    assert np.array_equal(ids, np.sort(np.concatenate([easy, hard])))
+
+
+def test_masked_and_unmasked_rank_by_their_own_confidence() -> None:
+    scores = some_scores(50)
+    masked, unmasked = (pick("easy", scores, scores["item_ids"], 10, mask=mask)[0] for mask in (True, False))
+    assert set(unmasked.tolist()) == set(scores["item_ids"][np.argsort(-scores["raw_confidence"])[:10]].tolist())
+    assert not np.array_equal(masked, unmasked)
+
+
+def test_random_depends_on_seed_round_and_id_alone() -> None:
+    scores, other = some_scores(200), some_scores(200, levels=2)
+    other["item_ids"] = scores["item_ids"]
+    ids = scores["item_ids"]
+    chosen = pick("random", scores, ids, 50)[0]
+    assert np.array_equal(chosen, pick("random", other, ids, 50)[0])
+    assert not np.array_equal(chosen, pick("random", scores, ids, 50, seed=1)[0])
+    assert not np.array_equal(chosen, pick("random", scores, ids, 50, number=2)[0])
+    # An image that is no longer eligible makes room for one other and moves nobody else.
+    without = pick("random", scores, np.setdiff1d(ids, chosen[:1]), 50)[0]
+    assert np.isin(chosen[1:], without).all()
+
+
+def test_random_is_uniform_over_images() -> None:
+    scores = some_scores(100)
+    hits = np.zeros(100)
+    for number in range(2000):
+        hits[np.searchsorted(scores["item_ids"], pick("random", scores, scores["item_ids"], 10, number=number)[0])] += 1
+    # 99 degrees of freedom: the 99.99% point is about 158.
+    assert np.sum((hits - 200) ** 2 / 200) < 160
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 80), seed=st.integers(0, 99), quota=st.integers(0, 80))
+def test_class_balanced_takes_turns(n: int, seed: int, quota: int) -> None:
+    scores = some_scores(n, seed)
+    _, guesses, _ = pick("class_balanced", scores, scores["item_ids"], quota, seed)
+    taken, held = np.bincount(guesses, minlength=7), np.bincount(scores["guess"], minlength=7)
+    # A class falls behind the fullest by more than one only where it has no more images.
+    assert np.all((taken >= taken.max() - 1) | (taken == held))
+
+
+def test_an_eligible_image_without_scores_is_an_error() -> None:
+    scores = some_scores(10)
+    for unknown in (int(scores["item_ids"].max()) + 1, int(np.setdiff1d(np.arange(30), scores["item_ids"])[0])):
+        with pytest.raises(ValueError, match="every eligible image"):
+            pick("random", scores, np.array([unknown]), 1)
+
+
+def test_a_specification_knows_the_same_strategies() -> None:
+    assert tuple(STRATEGIES) == names.STRATEGIES
+
+
+def test_strategies_need_only_scores_that_a_stage_writes() -> None:
+    for strategy in STRATEGIES.values():
+        assert set(strategy.needs) <= set(SCORE_ARRAYS)

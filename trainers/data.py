@@ -1,0 +1,170 @@
+"""The prepared data cache, and the part of it that lives where the training runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainers import augment
+from trainers.errors import DataError
+
+RESIDENT_SHARE = 0.5
+"""Share of a GPU's free memory that images may fill; a larger set stays in host memory and its batches travel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StageData:
+    """A prepared data cache, opened: memory-mapped arrays and what meta.json says of them. There are no labels in it."""
+
+    folder: Path
+    name: str
+    kind: Literal["images", "features"]
+    num_classes: int
+    train: npt.NDArray[Any]
+    """uint8 [N, H, W, C] or float32 [N, D]."""
+    test: npt.NDArray[Any]
+    """The same for the test set."""
+    mean: tuple[float, ...]
+    """Per channel on the 0..1 scale, or per feature."""
+    std: tuple[float, ...]
+    shift: int
+    """Largest shift of a view along each axis, pixels."""
+    flip: bool
+    fingerprint: str
+    class_names: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one item: (H, W, C) or (D,)."""
+        return tuple(int(n) for n in self.train.shape[1:])
+
+
+def open_data(images_dir: Path) -> StageData:
+    """The cache in this folder, checked against its meta.json; opened once per process.
+
+    Raises:
+        DataError: a file is missing, cannot be read, or is not what meta.json says.
+    """
+    meta = Path(images_dir).resolve() / "meta.json"
+    try:
+        changed = meta.stat().st_mtime_ns
+    except OSError as error:
+        raise DataError(f"{meta}: cannot be read ({error.strerror}); expected a prepared data cache with meta.json, train.npy and test.npy") from None
+    return _open(meta, changed)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(meta_path: Path, changed: int) -> StageData:
+    meta = _read_meta(meta_path)
+    kind = meta["kind"]
+    if kind not in ("images", "features"):
+        raise DataError(f'{meta_path}: kind: {kind!r}; expected "images" or "features"')
+    channels = int(meta["shape"][-1])
+    mean, std = (tuple(float(v) for v in meta[name]) for name in ("mean", "std"))
+    if len(mean) != channels or len(std) != channels:
+        raise DataError(f"{meta_path}: mean and std have {len(mean)} and {len(std)} values; expected {channels}, one for each channel or feature")
+    folder = meta_path.parent
+    return StageData(
+        folder=folder,
+        name=str(meta["name"]),
+        kind=kind,
+        num_classes=int(meta["num_classes"]),
+        train=_open_array(folder / "train.npy", kind, int(meta["train_items"]), tuple(meta["shape"])),
+        test=_open_array(folder / "test.npy", kind, int(meta["test_items"]), tuple(meta["shape"])),
+        mean=mean,
+        std=std,
+        shift=int(meta.get("augment", {}).get("shift", 0)),
+        flip=bool(meta.get("augment", {}).get("flip", False)),
+        fingerprint=str(meta["fingerprint"]),
+        class_names=tuple(str(n) for n in meta.get("class_names", ())),
+    )
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); remove the folder and prepare the data again") from None
+    needed = ("name", "kind", "num_classes", "train_items", "test_items", "shape", "mean", "std", "fingerprint")
+    missing = [name for name in needed if not isinstance(meta, dict) or name not in meta]
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(missing)}; remove the folder and prepare the data again")
+    return dict(meta)
+
+
+def _open_array(path: Path, kind: str, items: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    try:
+        # Mode "c": torch wants writable memory, and nobody may change the file.
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as a .npy array ({error}); remove the folder and prepare the data again") from None
+    dtype = np.dtype(np.uint8) if kind == "images" else np.dtype(np.float32)
+    if array.shape != (items, *shape) or array.dtype != dtype:
+        raise DataError(
+            f"{path}: holds {array.dtype} {list(array.shape)}; meta.json says {dtype} {[items, *shape]}; remove the folder and prepare the data again"
+        )
+    return array
+
+
+class Items:
+    """Items of one split on the device: as they are, or as augmented views.
+
+    Images come out [n, C, H, W] in channels-last order, features [n, D], normalised, in the `dtype` given.
+    """
+
+    def __init__(self, data: StageData, split: Literal["train", "test"], *, device: torch.device, dtype: torch.dtype, feature_noise: float) -> None:
+        self.kind = data.kind
+        self.shift, self.flip, self.feature_noise = data.shift, data.flip, feature_noise
+        self.device, self.dtype = device, dtype
+        host = torch.from_numpy(data.train if split == "train" else data.test)
+        self._rows = host.to(device) if _fits(host, device) else host
+        std = np.asarray(data.std, np.float64)
+        # A constant feature or channel carries nothing: it becomes zero, noise included.
+        inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+        unit = 255.0 if data.kind == "images" else 1.0
+        self._scale = torch.tensor(inverse / unit, dtype=dtype, device=device)
+        self._offset = torch.tensor(-np.asarray(data.mean, np.float64) * inverse, dtype=dtype, device=device)
+        self._varies = torch.tensor(std > 0, dtype=dtype, device=device)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def values_per_item(self) -> int:
+        return self._rows[0].numel() if len(self) else 1
+
+    def plain(self, ids: Tensor) -> Tensor:
+        """The items, not augmented. `ids` int64 [n] on the device."""
+        return self._normalised(self._gather(ids))
+
+    def view(self, ids: Tensor, visits: Tensor, stream: int) -> Tensor:
+        """One augmented view of each item, a function of (stream, id, visit) alone."""
+        rows = self._gather(ids)
+        if self.kind == "images":
+            return self._normalised(augment.shift_and_flip(rows, ids, visits, stream, shift=self.shift, flip=self.flip))
+        noise = augment.noise(ids, visits, stream, rows.shape[1]).to(self.dtype)
+        return self._normalised(rows) + noise * (self.feature_noise * self._varies)
+
+    def _gather(self, ids: Tensor) -> Tensor:
+        if self._rows.device == self.device:
+            return self._rows.index_select(0, ids)
+        return self._rows.index_select(0, ids.cpu()).to(self.device, non_blocking=True)
+
+    def _normalised(self, rows: Tensor) -> Tensor:
+        values = torch.addcmul(self._offset, rows.to(self.dtype), self._scale)
+        return values.permute(0, 3, 1, 2) if self.kind == "images" else values
+
+
+def _fits(rows: Tensor, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return rows.nbytes <= RESIDENT_SHARE * free
