@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.records import read_lines
-from tests.cluster.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp
+from tests.cluster.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp, uninterrupted
 from tests.integration.sweeps import outcome_of
 
 # A machine that is busy with other things takes many times as long.
@@ -94,17 +94,21 @@ def test_any_process_may_be_killed_at_any_time_with_two_ranks(spec: Path, two_ra
     paid_once(root)
 
 
-def test_a_stopped_sweep_goes_on_from_its_own_records(spec: Path, alone: dict[str, Any], tmp_path: Path) -> None:
-    """Stopped by SIGKILL, Ctrl-C, SIGTERM and a double Ctrl-C; everything that Ray wrote is deleted in between."""
-    root = tmp_path / "stopped"
+def test_a_stopped_sweep_goes_on_from_its_own_records(spec: Path, tmp_path: Path) -> None:
+    """Stopped by a double Ctrl-C, SIGTERM, Ctrl-C and SIGKILL; everything that Ray wrote is deleted in between."""
+    # Stages go on to be trained while a sweep takes its leave: enough of them that the last stop, too, comes before the end.
+    seeds = ["--set", "seeds=[0,1,2,3,4]"]
+    undisturbed, root = tmp_path / "undisturbed", tmp_path / "stopped"
+    uninterrupted(undisturbed, ["sweep", str(spec), "--engine", "inline", "--out", str(undisturbed), *seeds])
+    alone = outcome_of(undisturbed)
     stops: list[tuple[Instant, tuple[signal.Signals, ...]]] = [
-        (half_trained(), (signal.SIGKILL,)),
+        (half_trained(), (signal.SIGINT, signal.SIGINT)),
+        (half_trained(), (signal.SIGTERM,)),
         (records(3), (signal.SIGINT,)),
         (segments(10), (signal.SIGKILL,)),
-        (records(7), (signal.SIGTERM,)),
-        (records(10), (signal.SIGINT, signal.SIGINT)),
+        (half_trained(), (signal.SIGKILL,)),
     ]
-    argv = ["sweep", str(spec), "--local", "--out", str(root)]
+    argv = ["sweep", str(spec), "--local", "--out", str(root), *seeds]
     for (what, true), signals in stops:
         with private_temp() as temp, RealSweep(root, temp, argv) as sweep:
             sweep.until("a rank is at work", lambda sweep: bool(sweep.processes(RANK)))
