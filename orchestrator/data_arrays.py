@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -29,10 +29,10 @@ class Loaded:
     labels: dict[str, Labels]
     """Split -> the class of each item, 0..C-1."""
     class_names: tuple[str, ...]
-    shift: int = 0
-    """Pixels by which a training view may be moved along each axis."""
-    flip: bool = False
-    """Whether a training view may be mirrored left to right."""
+    augment: dict[str, Any] = field(default_factory=dict)
+    """How a training view is made: fields of trainers.augment.Recipe."""
+    crop: int | None = None
+    """Height and width of a view, where the images are kept larger."""
     mean: tuple[float, ...] | None = None
     """Per channel, on the 0..1 scale; None: computed from the training images."""
     std: tuple[float, ...] | None = None

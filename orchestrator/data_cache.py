@@ -150,13 +150,15 @@ def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
     """What meta.json says of freshly written arrays."""
     arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS}
     files = {f"{split}.npy": {"bytes": (folder / f"{split}.npy").stat().st_size, "sha256": content_digest(array)} for split, array in arrays.items()}
-    rules = {
+    rules: dict[str, Any] = {
         "format": FORMAT,
         "kind": loaded.kind,
         "num_classes": len(loaded.class_names),
         "class_names": list(loaded.class_names),
-        "augment": {"shift": loaded.shift, "flip": loaded.flip},
+        "augment": loaded.augment,
     }
+    if loaded.crop is not None:
+        rules["crop"] = loaded.crop
     # Statistics that follow from the arrays stay out of the fingerprint: their last bit may differ between machines.
     fingerprint = hashlib.sha256(json.dumps([rules, loaded.mean, loaded.std, files["train.npy"]["sha256"], files["test.npy"]["sha256"]]).encode())
     mean, std = (loaded.mean, loaded.std) if loaded.mean and loaded.std else statistics(arrays["train"])

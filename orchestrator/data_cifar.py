@@ -90,7 +90,7 @@ class Cifar:
             if len(empty):
                 raise DataError(f"{source}: no {split} image has class {empty[0]} ({class_names[empty[0]]}). {layout.expected}.")
             write_array(folder / f"{split}.npy", np.concatenate(images))
-        return Loaded(kind="images", labels=labels, class_names=tuple(map(str, class_names)), shift=4, flip=True, mean=MEAN, std=STD)
+        return Loaded(kind="images", labels=labels, class_names=tuple(map(str, class_names)), augment={"shift": 4, "flip": True}, mean=MEAN, std=STD)
 
     def _folder(self) -> Path:
         inner = self.root / self.layout.folder

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,6 +31,10 @@ MINI_IMAGENET_STATISTICS: Final[Statistics] = (
 
 IMAGENET_STATISTICS: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
+MINI_IMAGENET_VIEWS: Final = {"shift": 8, "flip": True, "rotation": 10.0}
+IMAGENET_VIEWS: Final = {"rotation": 10.0, "resized_crop": True, "flip": True, "jitter": [0.4, 0.4, 0.4, 0.1]}
+"""As in the code of one-bit supervision (Hu et al. 2020), but that what a rotation needs is interpolated and colours change in one fixed order."""
+
 MINI_CLASSES, MINI_TRAIN, MINI_TEST = 100, 500, 100
 IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_TEST = 1000, 1_281_167, 50_000
 
@@ -46,8 +50,10 @@ class ImageFolders:
     layout: Callable[[Path], Splits]
     crop: Crop | None
     """None: all images have one size already."""
-    shift: int | None = None
-    """None: an eighth of the width."""
+    augment: dict[str, Any] | None = None
+    """How a training view is made (trainers.augment.Recipe); None: mirrored, and shifted by up to an eighth of the width."""
+    views: int | None = None
+    """Height and width of a view; None: those of the decoded images."""
     statistics: Statistics | None = None
 
     def signature(self) -> str:
@@ -74,8 +80,8 @@ class ImageFolders:
 
         labels = {split: _decode_split(splits[split], folder / f"{split}.npy", shape, self.crop, count) for split in SPLITS}
         mean, std = self.statistics or (None, None)
-        shift = shape[1] // 8 if self.shift is None else self.shift
-        return Loaded(kind="images", labels=labels, class_names=tuple(splits["train"]), shift=shift, flip=True, mean=mean, std=std)
+        augment = {"shift": shape[1] // 8, "flip": True} if self.augment is None else self.augment
+        return Loaded(kind="images", labels=labels, class_names=tuple(splits["train"]), augment=augment, crop=self.views, mean=mean, std=std)
 
 
 def train_and_test(root: Path) -> Splits:

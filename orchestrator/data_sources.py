@@ -12,7 +12,16 @@ import numpy as np
 from orchestrator.data_arrays import Loaded, Progress, Source, held_out_rows, write_array
 from orchestrator.data_cifar import CIFAR10, CIFAR100, Cifar
 from orchestrator.data_features import Features
-from orchestrator.data_folders import IMAGENET_STATISTICS, MINI_IMAGENET_STATISTICS, ImageFolders, imagenet, mini_imagenet, train_and_test
+from orchestrator.data_folders import (
+    IMAGENET_STATISTICS,
+    IMAGENET_VIEWS,
+    MINI_IMAGENET_STATISTICS,
+    MINI_IMAGENET_VIEWS,
+    ImageFolders,
+    imagenet,
+    mini_imagenet,
+    train_and_test,
+)
 from orchestrator.image_decoding import Crop
 from search_spaces.config import DatasetConfig
 from search_spaces.names import DATASETS
@@ -52,8 +61,7 @@ class Digits:
             kind="images",
             labels={"train": labels[~is_test], "test": labels[is_test]},
             class_names=tuple(str(digit) for digit in range(10)),
-            shift=1,
-            flip=False,  # a mirrored 2 is no 2
+            augment={"shift": 1, "flip": False},  # a mirrored 2 is no 2
         )
 
 
@@ -78,10 +86,12 @@ def open_source(config: DatasetConfig) -> Source:
             return ImageFolders(_existing(config), train_and_test, Crop(config.image_size, config.image_size) if config.image_size else None)
         case "mini_imagenet":
             size = config.image_size or 84
-            return ImageFolders(_existing(config), mini_imagenet, Crop(size, size), shift=8, statistics=MINI_IMAGENET_STATISTICS)
+            return ImageFolders(_existing(config), mini_imagenet, Crop(size, size), augment=MINI_IMAGENET_VIEWS, statistics=MINI_IMAGENET_STATISTICS)
         case "imagenet":
             size = config.image_size or 224
-            return ImageFolders(_existing(config), imagenet, Crop(round(size * 256 / 224), size), statistics=IMAGENET_STATISTICS)
+            # Kept with the margin that a test image loses: random parts are cut from all of it.
+            stored = round(size * 256 / 224)
+            return ImageFolders(_existing(config), imagenet, Crop(stored, stored), augment=IMAGENET_VIEWS, views=size, statistics=IMAGENET_STATISTICS)
         case unknown:
             raise DataError(f"{unknown}: no such data set. Known: {', '.join(DATASETS)}.")
 

@@ -42,7 +42,7 @@ def write_cache(folder: Path, *, kind: str = "images", seed: int = 0) -> tuple[P
         "shape": list(shape),
         "mean": scaled.mean(0).tolist(),
         "std": scaled.std(0).tolist(),
-        "augment": {"shift": 1, "flip": False},
+        "augment": {"shift": 1},
         "fingerprint": "patterns",
         "class_names": [],
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +16,9 @@ import torch
 from torch import Tensor
 
 from trainers import augment
+from trainers.augment import Recipe
 from trainers.errors import DataError
+from trainers.stage import Ids
 
 RESIDENT_SHARE = 0.5
 """Share of a GPU's free memory that images may fill; a larger set stays in host memory and its batches travel."""
@@ -29,21 +33,24 @@ class StageData:
     kind: Literal["images", "features"]
     num_classes: int
     train: npt.NDArray[Any]
-    """uint8 [N, H, W, C] or float32 [N, D]."""
+    """uint8 [N, H', W', C] or float32 [N, D]; H' and W' are those of a view or, for views cut from larger images, more."""
     test: npt.NDArray[Any]
     """The same for the test set."""
     mean: tuple[float, ...]
     """Per channel on the 0..1 scale, or per feature."""
     std: tuple[float, ...]
-    shift: int
-    """Largest shift of a view along each axis, pixels."""
-    flip: bool
+    recipe: Recipe
+    """How a training view is made of an image."""
+    crop: int | None
+    """Height and width of a view, for images that are kept larger; a test image is the middle of its own."""
     fingerprint: str
     class_names: tuple[str, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one item: (H, W, C) or (D,)."""
+        """Of one item as a net sees it: (H, W, C) or (D,)."""
+        if self.crop is not None:
+            return self.crop, self.crop, int(self.train.shape[-1])
         return tuple(int(n) for n in self.train.shape[1:])
 
 
@@ -81,11 +88,19 @@ def _open(meta_path: Path, changed: int) -> StageData:
         test=_open_array(folder / "test.npy", kind, int(meta["test_items"]), tuple(meta["shape"])),
         mean=mean,
         std=std,
-        shift=int(meta.get("augment", {}).get("shift", 0)),
-        flip=bool(meta.get("augment", {}).get("flip", False)),
+        recipe=_recipe(meta_path, meta.get("augment", {})),
+        crop=None if meta.get("crop") is None else int(meta["crop"]),
         fingerprint=str(meta["fingerprint"]),
         class_names=tuple(str(n) for n in meta.get("class_names", ())),
     )
+
+
+def _recipe(path: Path, found: dict[str, Any]) -> Recipe:
+    unknown = sorted(set(found) - {field.name for field in fields(Recipe)})
+    if unknown:
+        raise DataError(f"{path}: augment: {', '.join(unknown)} is not known here; remove the folder and prepare the data again")
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    return Recipe(**values)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
@@ -115,17 +130,17 @@ def _open_array(path: Path, kind: str, items: int, shape: tuple[int, ...]) -> np
 
 
 class Items:
-    """Items of one split on the device: as they are, or as augmented views.
+    """Items of one split: as they are, or as augmented views.
 
-    Images come out [n, C, H, W] in channels-last order, features [n, D], normalised, in the `dtype` given.
+    Images come out [n, C, H, W] in channels-last order, features [n, D], normalised, in the `dtype` given, on the device.
     """
 
     def __init__(self, data: StageData, split: Literal["train", "test"], *, device: torch.device, dtype: torch.dtype, feature_noise: float) -> None:
-        self.kind = data.kind
-        self.shift, self.flip, self.feature_noise = data.shift, data.flip, feature_noise
+        self.kind, self.shape = data.kind, data.shape
+        self.recipe, self.feature_noise = data.recipe, feature_noise
         self.device, self.dtype = device, dtype
-        host = torch.from_numpy(data.train if split == "train" else data.test)
-        self._rows = host.to(device) if _fits(host, device) else host
+        self._host = torch.from_numpy(data.train if split == "train" else data.test)
+        self._resident = self._host.to(device) if _fits(self._host, device) else None
         std = np.asarray(data.std, np.float64)
         # A constant feature or channel carries nothing: it becomes zero, noise included.
         inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
@@ -135,35 +150,66 @@ class Items:
         self._varies = torch.tensor(std > 0, dtype=dtype, device=device)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._host)
 
     @property
     def values_per_item(self) -> int:
-        return self._rows[0].numel() if len(self) else 1
+        return math.prod(self.shape)
 
-    def plain(self, ids: Tensor) -> Tensor:
-        """The items, not augmented. `ids` int64 [n] on the device."""
-        return self._normalised(self._gather(ids))
+    def rows(self, parts: Sequence[Ids]) -> Iterator[Tensor]:
+        """The stored items of each part, in order, on the device; where they do not live there, worker processes read ahead and the copy does not wait."""
+        if self._resident is not None:
+            for ids in parts:
+                yield self._resident.index_select(0, to_device(ids, self.device))
+            return
+        from torch.utils.data import DataLoader
 
-    def view(self, ids: Tensor, visits: Tensor, stream: int) -> Tensor:
-        """One augmented view of each item, a function of (stream, id, visit) alone."""
-        rows = self._gather(ids)
+        stored: Any = _Rows(self._host)
+        loader = DataLoader(
+            stored,
+            batch_size=None,
+            sampler=parts,
+            # One core of this process's share drives the device.
+            num_workers=max(1, torch.get_num_threads() - 1),
+            pin_memory=self.device.type == "cuda",
+        )
+        for rows in loader:
+            yield rows.to(self.device, non_blocking=True)
+
+    def plain(self, rows: Tensor) -> Tensor:
+        """Items of `rows`, not augmented."""
+        return self._normalised(augment.centre(rows, (self.shape[0], self.shape[1])) if self.kind == "images" else rows)
+
+    def view(self, rows: Tensor, ids: Tensor, visits: Tensor, stream: int) -> Tensor:
+        """One augmented view of each item of `rows`, a function of the item and (stream, id, visit) alone. ids, visits: int64 [n] on the device."""
         if self.kind == "images":
-            return self._normalised(augment.shift_and_flip(rows, ids, visits, stream, shift=self.shift, flip=self.flip))
+            return self._normalised(augment.view(rows, ids, visits, stream, self.recipe, (self.shape[0], self.shape[1])))
         noise = augment.noise(ids, visits, stream, rows.shape[1]).to(self.dtype)
         return self._normalised(rows) + noise * (self.feature_noise * self._varies)
-
-    def _gather(self, ids: Tensor) -> Tensor:
-        if self._rows.device == self.device:
-            return self._rows.index_select(0, ids)
-        return self._rows.index_select(0, ids.cpu()).to(self.device, non_blocking=True)
 
     def _normalised(self, rows: Tensor) -> Tensor:
         values = torch.addcmul(self._offset, rows.to(self.dtype), self._scale)
         return values.permute(0, 3, 1, 2) if self.kind == "images" else values
 
 
+class _Rows:
+    """Rows of the array by lists of ids, as a DataLoader asks for them."""
+
+    def __init__(self, host: Tensor) -> None:
+        self._host = host
+
+    def __getitem__(self, ids: Any) -> Tensor:
+        return self._host.index_select(0, torch.as_tensor(ids))
+
+
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """The array as a tensor on the device; a copy to a GPU does not wait for the work that the GPU has."""
+    tensor = torch.as_tensor(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def _fits(rows: Tensor, device: torch.device) -> bool:
+    """Whether the rows may live on the device. A CPU's memory maps them: the operating system keeps what it can."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

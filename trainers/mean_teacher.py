@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainers import ema, losses, networks, randomness
 from trainers.config import MeanTeacherConfig
-from trainers.data import Items, StageData
+from trainers.data import Items, StageData, to_device
 from trainers.negatives import Negatives
 from trainers.ranks import Ranks
 from trainers.sampler import Epoch, TwoStreamSampler
@@ -133,19 +133,20 @@ class MeanTeacher:
         mine = epoch.share(self.ranks.rank, self.ranks.world_size)
         rows = mine.batch_size
         student_stream, teacher_stream = (randomness.key(self.seed, view, number) for view in (_STUDENT_VIEW, _TEACHER_VIEW))
-        labels = torch.as_tensor(self.label_of[mine.ids[:, mine.unlabelled :]], device=self.device)
+        labels, all_ids, all_visits = (to_device(a, self.device) for a in (self.label_of[mine.ids[:, mine.unlabelled :]], mine.ids, mine.visits))
+        negative_rows, negative_classes = self.negatives.pairs(mine.ids.reshape(-1))
+        cuts = np.searchsorted(negative_rows, np.arange(mine.steps + 1) * rows).tolist()
+        in_batch, refused = (to_device(a, self.device) for a in (negative_rows % rows, negative_classes))
         at_once = max(VALUES_AT_ONCE // (rows * self.items.values_per_item), 1)
-        for start in range(0, mine.steps, at_once):
-            flat_ids = mine.ids[start : start + at_once].reshape(-1)
-            ids, visits = (torch.as_tensor(a, device=self.device) for a in (flat_ids, mine.visits[start : start + at_once].reshape(-1)))
-            student_views = _by_batch(self.items.view(ids, visits, student_stream), rows)
-            teacher_views = _by_batch(self.items.view(ids, visits, teacher_stream), rows)
+        starts = range(0, mine.steps, at_once)
+        stored = self.items.rows([mine.ids[start : start + at_once].reshape(-1) for start in starts])
+        for start, items in zip(starts, stored, strict=True):
+            ids, visits = (a[start : start + at_once].view(-1) for a in (all_ids, all_visits))
+            student_views = _by_batch(self.items.view(items, ids, visits, student_stream), rows)
+            teacher_views = _by_batch(self.items.view(items, ids, visits, teacher_stream), rows)
             student_keys, teacher_keys = (self._draws(ids, visits, purpose, number, rows) for purpose in (_STUDENT_DRAWS, _TEACHER_DRAWS))
-            negative_rows, negative_classes = self.negatives.pairs(flat_ids)
-            cuts = np.searchsorted(negative_rows, np.arange(len(student_views) + 1) * rows).tolist()
-            in_batch, refused = (torch.as_tensor(a, device=self.device) for a in (negative_rows % rows, negative_classes))
             for i, (student_view, teacher_view) in enumerate(zip(student_views, teacher_views, strict=True)):
-                part = slice(cuts[i], cuts[i + 1])
+                part = slice(cuts[start + i], cuts[start + i + 1])
                 yield Batch(student_view, teacher_view, labels[start + i], in_batch[part], refused[part], student_keys[i], teacher_keys[i])
 
     def _draws(self, ids: Tensor, visits: Tensor, purpose: int, number: int, rows: int) -> Sequence[Tensor | None]:

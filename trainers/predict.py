@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainers.data import Items
+from trainers.data import Items, to_device
 from trainers.losses import suppress_negatives
 from trainers.negatives import Negatives
 from trainers.networks import TwoHeads
@@ -25,9 +27,9 @@ def top1(net: TwoHeads, items: Items, ids: Ids, labels: Classes, ranks: Ranks) -
         return None
     mine, truth = ids[ranks.rank :: ranks.world_size], labels[ranks.rank :: ranks.world_size]
     right = torch.zeros((), dtype=torch.int64, device=items.device)
-    for part in _parts(items, len(mine)):
-        guesses = _logits(net, items, mine[part]).argmax(1)
-        right += (guesses == torch.as_tensor(truth[part], device=items.device)).sum()
+    parts = _parts(items, len(mine))
+    for part, logits in zip(parts, _logits(net, items, [mine[part] for part in parts]), strict=True):
+        right += (logits.argmax(1) == to_device(truth[part], items.device)).sum()
     return 100.0 * int(ranks.sum(right)) / len(ids)
 
 
@@ -59,8 +61,9 @@ def _by_rank(net: TwoHeads, items: Items, ids: Ids, negatives: Negatives | None,
         return np.zeros((0, 6))
     padded = np.resize(ids, -(-len(ids) // ranks.world_size) * ranks.world_size)
     mine = padded[ranks.rank :: ranks.world_size]
-    parts = [_columns(_logits(net, items, mine[part]), mine[part], negatives) for part in _parts(items, len(mine))]
-    rows = ranks.gather_rows(torch.cat(parts)).cpu().numpy()
+    parts = [mine[part] for part in _parts(items, len(mine))]
+    columns = [_columns(logits, part, negatives) for part, logits in zip(parts, _logits(net, items, parts), strict=True)]
+    rows = ranks.gather_rows(torch.cat(columns)).cpu().numpy()
     everyone = np.concatenate([padded[rank :: ranks.world_size] for rank in range(ranks.world_size)])
     found, first = np.unique(everyone, return_index=True)
     if not np.array_equal(found, ids):
@@ -73,9 +76,11 @@ def _parts(items: Items, count: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _logits(net: TwoHeads, items: Items, ids: Ids) -> Tensor:
-    logits: Tensor = net(items.plain(torch.as_tensor(ids, device=items.device)))[0]
-    return logits.double()
+def _logits(net: TwoHeads, items: Items, parts: Sequence[Ids]) -> Iterator[Tensor]:
+    """float64 [n, C] of each part."""
+    for rows in items.rows(parts):
+        logits: Tensor = net(items.plain(rows))[0]
+        yield logits.double()
 
 
 def _columns(logits: Tensor, ids: Ids, negatives: Negatives | None) -> Tensor:
@@ -83,7 +88,7 @@ def _columns(logits: Tensor, ids: Ids, negatives: Negatives | None) -> Tensor:
     raw = torch.softmax(logits, 1)
     masked = raw
     if negatives is not None:
-        rows, classes = (torch.as_tensor(a, device=logits.device) for a in negatives.pairs(ids))
+        rows, classes = (to_device(a, logits.device) for a in negatives.pairs(ids))
         masked = torch.softmax(suppress_negatives(logits, rows, classes), 1)
     best = masked.topk(2, 1).values
     entropy = torch.special.entr(masked).sum(1)

@@ -57,8 +57,8 @@ def draws(stream: int, ids: Tensor, visits: Tensor, count: int) -> Tensor:
     return _mix(state[:, None] + counter * _GOLDEN)
 
 
-def integers(bits: Tensor, bound: int) -> Tensor:
-    """Uniform integers in [0, bound) from random bits, elementwise; bound is far below 2**31."""
+def integers(bits: Tensor, bound: int | Tensor) -> Tensor:
+    """Uniform integers in [0, bound) from random bits, elementwise; bound (int64 if a tensor) is far below 2**31."""
     return _shift_right(bits, 33) % bound
 
 

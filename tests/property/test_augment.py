@@ -8,8 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import functional as transforms
 
 from trainers import augment, randomness
+from trainers.augment import Recipe
 
 often = settings(deadline=None, max_examples=40)
 
@@ -79,6 +82,104 @@ def test_noise_is_standard_normal_and_uncorrelated() -> None:
     correlation = np.corrcoef(values.numpy().T) - np.eye(16)
     assert np.abs(correlation).max() < 0.08
     assert abs((values[1:] * values[:-1]).mean().item()) < 0.02
+
+
+RECIPES = {
+    "rotation": Recipe(shift=2, flip=True, rotation=10),
+    "resized crop": Recipe(flip=True, rotation=10, resized_crop=True),
+    "everything": Recipe(flip=True, rotation=10, resized_crop=True, jitter=(0.4, 0.4, 0.4, 0.1)),
+    "colours": Recipe(jitter=(0.4, 0.4, 0.4, 0.1)),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@often
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=9, unique=True), st.integers(0, 2**40))
+def test_a_warped_view_does_not_depend_on_the_rest_of_the_batch(name: str, ids: list[int], stream: int) -> None:
+    whole = torch.tensor(ids)
+    visits = whole % 3
+    views = augment.view(images(whole, 12, 13), whole, visits, stream, RECIPES[name], (10, 10))
+    assert views.shape == (len(ids), 10, 10, 3)
+    assert views.min() >= 0 and views.max() <= 255
+    for i in range(len(ids)):
+        one = whole[i : i + 1]
+        alone = augment.view(images(one, 12, 13), one, visits[i : i + 1], stream, RECIPES[name], (10, 10))
+        torch.testing.assert_close(views[i : i + 1], alone, atol=1e-2, rtol=0)
+
+
+@often
+@given(st.integers(0, 2**40), st.integers(0, 3))
+def test_a_warp_without_a_rotation_moves_whole_pixels_over_black(stream: int, shift: int) -> None:
+    ids = torch.arange(20)
+    original = images(ids)
+    recipe = Recipe(shift=shift, flip=True, rotation=1e-6)
+    moved = augment.view(original, ids, ids * 0, stream, recipe, (6, 7)).round()
+    padded = functional.pad(original.permute(0, 3, 1, 2).float(), (shift,) * 4).permute(0, 2, 3, 1)
+    for i in range(len(ids)):
+        crops = [padded[i, y : y + 6, x : x + 7] for y in range(2 * shift + 1) for x in range(2 * shift + 1)]
+        assert any(torch.equal(moved[i], crop) or torch.equal(moved[i], crop.flip(1)) for crop in crops)
+
+
+def test_a_rotation_is_torchvisions() -> None:
+    ids = torch.arange(30)
+    smooth = (torch.linspace(0, 200, 33)[:, None, None] + torch.linspace(0, 50, 33)[None, :, None]).expand(30, 33, 33, 3).contiguous()
+    turned = augment.view(smooth.to(torch.uint8), ids, ids * 0, 5, Recipe(rotation=10), (33, 33))
+    stored = smooth.to(torch.uint8).permute(0, 3, 1, 2).float()
+    angles = torch.arange(-10, 10.001, 0.05)
+    middle = (slice(None), slice(8, 25), slice(8, 25))
+    best = []
+    for i in range(len(ids)):
+        rotated = [transforms.rotate(stored[i], float(a), interpolation=transforms.InterpolationMode.BILINEAR)[middle] for a in angles]
+        errors = torch.stack([(r - turned[i].permute(2, 0, 1)[middle]).abs().max() for r in rotated])
+        assert errors.min() < 1
+        best.append(float(angles[errors.argmin()]))
+    assert max(best) > 7 and min(best) < -7 and abs(float(np.mean(best))) < 3
+
+
+def test_a_random_part_fits_and_has_the_areas_and_shapes_of_torchvisions() -> None:
+    torch.manual_seed(0)
+    ids = torch.arange(4000)
+    bits = randomness.draws(9, ids, ids * 0, augment._COLUMNS)
+    for height, width in ((32, 32), (20, 60)):
+        top, left, tall, wide = augment.random_part(bits, height, width)
+        assert (top >= 0).all() and (top + tall <= height).all() and (left >= 0).all() and (left + wide <= width).all()
+        theirs = [RandomResizedCrop.get_params(torch.empty(3, height, width), [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
+        reference = torch.tensor(theirs, dtype=torch.float32)
+        for ours, column in ((top, 0), (left, 1), (tall, 2), (wide, 3)):
+            spread = float(reference[:, column].std())
+            assert abs(float(ours.mean() - reference[:, column].mean())) < 0.1 * spread  # standard error of the difference: 0.022
+            assert abs(float(ours.std()) / spread - 1) < 0.1
+
+
+def test_a_part_that_never_fits_is_the_largest_in_the_middle() -> None:
+    ids = torch.arange(50)
+    bits = randomness.draws(9, ids, ids * 0, augment._COLUMNS)
+    # A strip of one row: a part of the allowed shapes is one pixel high, which the drawn areas exceed.
+    top, left, tall, wide = augment.random_part(bits, 1, 400)
+    assert (tall == 1).all() and (top == 0).all() and (wide == 1).all() and (left == 199).all()
+
+
+def test_colours_change_as_torchvision_changes_them() -> None:
+    ids = torch.arange(64)
+    original = images(ids, 8, 8).float()
+    recipe = Recipe(jitter=(0.4, 0.3, 0.2, 0.1))
+    ours = augment.view(original.to(torch.uint8), ids, ids * 0, 5, recipe, (8, 8))
+    draws = 2 * randomness.uniforms(randomness.draws(5, ids, ids * 0, augment._COLUMNS)[:, augment._JITTER : augment._JITTER + 4]) - 1
+    for i in range(len(ids)):
+        brightness, contrast, saturation, hue = (draws[i] * torch.tensor(recipe.jitter)).tolist()
+        image = original[i].permute(2, 0, 1) / 255
+        image = transforms.adjust_brightness(image, 1 + brightness)
+        image = transforms.adjust_contrast(image, 1 + contrast)
+        image = transforms.adjust_saturation(image, 1 + saturation)
+        image = transforms.adjust_hue(image, hue)
+        torch.testing.assert_close(ours[i] / 255, image.permute(1, 2, 0), atol=2e-3, rtol=0)
+
+
+def test_the_middle_is_torchvisions() -> None:
+    ids = torch.arange(3)
+    for size in ((4, 4), (5, 3), (6, 7)):
+        ours = augment.centre(images(ids), size)
+        assert torch.equal(ours.permute(0, 3, 1, 2), transforms.center_crop(images(ids).permute(0, 3, 1, 2), list(size)))
 
 
 @often

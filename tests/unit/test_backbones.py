@@ -12,6 +12,7 @@ import torch
 
 from tests.stage_world import QUICK, score_bytes, scores, some_inputs, stage_request, write_cache
 from trainers import networks, resnet, shake_shake
+from trainers.augment import Recipe
 from trainers.data import StageData, open_data
 from trainers.mean_teacher import MeanTeacher
 from trainers.ranks import ALONE, Ranks
@@ -30,8 +31,8 @@ def data_of(side: int, classes: int, channels: int = 3) -> StageData:
         test=empty,
         mean=ones,
         std=ones,
-        shift=0,
-        flip=False,
+        recipe=Recipe(),
+        crop=None,
         fingerprint="",
         class_names=(),
     )

@@ -45,7 +45,7 @@ def test_batches_become_images_in_file_order(tmp_path: Path, protocol: int, inne
     assert np.array_equal(images.transpose(0, 3, 1, 2).reshape(40, 3072), flat)
     assert loaded.labels["train"].tolist() == [label for batch in batches for label in batch["labels"]]
     assert loaded.labels["train"].dtype == np.int32
-    assert (loaded.shift, loaded.flip, len(loaded.class_names)) == (4, True, 10)
+    assert (loaded.augment, loaded.crop, len(loaded.class_names)) == ({"shift": 4, "flip": True}, None, 10)
 
 
 class Harmful:

@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 from orchestrator.data_arrays import create_array
-from orchestrator.data_folders import ImageFolders, imagenet, mini_imagenet
+from orchestrator.data_folders import ImageFolders, imagenet, mini_imagenet, train_and_test
 from orchestrator.datasets import PreparedData, prepare
 from orchestrator.image_decoding import Crop, _decode_in_processes, decode, read_image
 from search_spaces.config import DatasetConfig
 from search_spaces.image_folders import class_images
 from tests.unit.dataset_files import random_image, write_image_folder
+from trainers.augment import Recipe
+from trainers.data import open_data
 from trainers.errors import DataError
 
 
@@ -246,3 +248,22 @@ def test_data_too_large_for_the_disk_is_refused_before_decoding(tmp_path: Path, 
         ImageFolders(photos, lambda root: {split: class_images(root / split) for split in ("train", "test")}, Crop(9_000_000, 9_000_000)).load(
             tmp_path, lambda *_: None
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "stored", "recipe"),
+    [
+        ("imagenet", 14, 16, Recipe(rotation=10, resized_crop=True, flip=True, jitter=(0.4, 0.4, 0.4, 0.1))),
+        ("mini_imagenet", 12, 12, Recipe(shift=8, rotation=10, flip=True)),
+    ],
+)
+def test_views_of_the_imagenets_are_made_as_published(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int, stored: int, recipe: Recipe
+) -> None:
+    """The sets themselves are too large for a test: a small folder is read in their place, with all else as theirs."""
+    for layout in ("imagenet", "mini_imagenet"):
+        monkeypatch.setattr(f"orchestrator.data_sources.{layout}", train_and_test)
+    data = open_data(prepare(DatasetConfig(name=name, path=str(photos), image_size=size)).images_dir)
+    assert data.recipe == recipe
+    assert data.shape == (size, size, 3)
+    assert data.train.shape[1:] == (stored, stored, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.stage_world import CLASSES, TRAIN, some_inputs, write_cache
+from tests.stage_world import CLASSES, TRAIN, score_bytes, scores, some_inputs, stage_request, write_cache
 from trainers.data import Items, open_data
 from trainers.errors import DataError
 from trainers.negatives import Negatives
+from trainers.run import run_stage
 
 
 def meta_with(**changes: Any) -> Callable[[Path], None]:
@@ -66,12 +68,13 @@ def test_a_cache_is_opened_once_and_again_when_it_changed(tmp_path: Path) -> Non
 def test_items_are_normalised(tmp_path: Path, kind: str) -> None:
     folder, _ = write_cache(tmp_path / "cache", kind=kind)
     items = Items(open_data(folder), "train", device=torch.device("cpu"), dtype=torch.float64, feature_noise=0.5)
-    values = items.plain(torch.arange(TRAIN))
+    (rows,) = items.rows([np.arange(TRAIN)])
+    values = items.plain(rows)
     over = (0, 2, 3) if kind == "images" else (0,)
     assert torch.allclose(values.mean(over), torch.zeros(1, dtype=torch.float64), atol=1e-6)
     assert torch.allclose(values.std(over, correction=0), torch.ones(1, dtype=torch.float64), atol=1e-5)
     ids, visits = torch.arange(TRAIN), torch.zeros(TRAIN, dtype=torch.int64)
-    one, other = items.view(ids, visits, 1), items.view(ids, visits, 2)
+    one, other = items.view(rows, ids, visits, 1), items.view(rows, ids, visits, 2)
     assert one.shape == other.shape == values.shape
     assert not torch.equal(one, other)
     if kind == "features":
@@ -88,7 +91,50 @@ def test_a_constant_feature_stays_zero_in_every_view(tmp_path: Path) -> None:
     (folder / "meta.json").write_text(json.dumps(meta))
     items = Items(open_data(folder), "train", device=torch.device("cpu"), dtype=torch.float32, feature_noise=0.5)
     ids = torch.arange(TRAIN)
-    assert (items.view(ids, ids, 1)[:, 3] == 0).all()
+    (rows,) = items.rows([np.arange(TRAIN)])
+    assert (items.view(rows, ids, ids, 1)[:, 3] == 0).all()
+
+
+def test_items_that_are_streamed_train_the_same_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, truth = write_cache(tmp_path / "cache")
+    outcomes = []
+    for name in ("resident", "streamed"):
+        request = stage_request(folder, some_inputs(truth), tmp_path / name)
+        outcomes.append(score_bytes(request, run_stage(request)))
+        monkeypatch.setattr("trainers.data._fits", lambda rows, device: False)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_streamed_items_come_in_order_and_leave_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.data._fits", lambda rows, device: False)
+    folder, _ = write_cache(tmp_path / "cache")
+    items = Items(open_data(folder), "train", device=torch.device("cpu"), dtype=torch.float32, feature_noise=0)
+    stored = np.load(folder / "train.npy")
+    parts = [np.arange(start, TRAIN, 7) for start in range(7)]
+    for part, rows in zip(parts, items.rows(parts), strict=True):
+        assert np.array_equal(rows.numpy(), stored[part])
+    assert not multiprocessing.active_children()
+
+
+def test_images_kept_larger_than_their_views_are_cut_to_the_middle(tmp_path: Path) -> None:
+    folder, truth = write_cache(tmp_path / "cache")
+    meta_with(crop=6, augment={"rotation": 10.0, "resized_crop": True, "flip": True})(folder)
+    data = open_data(folder)
+    assert data.shape == (6, 6, 1)
+    items = Items(data, "test", device=torch.device("cpu"), dtype=torch.float64, feature_noise=0)
+    (rows,) = items.rows([np.arange(4)])
+    middle = np.load(folder / "test.npy")[:4, 1:7, 1:7]
+    expected = (middle / 255 - np.array(data.mean)) / np.array(data.std)
+    np.testing.assert_allclose(items.plain(rows).permute(0, 2, 3, 1).numpy(), expected, atol=1e-12)
+    request = stage_request(folder, some_inputs(truth), tmp_path / "stage")
+    assert np.isfinite(scores(request, run_stage(request))["confidence"]).all()
+
+
+def test_a_recipe_of_another_version_is_refused(tmp_path: Path) -> None:
+    folder, _ = write_cache(tmp_path / "cache")
+    meta_with(augment={"shift": 1, "cutout": 4})(folder)
+    with pytest.raises(DataError, match=r"augment: cutout is not known here"):
+        open_data(folder)
 
 
 def test_refused_classes_are_found_by_image() -> None:
