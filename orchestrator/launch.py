@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import socket
 from collections.abc import Callable
@@ -43,10 +44,16 @@ def _free_port() -> int:
         return port
 
 
+def device_of_rank(device: str, rank: int) -> str:
+    """Each rank of a machine has a GPU of its own: `cuda` means the one with its number."""
+    return f"cuda:{rank}" if device == "cuda" else device
+
+
 def _rank_main(rank: int, world_size: int, port: int, request: StageRequest, answers: Any) -> None:
     from trainers.process_group import process_group
     from trainers.run import run_stage
 
+    request = dataclasses.replace(request, device=device_of_rank(request.device, rank))
     try:
         with process_group(rank=rank, world_size=world_size, address="127.0.0.1", port=port, device=request.device) as ranks:
             outcome = run_stage(request, ranks)

@@ -5,6 +5,7 @@ Sources: Tarvainen & Valpola 2017 (arXiv:1703.01780) and its published settings;
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,10 @@ from trainers.ranks import Ranks
 from trainers.sampler import Epoch, TwoStreamSampler
 from trainers.sgd import Sgd
 from trainers.stage import StageInputs
+
+_SWITCHES = inspect.signature(DistributedDataParallel.__init__).parameters
+_OWN_BUFFERS: Any = {"forward_sync_buffers" if "forward_sync_buffers" in _SWITCHES else "broadcast_buffers": False}
+"""Each rank keeps its batch norm statistics between steps; torch 2.15 has renamed the switch."""
 
 VALUES_AT_ONCE = 1 << 22
 """Input values whose views are made in one go: as many whole batches as fit, at least one."""
@@ -90,7 +95,7 @@ class MeanTeacher:
         self.optimizer = Sgd(self.student_weights, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay)
         self.forward: nn.Module = self.student
         if ranks.world_size > 1:
-            self.forward = DistributedDataParallel(self.student, broadcast_buffers=False)
+            self.forward = DistributedDataParallel(self.student, **_OWN_BUFFERS)
         self.step = 0
 
     def train_epoch(self, number: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -202,11 +201,12 @@ class _Stage:
 
 def _set_up(request: StageRequest) -> torch.device:
     device = torch.device(request.device)
-    if device.type == "cuda":
-        # cuBLAS is deterministic only with a fixed workspace, which it reads when it starts.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
     torch.set_num_threads(request.threads)
+    if device.type == "cuda":
+        # On a GPU runs agree in distribution, not in bits: cuDNN may try its algorithms out and take the fastest.
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+        return device
     # The same switch as use_deterministic_algorithms(True), which would also load the compiler, 150 MB, to tell it.
     torch.set_deterministic_debug_mode("error")
     # Filling every new tensor is a help for finding reads of uninitialised memory, and costs a sixth of a step.

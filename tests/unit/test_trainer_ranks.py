@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from orchestrator.launch import device_of_rank
 from tests.stage_world import QUICK, scores, some_inputs, stage_request, write_cache
 from trainers.ranks import Ranks
 from trainers.run import run_stage
@@ -70,3 +71,9 @@ def test_two_ranks_train_what_one_trains(tmp_path: Path) -> None:
                 else:
                     np.testing.assert_allclose(found[name], array, atol=1e-6)
         assert not list(request.work_dir.glob("epoch-*"))
+
+
+def test_each_rank_of_a_machine_has_a_gpu_of_its_own() -> None:
+    assert [device_of_rank("cuda", rank) for rank in range(3)] == ["cuda:0", "cuda:1", "cuda:2"]
+    assert [device_of_rank("cpu", rank) for rank in range(2)] == ["cpu", "cpu"]
+    assert device_of_rank("cuda:1", 0) == "cuda:1"
