@@ -1,0 +1,193 @@
+"""Images per second of the training loop: as a share of what its arithmetic alone allows, and beside the published loop.
+
+    python -m tests.benchmark.bench_engine [--device cuda] [--backbone wide_resnet_28_2] [--parts limit,published] [--profile]
+
+`limit`: the real loop (sampler, views, negatives, EMA, history) against the same step on one batch that lies on the device and is used again and again.
+`published`: the real loop against a reconstruction of the published one (tests/benchmark/published_loop.py) with the same network.
+Each pair is run in turns in one process, so that both meet the same load of the machine. An epoch has `--steps` steps; what an epoch costs once counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from tests.benchmark.printed import hardware, spread
+from tests.benchmark.published_loop import PublishedLoop
+from tests.benchmark.random_stage import labelled_rows, random_cache, random_inputs
+from trainers import ema
+from trainers.config import MeanTeacherConfig
+from trainers.data import StageData
+from trainers.mean_teacher import MeanTeacher, stage_loss
+from trainers.ranks import ALONE
+from trainers.run import precision_used
+from trainers.sgd import Sgd
+from trainers.stage import StageInputs
+
+LIMIT_GOAL = {"cpu": 0.90, "cuda": 0.95}
+PUBLISHED_GOAL = 10.0
+
+Work = Callable[[], int]
+"""Trains some steps and returns how many."""
+
+
+@contextmanager
+def torch_settings(*, stage: bool) -> Iterator[None]:
+    """As `run_stage` sets torch: deterministic algorithms on a CPU, cuDNN free to try algorithms out on a GPU; or as a plain script finds it on either."""
+    before = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    torch.set_deterministic_debug_mode("error" if stage and not torch.cuda.is_available() else "default")
+    torch.backends.cudnn.benchmark = True
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+class RealLoop:
+    """Epochs of the real trainer, one after the other, with the one wait for the device that `run_stage` makes too."""
+
+    def __init__(self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device) -> None:
+        self.trainer = new_trainer(config, data, inputs, device)
+        self.epoch = 0
+
+    def __call__(self) -> int:
+        with torch_settings(stage=True):
+            history = self.trainer.train_epoch(self.epoch).cpu()
+        self.epoch += 1
+        return len(history)
+
+
+class PureMath:
+    """The arithmetic of a step and nothing else: both forward passes, loss, backward pass, optimiser and EMA on one batch that never changes."""
+
+    def __init__(self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device, *, steps: int, free: bool) -> None:
+        self.config, self.device, self.steps, self.free = config, device, steps, free
+        self.trainer = new_trainer(config, data, inputs, device)
+        self.batch = next(iter(self.trainer.batches(0, self.trainer.sampler.epoch(0))))
+        self.autocast = precision_used(config.precision, str(device), data.kind) == "bf16"
+        self.weights, self.averaged = list(self.trainer.student.parameters()), list(self.trainer.teacher.parameters())
+        self.optimizer = Sgd(self.weights, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay)
+
+    def __call__(self) -> int:
+        config, batch, trainer = self.config, self.batch, self.trainer
+        trainer.student.train()
+        trainer.teacher.train()
+        with torch_settings(stage=not self.free):
+            for _ in range(self.steps):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                    with torch.no_grad():
+                        teacher_logits, _ = trainer.teacher(batch.teacher_view, batch.teacher_keys)
+                    class_logits, consistency_logits = trainer.student(batch.student_view, batch.student_keys)
+                terms = stage_loss(
+                    config,
+                    batch,
+                    class_logits,
+                    consistency_logits,
+                    teacher_logits,
+                    consistency_weight=config.consistency_weight,
+                    batch_size=config.batch_size,
+                )
+                self.optimizer.zero_grad()
+                terms[0].backward()  # type: ignore[no-untyped-call]
+                self.optimizer.step(config.learning_rate)
+                ema.update(self.averaged, self.weights, config.ema_decay)
+        return self.steps
+
+
+def new_trainer(config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device) -> MeanTeacher:
+    precision = precision_used(config.precision, str(device), data.kind)
+    return MeanTeacher(config, data, inputs, seed=0, device=device, precision=precision, ranks=ALONE)
+
+
+def rate(work: Work, batch: int, device: torch.device) -> float:
+    """Images per second of one run, all work of the device included."""
+
+    def finished() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    start = finished()
+    steps = work()
+    return steps * batch / (finished() - start)
+
+
+def in_turns(first: Work, second: Work, *, batch: int, device: torch.device, repeats: int) -> tuple[list[float], list[float]]:
+    """Images per second of both, run ABAB after one run of each to warm up."""
+    rates = [(rate(first, batch, device), rate(second, batch, device)) for _ in range(repeats + 1)][1:]
+    return [one for one, _ in rates], [other for _, other in rates]
+
+
+def print_pair(names: tuple[str, str], rates: tuple[list[float], list[float]], goal: str) -> None:
+    for name, values in zip(names, rates, strict=True):
+        print(f"  {name:44} {spread(values, '8.1f')} images/s")
+    ratios = [one / other for one, other in zip(*rates, strict=True)]
+    print(f"  {'ratio, pair by pair':44} {spread(ratios)}; {goal}")
+
+
+def print_profile(work: Work, device: torch.device) -> None:
+    """The fifteen operations that take the most time of an epoch of the real loop."""
+    from torch.profiler import ProfilerActivity, profile
+
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as found:
+        work()
+    by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    print(found.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=60))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--backbone", default="wide_resnet_28_2")
+    for name, value in (("size", 32), ("batch", 64), ("classes", 100), ("items", 2000), ("steps", 10), ("repeats", 5), ("threads", 1), ("workers", 1)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--parts", default="limit,published")
+    parser.add_argument("--free-limit", action="store_true", help="let the limit use algorithms that are not deterministic")
+    parser.add_argument("--profile", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    config = MeanTeacherConfig(
+        backbone=args.backbone,
+        epochs=args.repeats + 2,
+        batch_size=args.batch,
+        labelled_per_batch=(labelled_rows(args.batch),),
+        learning_rate=0.01,
+        precision=args.precision,
+    )
+    with tempfile.TemporaryDirectory(prefix="bench-engine-") as folder:
+        data = random_cache(Path(folder) / "cache", items=args.items, size=args.size, classes=args.classes)
+        inputs = random_inputs(items=args.items, classes=args.classes, batch=args.batch, steps=args.steps)
+        used = precision_used(args.precision, args.device, data.kind)
+        print(hardware(args.device))
+        print(f"{args.backbone}, {args.size} px, {args.classes} classes, batch {args.batch}, {args.steps} steps a run, n = {args.repeats}; median (min-max)")
+        if "limit" in args.parts.split(","):
+            limit = PureMath(config, data, inputs, device, steps=args.steps, free=args.free_limit)
+            rates = in_turns(RealLoop(config, data, inputs, device), limit, batch=args.batch, device=device, repeats=args.repeats)
+            names = f"real loop, {used}", f"pure math, {used}, {'any' if args.free_limit else 'deterministic'} algorithms"
+            print_pair(names, rates, f"goal {LIMIT_GOAL[device.type]:.2f} on this device")
+        if "published" in args.parts.split(","):
+            published = PublishedLoop(config, data, inputs, device=device, workers=args.workers)
+            theirs = torch_settings(stage=False)(published.train_epoch)
+            rates = in_turns(RealLoop(config, data, inputs, device), theirs, batch=args.batch, device=device, repeats=args.repeats)
+            names = f"real loop, {used}, no other process", f"published, fp32, and {args.workers} DataLoader process(es)"
+            note = "" if device.type == "cuda" else "; on a CPU the network's arithmetic dominates both, so the ratio is small"
+            print_pair(names, rates, f"goal {PUBLISHED_GOAL:.0f} on a GPU{note}")
+        if args.profile:
+            work = RealLoop(config, data, inputs, device)
+            work()
+            print_profile(work, device)
+
+
+if __name__ == "__main__":
+    main()
