@@ -14,8 +14,12 @@ import yaml
 
 from orchestrator.comparison import EQUAL_BITS, Row
 from search_spaces.config import Trial
+from search_spaces.presets import PRESETS
 
 FILE: Final = Path(__file__).parent / "published.yaml"
+
+OWN_SOURCE: Final = "hu2020"
+"""The source of the tables that are packaged."""
 
 _SAME_SIZE: Final = 0.001
 """Share by which two sets may differ in images and still have one shape (a paper rounds them)."""
@@ -141,8 +145,9 @@ def anchors(table: list[Row]) -> list[dict[str, Any]]:
                     "same_data": same_data,
                     "ours": ours,
                     "published": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(entry).items()},
-                    "gap": mean - entry.top1[-1] if same_data and mean is not None else None,
-                    "unlike": _unlike(entry, ours, same_data),
+                    # A number that its source itself set against another network's says nothing of ours.
+                    "gap": mean - entry.top1[-1] if same_data and mean is not None and (entry.source == OWN_SOURCE or _same_network(entry, ours)) else None,
+                    "unlike": [*_unlike(entry, ours, same_data), *_unlike_settings(entry, trial)],
                 }
             )
     return found
@@ -168,6 +173,20 @@ def _ours(row: Row, trial: Trial) -> dict[str, Any]:
         "test_top1_last": {"mean": test.mean, "std": test.std},
         "protocol": ", ".join(parts),
     }
+
+
+def _same_network(entry: Published, ours: dict[str, Any]) -> bool:
+    return bool(ours["backbone"] == entry.backbone)
+
+
+def _unlike_settings(entry: Published, trial: Trial) -> list[str]:
+    """Answers and loss weights that the published row did not have."""
+    oracle, method = trial.config.oracle, trial.config.method
+    found = [] if oracle.name == "labels" else [f"answers ({oracle.name})"]
+    theirs = {"negative_weight": 0.0, "entropy_weight": 0.0, "consistency_weight": float(PRESETS["default", entry.dataset]["method.consistency_weight"])}
+    return found + [
+        f"{name.replace('_', ' ')} ({getattr(method, name):g}, theirs {value:g})" for name, value in theirs.items() if getattr(method, name) != value
+    ]
 
 
 def _unlike(entry: Published, ours: dict[str, Any], same_data: bool) -> list[str]:

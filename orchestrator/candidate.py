@@ -192,7 +192,8 @@ class CandidateRun:
             "candidate": self.candidate.id,
             "stage": self.stage,
             "spent_bits": fmean(r["bits"]["total"] for r in reached) if reached else 0.0,
-            "val_top1": fmean(values) if values else float("nan"),
+            # A mean over the seeds that got here would reward settings that fail on the others.
+            "val_top1": fmean(values) if len(values) == len(self.loops) else float("nan"),
             "seeds": len(reached),
             "done": last or not reached,
         }

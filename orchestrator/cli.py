@@ -43,25 +43,25 @@ def _sweep(args: argparse.Namespace) -> int:
     from orchestrator import run
     from search_spaces.spec import load_spec
 
-    return run.start_sweep(load_spec(args.spec, args.set), _engine(args), out=Path(args.out) if args.out else None, as_json=args.json)
+    return run.start_sweep(load_spec(args.spec, args.set), _engine(args), out=args.out, as_json=args.json)
 
 
 def _resume(args: argparse.Namespace) -> int:
     from orchestrator import run
 
-    return run.resume(Path(args.dir), _engine(args), as_json=args.json)
+    return run.resume(Path(args.dir), _engine(args), args.set, as_json=args.json)
 
 
 def _retry(args: argparse.Namespace) -> int:
     from orchestrator import run
 
-    return run.retry(Path(args.dir), _engine(args), as_json=args.json)
+    return run.retry(Path(args.dir), _engine(args), args.set, as_json=args.json)
 
 
 def _extend(args: argparse.Namespace) -> int:
     from orchestrator import run
 
-    return run.extend(Path(args.dir), args.num_candidates, _engine(args), as_json=args.json)
+    return run.extend(Path(args.dir), args.num_candidates, _engine(args), args.set, as_json=args.json)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -116,6 +116,16 @@ def _spec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key of the spec, as in method.epochs=5; may be repeated")
 
 
+def _resource_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for this run, another resources.max_concurrent, start_timeout, max_failures or checkpoint_seconds",
+    )
+
+
 def _engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=["ray", "inline"], default="ray", help="inline: one trial after another in this process, without Ray")
     parser.add_argument("--address", help="the Ray to run on (default: $RAY_ADDRESS, else a node running here, else an embedded Ray)")
@@ -139,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sweep = _add(verbs, "sweep", _sweep, "run a spec", "orchestrate sweep ablations.yaml --set method.epochs=10 --out runs/short")
     _spec_arguments(sweep)
-    sweep.add_argument("--out", metavar="DIR", help="the sweep's own folder (default: runs/<name>)")
+    sweep.add_argument("--out", metavar="DIR", type=_folder, help="the sweep's own folder (default: runs/<name>)")
     _engine_arguments(sweep)
     _json_flag(sweep)
 
@@ -149,12 +159,14 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         verb = _add(verbs, name, run, text, f"orchestrate {name} runs/ablations")
         verb.add_argument("dir", metavar="DIR", help="the sweep's folder")
+        _resource_argument(verb)
         _engine_arguments(verb)
         _json_flag(verb)
 
     extend = _add(verbs, "extend", _extend, "add candidates to a search", "orchestrate extend runs/search -n 20")
     extend.add_argument("dir", metavar="DIR", help="the sweep's folder")
     extend.add_argument("-n", "--num-candidates", type=_positive, required=True, metavar="N", help="how many more candidates")
+    _resource_argument(extend)
     _engine_arguments(extend)
     _json_flag(extend)
 
@@ -200,6 +212,12 @@ def _data_verbs(verbs: Any) -> None:
     prepare.add_argument("--path", help="folder or file, as `dataset.path` in a spec")
     prepare.add_argument("--image-size", type=_positive, metavar="PX", help="side of the square that images are cut to, as `dataset.image_size` in a spec")
     _json_flag(prepare)
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a folder is empty")
+    return Path(text)
 
 
 def _positive(text: str) -> int:

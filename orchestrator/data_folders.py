@@ -25,7 +25,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 MINI_IMAGENET_STATISTICS: Final[Statistics] = (
     (120.39586422 / 255, 115.59361427 / 255, 104.54012653 / 255),
-    (70.68188272 / 255, 68.27635343 / 255, 72.54505529 / 255),
+    (70.68188272 / 255, 68.27635443 / 255, 72.54505529 / 255),
 )
 """As in the code of one-bit supervision (Hu et al. 2020)."""
 

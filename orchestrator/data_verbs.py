@@ -9,8 +9,10 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.progress import Progress
 
+from orchestrator.data_sources import OWN
 from orchestrator.datasets import list_data, prepare
 from search_spaces.config import DatasetConfig
+from trainers.errors import DataError
 
 
 def list_sets(*, as_json: bool) -> int:
@@ -32,6 +34,10 @@ def list_sets(*, as_json: bool) -> int:
 
 def prepare_set(name: str, path: str | None, image_size: int | None, *, as_json: bool) -> int:
     """Decodes a data set, or checks every byte of one that is decoded already."""
+    if path and name == "digits":
+        raise DataError(f"--path {path}: digits ships inside scikit-learn and has no place of its own; leave out --path, or name the set that lies there.")
+    if not path and name in OWN:
+        raise DataError(f"{name}: nothing says where the data is. Add --path.")
     with Progress(console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"decoding {name}", total=None)
         config = DatasetConfig(name=name, path=path, image_size=image_size)

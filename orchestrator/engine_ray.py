@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +32,20 @@ CANDIDATES_PER_GANG = 2
 
 
 def run_on_ray(
-    layout: SweepLayout, source: Source, num_candidates: int, data: PreparedData, resources: ResourcesConfig, device: str, cluster: Cluster, progress: Progress
+    layout: SweepLayout,
+    source: Source,
+    num_candidates: int,
+    data: PreparedData,
+    resources: ResourcesConfig,
+    device: str,
+    cluster: Cluster,
+    progress: Progress,
+    estimate: Callable[[], int] | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Every candidate of the source is finished or failed; returns how it ended and how busy the gangs were.
+
+    Args:
+        estimate: how many stage trainings a search will come to, by the candidates drawn so far.
 
     Raises:
         CannotGoOn: nothing can be trained or recorded any more; the message says why.
@@ -47,7 +58,7 @@ def run_on_ray(
     # Tune insists on a folder of its own; nothing in it is ever read back.
     scratch = Path(tempfile.mkdtemp(prefix="orchestrate-tune-"))
     try:
-        with _shown(broker, layout, progress):
+        with _shown(broker, layout, progress, estimate):
             ended = _tuner(shared, source, num_candidates, gangs, scratch, fatal).fit()
         if fatal.message is not None:
             raise CannotGoOn(fatal.message)
@@ -118,7 +129,7 @@ def _tuner(shared: Shared, source: Source, num_candidates: int, gangs: int, scra
 
 
 @contextmanager
-def _shown(broker: Any, layout: SweepLayout, progress: Progress) -> Iterator[None]:
+def _shown(broker: Any, layout: SweepLayout, progress: Progress, estimate: Callable[[], int] | None) -> Iterator[None]:
     """Events of the trials reach the display while the block runs."""
     stop = threading.Event()
     labels: dict[str, str] = {}
@@ -134,6 +145,8 @@ def _shown(broker: Any, layout: SweepLayout, progress: Progress) -> Iterator[Non
         except Exception:
             # The broker is being restarted, or Ray is going down: the display loses a line, the sweep nothing.
             return
+        if events and estimate is not None:
+            progress.set_total(estimate())
         for kind, trial_id, value in events:
             getattr(progress, kind)(label(trial_id), value)
 

@@ -141,8 +141,9 @@ def _not_granted(resources: ResourcesConfig, bundle: dict[str, float]) -> str:
     left = ", ".join(f"{free.get(name, 0):g} {name}" for name in bundle)
     return (
         f"waited {resources.start_timeout:g} s (resources.start_timeout) for {resources.workers} worker(s) with {each} each, and the cluster did not grant "
-        f"them; it has {left} free in all, perhaps on several nodes or in use by others. Lower resources.workers, resources.cpus_per_worker or "
-        "resources.gpus_per_worker, wait until others have finished, or raise resources.start_timeout; what is recorded is kept."
+        f"them; it has {left} free in all, perhaps on several nodes or in use by others. Go on when others have finished, or with "
+        "--set resources.start_timeout=SECONDS; or start another sweep, with fewer resources.workers, cpus_per_worker or gpus_per_worker. "
+        "What is recorded is kept."
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.stage_store import new_attempt
 from search_spaces.config import ResourcesConfig
 from trainers.errors import UserError
 from trainers.stage import StageOutcome, StageRequest, TrainingFailed
@@ -44,6 +46,10 @@ def _free_port() -> int:
         return port
 
 
+class RankDied(TrainingFailed):
+    """A process of the stage is gone without a word: killed, or out of memory."""
+
+
 def device_of_rank(device: str, rank: int) -> str:
     """Each rank of a machine has a GPU of its own: `cuda` means the one with its number."""
     return f"cuda:{rank}" if device == "cuda" else device
@@ -58,7 +64,7 @@ def _rank_main(rank: int, world_size: int, port: int, request: StageRequest, ans
         with process_group(rank=rank, world_size=world_size, address="127.0.0.1", port=port, device=request.device) as ranks:
             outcome = run_stage(request, ranks)
         answers.put((rank, outcome))
-    except (TrainingFailed, UserError) as error:
+    except (TrainingFailed, UserError, OSError) as error:
         answers.put((rank, error))
 
 
@@ -68,6 +74,8 @@ class LocalLauncher:
 
     device: str
     world_size: int
+    max_failures: int = 0
+    """How often ranks that died are started anew, from the stage's last checkpoint."""
 
     @property
     def device_kind(self) -> str:
@@ -75,8 +83,16 @@ class LocalLauncher:
 
     def train(self, request: StageRequest) -> StageOutcome:
         """Raises:
-        TrainingFailed: the stage itself failed, or a rank died; what its checkpoints hold is kept.
+        TrainingFailed: the stage itself failed, or ranks died once too often; what its checkpoints hold is kept.
         """
+        for _ in range(self.max_failures):
+            try:
+                return self._attempt(request)
+            except RankDied:
+                request = dataclasses.replace(request, attempt=new_attempt())
+        return self._attempt(request)
+
+    def _attempt(self, request: StageRequest) -> StageOutcome:
         context = multiprocessing.get_context("spawn")
         answers = context.Queue()
         port = _free_port()
@@ -102,7 +118,7 @@ class LocalLauncher:
             except queue.Empty:
                 for number, process in enumerate(ranks):
                     if process.exitcode not in (None, 0):
-                        raise TrainingFailed(
+                        raise RankDied(
                             f"rank {number} of {self.world_size} ended with exit code {process.exitcode}; `orchestrate retry` goes on from its last checkpoint"
                         ) from None
                 continue
@@ -132,8 +148,18 @@ def choose_device(resources: ResourcesConfig) -> str:
     return "cuda:0" if resources.workers == 1 else "cuda"
 
 
+def check_cpus(resources: ResourcesConfig) -> None:
+    """Raises UserError where this machine has fewer CPUs than one stage asks for."""
+    wanted, has = resources.workers * resources.cpus_per_worker, len(os.sched_getaffinity(0))
+    if wanted > has:
+        raise UserError(
+            f"resources.workers = {resources.workers} with resources.cpus_per_worker = {resources.cpus_per_worker} needs {wanted} CPU(s), and this machine "
+            f"has {has}. Lower one of them."
+        )
+
+
 def make_launcher(resources: ResourcesConfig, on_epoch: OnEpoch | None = None) -> InlineLauncher | LocalLauncher:
     device = choose_device(resources)
     if resources.workers == 1:
         return InlineLauncher(device, on_epoch)
-    return LocalLauncher(device, resources.workers)
+    return LocalLauncher(device, resources.workers, resources.max_failures)

@@ -135,7 +135,7 @@ class Progress:
         for (label, stage), at in list(self._running.items()):
             name = Text(f"{printable(label)} · stage {stage}")
             if at is None:
-                table.add_row(name, _bar(0, None if self._live is None else 1), Text("starting", style="dim"))
+                table.add_row(name, _bar(0, None if self._live is None else 1), Text("at work", style="dim"))
             else:
                 table.add_row(name, _bar(*at), f"epoch {at[0]} of {at[1]}")
         return table

@@ -7,9 +7,10 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from rich.console import Console
 from orchestrator import datasets, report, report_terminal, results, status
 from orchestrator import sweep as sweeps
 from orchestrator.engine_inline import Outcome, run_inline
-from orchestrator.launch import choose_device
+from orchestrator.launch import check_cpus, choose_device
 from orchestrator.layout import SweepLayout
 from orchestrator.locks import hold, is_held
 from orchestrator.progress import Progress
@@ -41,42 +42,46 @@ class Engine:
 def start_sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) -> int:
     """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep."""
     layout = SweepLayout(out if out is not None else Path("runs") / spec.name)
+    device = _device(spec, engine)
+    _check_writable(layout)
     data = _prepare(spec)
     with _writing(layout):
-        device = _device(spec, engine)
         candidates = sweeps.create(spec, layout, engine=engine.name, device=device)
         return _run(spec, layout, candidates, data, engine, as_json=as_json)
 
 
-def resume(root: Path, engine: Engine, *, as_json: bool) -> int:
-    """Goes on with the sweep in `root` from its own records."""
+def resume(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+    """Goes on with the sweep in `root` from its own records; `overrides` are of resources that change no result, for this run."""
     layout, spec, _ = sweeps.open_sweep(root)
+    sweeps.with_resources(layout, spec, overrides)
     data = _prepare(spec)
     with _writing(layout):
         # Read again under the lock: another process may have written meanwhile.
         _, spec, candidates = sweeps.open_sweep(root)
-        return _run(spec, layout, candidates, data, engine, as_json=as_json)
+        return _run(sweeps.with_resources(layout, spec, overrides), layout, candidates, data, engine, as_json=as_json)
 
 
-def retry(root: Path, engine: Engine, *, as_json: bool) -> int:
+def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
     """Runs the failed trials again, and whatever else is unfinished."""
     layout, spec, _ = sweeps.open_sweep(root)
+    sweeps.with_resources(layout, spec, overrides)
     data = _prepare(spec)
     with _writing(layout):
         _, spec, candidates = sweeps.open_sweep(root)
         forgiven = sweeps.forgive(layout, candidates)
         print(f"{forgiven} failed trial(s) to run again", file=sys.stderr)
-        return _run(spec, layout, candidates, data, engine, as_json=as_json)
+        return _run(sweeps.with_resources(layout, spec, overrides), layout, candidates, data, engine, as_json=as_json)
 
 
-def extend(root: Path, more: int, engine: Engine, *, as_json: bool) -> int:
+def extend(root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
     """Adds candidates to a search and runs them."""
     layout, spec, _ = sweeps.open_sweep(root)
+    sweeps.with_resources(layout, spec, overrides)
     data = _prepare(spec)
     with _writing(layout):
         _, _, candidates = sweeps.open_sweep(root)
         spec, candidates = sweeps.extend(layout, candidates, more)
-        return _run(spec, layout, candidates, data, engine, as_json=as_json)
+        return _run(sweeps.with_resources(layout, spec, overrides), layout, candidates, data, engine, as_json=as_json)
 
 
 def show_status(root: Path, *, watch: bool, as_json: bool) -> int:
@@ -125,14 +130,26 @@ def _prepare(spec: Spec) -> datasets.PreparedData:
 
 def _device(spec: Spec, engine: Engine) -> str:
     if engine.name == "inline":
+        if spec.search.algorithm in ADAPTIVE:
+            raise SweepError(f"{spec.source}: search.algorithm: {spec.search.algorithm} learns from results and needs Ray; leave out --engine inline.")
+        check_cpus(spec.resources)
         return choose_device(spec.resources)
     # Ray shows each rank its own GPUs alone, so the first of them is the rank's.
     return "cuda:0" if spec.resources.gpus_per_worker else "cpu"
 
 
+def _check_writable(layout: SweepLayout) -> None:
+    """Raises SweepError where the folder cannot be made or written; makes nothing. A data set may take minutes to decode, so this comes first."""
+    place = layout.root.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise SweepError(f"{layout.root}: cannot be written ({place} is not a folder that this user may write in). Choose another folder with --out.")
+
+
 @contextmanager
 def _writing(layout: SweepLayout) -> Iterator[None]:
-    """This process alone writes the sweep; an interruption says how to go on, and a folder left empty is removed."""
+    """This process alone writes the sweep; an interruption says how to go on."""
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
         if not os.access(layout.root, os.W_OK):
@@ -167,6 +184,12 @@ def _distinct(candidates: list[Candidate]) -> int:
     return len({key for candidate in candidates for trial in candidate.trials for key in stage_prefixes(trial)})
 
 
+def _expected(layout: SweepLayout, number: int) -> int:
+    """Stage trainings of `number` candidates, if those not drawn yet are like those that are."""
+    drawn = sweeps.load_candidates(layout)
+    return round(_distinct(drawn) * number / max(len(drawn), 1))
+
+
 def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str) -> Progress:
     """The first line says where the sweep runs and on what."""
     if spec.search.algorithm in ADAPTIVE:
@@ -184,9 +207,7 @@ def _done(layout: SweepLayout, candidates: list[Candidate]) -> int:
 
 
 def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData) -> Outcome:
-    if spec.search.algorithm in ADAPTIVE:
-        raise SweepError(f"{spec.source}: search.algorithm: {spec.search.algorithm} learns from results and needs Ray; leave out --engine inline.")
-    where = f"inline: one process on this machine, {choose_device(spec.resources)}, {spec.resources.cpus_per_worker} thread(s) a stage"
+    where = f"inline: one process on this machine, {_device(spec, Engine(name='inline'))}, {spec.resources.cpus_per_worker} thread(s) a stage"
     with _announce(spec, layout, candidates, where) as progress:
         return run_inline(layout, candidates, data, spec.resources, progress)
 
@@ -201,16 +222,18 @@ def _run_ray(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data:
     with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
         gangs = gangs_that_fit(cluster, spec.resources)
         source: Source
+        estimate: Callable[[], int] | None = None
         if spec.search.algorithm in ADAPTIVE:
             from orchestrator.sampling import Learned
 
             source, number = Learned(spec, layout, candidates), spec.search.num_candidates or 0
+            estimate = partial(_expected, layout, number)
         else:
             left = [c for c in candidates if not all(sweeps.is_finished(layout, t) or sweeps.is_failed(layout, t) for t in c.trials)]
             source, number = Listed(deque(left)), len(left)
         where = f"{cluster}; {gangs} gang(s) of {spec.resources.workers} rank(s)"
         with _announce(spec, layout, candidates, where) as progress:
-            outcome, use = run_on_ray(layout, source, number, data, spec.resources, _device(spec, engine), cluster, progress)
+            outcome, use = run_on_ray(layout, source, number, data, spec.resources, _device(spec, engine), cluster, progress, estimate)
             if use.get("share") is not None:
                 progress.note(f"gangs were training {100 * use['share']:.0f}% of the time between the first stage's start and the last one's end")
         return outcome

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import socket
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +69,17 @@ def create(spec: Spec, layout: SweepLayout, *, engine: str, device: str) -> list
     """
     resolved = _resolved(spec)
     if layout.resolved.exists():
-        if _read_resolved(layout) != resolved:
+        if _read_resolved(layout) == resolved:
+            return _whole(layout, spec)
+        if not _nothing_recorded(layout):
             raise SweepError(
                 f"{layout.root}: already holds another sweep (its resolved.yaml differs from what {spec.source} asks for). "
                 f"Choose another folder with --out, or go on with that one: orchestrate resume {layout.root}"
             )
-        return _whole(layout, spec)
-    if _foreign(layout):
+        # One that was refused before its first label: the corrected command takes its place.
+        layout.resolved.unlink()
+        shutil.rmtree(layout.trials, ignore_errors=True)
+    elif _foreign(layout):
         raise SweepError(f"{layout.root}: is not empty and holds no sweep. Choose another folder with --out.")
     trials = enumerate_trials(spec)
     layout.trials.mkdir(parents=True, exist_ok=True)
@@ -96,6 +102,11 @@ def create(spec: Spec, layout: SweepLayout, *, engine: str, device: str) -> list
     # Last: its presence says that the folder is whole.
     commit_file(layout.resolved, yaml.safe_dump(resolved, sort_keys=False).encode(), replace=True)
     return candidates
+
+
+def _nothing_recorded(layout: SweepLayout) -> bool:
+    """Whether no label was bought and no stage trained."""
+    return not any(path.is_file() for folder in (layout.trials, layout.stage_store) for path in folder.rglob("*"))
 
 
 def _foreign(layout: SweepLayout) -> bool:
@@ -145,6 +156,27 @@ def open_spec(root: Path) -> tuple[SweepLayout, Spec]:
     if hashlib.sha256(spec.text.encode()).hexdigest() != resolved["spec_sha256"]:
         raise SweepError(f"{layout.spec}: is not the spec that this sweep was created from. Restore it from a copy; a changed spec is a new sweep.")
     return layout, spec
+
+
+FREE_RESOURCES = ("max_concurrent", "start_timeout", "max_failures", "checkpoint_seconds")
+"""Keys of `resources` that change no result: a sweep may be gone on with under others."""
+
+
+def with_resources(layout: SweepLayout, spec: Spec, overrides: Sequence[str]) -> Spec:
+    """The spec with other FREE_RESOURCES, for this run; nothing is recorded.
+
+    Raises:
+        SweepError: an override is of something else.
+    """
+    if not overrides:
+        return spec
+    changed = load_spec(str(layout.spec), [*spec.overrides, *overrides])
+    free = {name: getattr(changed.resources, name) for name in FREE_RESOURCES}
+    freed = replace(spec, resources=replace(spec.resources, **free))
+    if _resolved(changed) | {"overrides": None} != _resolved(freed) | {"overrides": None}:
+        names = ", ".join(f"resources.{name}" for name in FREE_RESOURCES)
+        raise SweepError(f"--set {' '.join(overrides)}: a sweep that has begun can be gone on with under another {names}; anything else is another sweep.")
+    return freed
 
 
 def open_sweep(root: Path) -> tuple[SweepLayout, Spec, list[Candidate]]:

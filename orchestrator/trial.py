@@ -128,7 +128,8 @@ def _ask(trial: Trial, number: int, records: list[dict[str, Any]], pool: PoolSer
         pool.eligible(),
         pool.quota(number),
         seed=trial.seed,
-        round=number,
+        # Rounds without questions do not count: they must not change what the others ask.
+        round=1 + sum(quota > 0 for quota in trial.schedule.quotas[: number - 1]),
         mask_refused=trial.config.query.mask_refused,
         easy_share=trial.config.query.easy_share,
     )

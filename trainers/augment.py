@@ -53,10 +53,14 @@ def view(images: Tensor, ids: Tensor, visits: Tensor, stream: int, recipe: Recip
         ids, visits: int64 [n], the key of each image's draw.
     """
     if recipe.only_moves:
-        return centre(shift_and_flip(images, ids, visits, stream, shift=recipe.shift, flip=recipe.flip), size)
+        return _moved(images, ids, visits, stream, recipe, size)
     bits = randomness.draws(stream, ids, visits, _COLUMNS)
-    moved = _warp(images, bits, recipe, size) if recipe.rotation or recipe.resized_crop else centre(images, size).float()
+    moved = _warp(images, bits, recipe, size) if recipe.rotation or recipe.resized_crop else _moved(images, ids, visits, stream, recipe, size).float()
     return _jitter(moved, bits, recipe) if any(recipe.jitter) else moved
+
+
+def _moved(images: Tensor, ids: Tensor, visits: Tensor, stream: int, recipe: Recipe, size: tuple[int, int]) -> Tensor:
+    return centre(shift_and_flip(images, ids, visits, stream, shift=recipe.shift, flip=recipe.flip), size)
 
 
 def centre(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -110,11 +114,16 @@ def _warp(images: Tensor, bits: Tensor, recipe: Recipe, size: tuple[int, int]) -
         )
         tall, wide = torch.full_like(top, size[0]), torch.full_like(left, size[1])
     # Places of the view's pixel centres in the rotated image, in pixels from its centre.
-    down = top[:, None] + (torch.arange(size[0], device=images.device) + 0.5) * (tall[:, None] / size[0]) - height / 2
+    down = top[:, None] + (torch.arange(size[0], device=images.device) + 0.5) * (tall[:, None] / size[0])
     across = torch.arange(size[1], device=images.device) + 0.5
     if recipe.flip:
         across = torch.where(randomness.integers(bits[:, _MIRROR, None], 2) == 1, size[1] - across, across)
-    across = left[:, None] + across * (wide[:, None] / size[1]) - width / 2
+    across = left[:, None] + across * (wide[:, None] / size[1])
+    if recipe.resized_crop:
+        # A part is stretched by itself: nothing from beyond its outermost pixels comes in.
+        down = torch.minimum(torch.maximum(down, top[:, None] + 0.5), (top + tall)[:, None] - 0.5)
+        across = torch.minimum(torch.maximum(across, left[:, None] + 0.5), (left + wide)[:, None] - 0.5)
+    down, across = down - height / 2, across - width / 2
     angle = (2 * randomness.uniforms(bits[:, _ANGLE]) - 1) * math.radians(recipe.rotation)
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     down, across = down[:, :, None], across[:, None, :]
@@ -165,7 +174,8 @@ def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 def grey(images: Tensor) -> Tensor:
     """Luma [n, H, W, 1] of RGB (ITU-R BT.601)."""
-    return (images * images.new_tensor([0.2989, 0.587, 0.114])).sum(3, keepdim=True)
+    # Numbers, not a tensor of them, which a GPU would have to wait for.
+    return 0.2989 * images[..., 0:1] + 0.587 * images[..., 1:2] + 0.114 * images[..., 2:3]
 
 
 def turn_hue(images: Tensor, turn: Tensor) -> Tensor:

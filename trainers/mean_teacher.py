@@ -29,8 +29,8 @@ _SWITCHES = inspect.signature(DistributedDataParallel.__init__).parameters
 _OWN_BUFFERS: Any = {"forward_sync_buffers" if "forward_sync_buffers" in _SWITCHES else "broadcast_buffers": False}
 """Each rank keeps its batch norm statistics between steps; torch 2.15 has renamed the switch."""
 
-VALUES_AT_ONCE = 1 << 22
-"""Input values whose views are made in one go: as many whole batches as fit, at least one."""
+VALUES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""By kind of device, input values whose views are made in one go: as many whole batches as fit, at least one."""
 
 _STUDENT_VIEW, _TEACHER_VIEW = 11, 12
 _STUDENT_INIT, _TEACHER_INIT = 21, 22
@@ -142,7 +142,7 @@ class MeanTeacher:
         negative_rows, negative_classes = self.negatives.pairs(mine.ids.reshape(-1))
         cuts = np.searchsorted(negative_rows, np.arange(mine.steps + 1) * rows).tolist()
         in_batch, refused = (to_device(a, self.device) for a in (negative_rows % rows, negative_classes))
-        at_once = max(VALUES_AT_ONCE // (rows * self.items.values_per_item), 1)
+        at_once = max(VALUES_AT_ONCE[self.device.type] // (rows * self.items.values_per_item), 1)
         starts = range(0, mine.steps, at_once)
         stored = self.items.rows([mine.ids[start : start + at_once].reshape(-1) for start in starts])
         for start, items in zip(starts, stored, strict=True):

@@ -16,8 +16,8 @@ from trainers.networks import TwoHeads
 from trainers.ranks import Ranks
 from trainers.stage import Classes, Ids
 
-ELEMENTS_AT_ONCE = 1 << 22
-"""Input values in one forward pass."""
+ELEMENTS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Input values in one forward pass, by kind of device: what stays in a CPU's cache is too little to fill a GPU."""
 
 
 @torch.inference_mode()
@@ -72,7 +72,7 @@ def _by_rank(net: TwoHeads, items: Items, ids: Ids, negatives: Negatives | None,
 
 
 def _parts(items: Items, count: int) -> list[slice]:
-    size = max(ELEMENTS_AT_ONCE // items.values_per_item, 1)
+    size = max(ELEMENTS_AT_ONCE[items.device.type] // items.values_per_item, 1)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 

@@ -327,11 +327,12 @@ def test_two_processes_on_one_ledger_never_charge_twice(of: PoolTerms) -> None:
 @given(of=trials(), strategy=st.sampled_from(["random", "easy"]))
 def test_one_full_round_among_empty_ones_is_one_round(of: PoolTerms, strategy: str) -> None:
     total = sum(of.quotas)
-    one, padded = replace(of, quotas=(total,)), replace(of, quotas=(total, 0, 0))
-    single, more = finish(open_pool(one, MemorySegments()), strategy), finish(open_pool(padded, MemorySegments()), strategy)
-    first, also = single.state().rounds[0], more.state().rounds[0]
-    assert np.array_equal(first.ids, also.ids)
-    assert np.array_equal(first.answers, also.answers)
+    single = finish(open_pool(replace(of, quotas=(total,)), MemorySegments()), strategy).state().rounds[0]
+    for place in range(3):
+        quotas = tuple(total if number == place else 0 for number in range(3))
+        padded = finish(open_pool(replace(of, quotas=quotas), MemorySegments()), strategy).state().rounds[place]
+        assert np.array_equal(single.ids, padded.ids)
+        assert np.array_equal(single.answers, padded.answers)
 
 
 def test_scores_of_the_fake_world_leave_refused_classes_out() -> None:

@@ -158,6 +158,45 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(run: Run,
     assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stage_schedules.yaml", "--engine", "inline"], "learns from results and needs Ray"),
+        (["smoke.yaml", "--engine", "inline", "--set", "resources.cpus_per_worker=999"], "needs 999 CPU(s), and this machine has"),
+    ],
+)
+def test_a_sweep_that_cannot_run_here_is_refused_and_leaves_no_folder(run: Run, tmp_path: Path, words: list[str], said: str) -> None:
+    assert said in _refused(run, "sweep", *words, "--out", tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_refused_before_its_first_label_does_not_stand_in_the_way_of_the_next(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    assert "127.0.0.1:1" in _refused(run, "sweep", "smoke.yaml", "--address", "127.0.0.1:1", "--out", out)
+    quick = ["--engine", "inline", "--set", "method.epochs=1", "--set", "seeds=[0]", "--out", out]
+    assert run("sweep", "smoke.yaml", *quick)[0] == 0
+    assert "already holds another sweep" in _refused(run, "sweep", "smoke.yaml", *quick, "--set", "method.epochs=2")
+
+
+def test_a_sweep_goes_on_under_other_limits_but_not_other_settings(run: Run, finished: Path) -> None:
+    before = (finished / "resolved.yaml").read_bytes()
+    for setting in ("resources.max_concurrent=1", "resources.start_timeout=5", "resources.max_failures=0", "resources.checkpoint_seconds=9"):
+        for verb in ("resume", "retry"):
+            assert run(verb, finished, "--engine", "inline", "--set", setting)[0] == 0
+    for setting in ("resources.workers=2", "method.epochs=7", "seeds=[5]", "search.num_candidates=3", "resources.max_concurrent=0"):
+        _refused(run, "resume", finished, "--engine", "inline", "--set", setting)
+    assert (finished / "resolved.yaml").read_bytes() == before
+
+
+def test_an_empty_name_is_no_folder(run: Run) -> None:
+    assert "the name of a folder is empty" in _refused(run, "sweep", "smoke.yaml", "--engine", "inline", "--out", "")
+
+
+def test_data_that_need_no_path_take_none_and_others_ask_for_it(run: Run, tmp_path: Path) -> None:
+    assert f"--path {tmp_path}" in _refused(run, "data", "prepare", "digits", "--path", tmp_path)
+    assert "--path" in _refused(run, "data", "prepare", "folder")
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00binary", b"[1, 2]", b"just words", b"name: x\nname: y\n", b"a: [", b"!!python/object:os.system {}"])
 def test_a_spec_that_is_none_is_refused_by_name(run: Run, tmp_path: Path, content: bytes) -> None:
     spec = tmp_path / "odd.yaml"

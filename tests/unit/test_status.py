@@ -29,6 +29,16 @@ def halfway(root: Path) -> SweepLayout:
     return layout
 
 
+def test_what_is_damaged_is_said(tmp_path: Path) -> None:
+    layout = halfway(tmp_path)
+    with layout.candidates.open("a") as file:
+        file.write('{"x":\n{"candidate": 3}\n')
+    console = Console(file=io.StringIO(), width=200)
+    console.print(status.render(results.load(layout), RESOURCES))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count("damaged, and left out here") >= 1
+
+
 def test_shared_stages_are_left_once_and_failed_ones_not_at_all(tmp_path: Path) -> None:
     sweep = results.load(halfway(tmp_path))
     done = {*stage_prefixes(trial_of(TWO, 0)), *stage_prefixes(trial_of(TWO, 1))[:2]}

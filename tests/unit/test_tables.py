@@ -42,15 +42,17 @@ PAPER_ROWS = {
 """Case -> row of the reference."""
 
 
+NOT_PUBLISHED = {("table3", "imagenet"), ("strategies", "imagenet"), ("three_stages", "mini_imagenet"), ("three_stages", "imagenet")}
+"""Tables whose rows the paper has on other data only."""
+
+
 def trials_of(name: str, *overrides: str) -> dict[str, Trial]:
     found = enumerate_trials(load_spec(name, overrides)) or []
     return {case: trial for trial in found if trial.seed == 0 for case in trial.cases}
 
 
 def test_every_table_of_the_paper_is_packaged() -> None:
-    expected = [f"table2_{name}" for name in DATASETS] + [f"table4_{name}" for name in DATASETS] + ["three_stages_cifar100"]
-    expected += [f"{table}_{name}" for table in ("table3", "strategies") for name in DATASETS[:2]]
-    assert [name.removesuffix(".yaml") for name in TABLES] == sorted(expected)
+    assert [name.removesuffix(".yaml") for name in TABLES] == sorted(f"{table}_{dataset}" for table in PAPER_ROWS for dataset in DATASETS)
 
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
@@ -59,7 +61,7 @@ def test_a_table_has_the_published_bits_and_questions(name: str, preset: str) ->
     found = plan(load_spec(name, [f"method.preset={preset}"]))
     table, dataset = next((name[: -len(end) - 6], end) for end in sorted(DATASETS, key=len, reverse=True) if name.removesuffix(".yaml").endswith(end))
     by_case = {case: trial for trial in found["trials"] for case in trial["cases"]}
-    for case, row in PAPER_ROWS[table].items():
+    for case, row in ({} if (table, dataset) in NOT_PUBLISHED else PAPER_ROWS[table]).items():
         (entry,) = [e for e in published() if (e.dataset, e.row, e.source) == (dataset, row, "hu2020")]
         trial = by_case[case]
         # Rounded as the paper rounds: 66.4K and 66.9K to a tenth, 1276K to one.
@@ -83,6 +85,8 @@ def test_a_table_has_the_published_bits_and_questions(name: str, preset: str) ->
 def test_every_row_that_the_paper_has_finds_its_number(name: str) -> None:
     table = next(table for table in PAPER_ROWS if name.startswith(table))
     trials = trials_of(name)
+    if (table, next(iter(trials.values())).facts.name) in NOT_PUBLISHED:
+        return
     for case, row in PAPER_ROWS[table].items():
         found = [entry for entry in matches(trials[case]) if entry.source == "hu2020"]
         expected = [entry for entry in published() if (entry.dataset, entry.row, entry.source) == (trials[case].facts.name, row, "hu2020")]
