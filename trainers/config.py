@@ -59,6 +59,9 @@ class MeanTeacherConfig:
     feature_noise: float = 0.1
     """Standard deviation, in units of each feature's own, of the noise that makes two views of a feature vector; unread for images."""
     precision: Literal["bf16", "fp32", "fp64"] = "bf16"
+    compile: bool = False
+    """Both networks are compiled in training (torch.compile): faster steps after half a minute or more at the start of each process. Needs a C++ compiler
+    on a CPU. Rounds differently."""
 
     def for_stage(self, stage: int) -> MeanTeacherConfig:
         """The settings as that stage reads them: of a list with one entry a stage, its own entry alone. Nothing else in a stage depends on its number."""

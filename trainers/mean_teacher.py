@@ -6,6 +6,8 @@ Sources: Tarvainen & Valpola 2017 (arXiv:1703.01780) and its published settings;
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainers import ema, losses, networks, randomness
 from trainers.config import MeanTeacherConfig
 from trainers.data import Items, StageData, to_device
+from trainers.errors import UserError
 from trainers.negatives import Negatives
 from trainers.ranks import Ranks
 from trainers.sampler import Epoch, TwoStreamSampler
@@ -93,9 +96,9 @@ class MeanTeacher:
         self.teacher.requires_grad_(False)
         self.student_weights, self.teacher_weights = list(self.student.parameters()), list(self.teacher.parameters())
         self.optimizer = Sgd(self.student_weights, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay)
-        self.forward: nn.Module = self.student
+        self.forward, self.teach = (_compiled(net) if config.compile else net for net in (self.student, self.teacher))
         if ranks.world_size > 1:
-            self.forward = DistributedDataParallel(self.student, **_OWN_BUFFERS)
+            self.forward = DistributedDataParallel(self.forward, **_OWN_BUFFERS)
         self.step = 0
 
     def train_epoch(self, number: int) -> Tensor:
@@ -112,7 +115,7 @@ class MeanTeacher:
             peak = losses.warmed_up(config.learning_rate, at, config.warmup_epochs, config.warmup_start_rate)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 with torch.no_grad():
-                    teacher_logits, _ = self.teacher(batch.teacher_view, batch.teacher_keys)
+                    teacher_logits, _ = self.teach(batch.teacher_view, batch.teacher_keys)
                 class_logits, consistency_logits = self.forward(batch.student_view, batch.student_keys)
             # DDP averages gradients over ranks: dividing by B / world_size makes that the gradient of the sum over the whole batch, divided by B.
             terms = stage_loss(
@@ -179,6 +182,20 @@ class MeanTeacher:
         """Take over the weights and statistics of an earlier stage; optimiser, ramps and averaging start anew."""
         self.student.load_state_dict(student)
         self.teacher.load_state_dict(teacher)
+
+
+def _compiled(net: nn.Module) -> nn.Module:
+    """The same network and weights, its passes compiled at the first step.
+
+    Raises:
+        UserError: this machine has no compiler for them.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise UserError(f"method.compile: needs a C++ compiler, and there is no {compiler} on this machine. Install g++, or set CXX, or leave it out.")
+    compiled: Any = torch.compile(net)
+    found: nn.Module = compiled
+    return found
 
 
 def _by_batch(values: Tensor, rows: int) -> Tensor:

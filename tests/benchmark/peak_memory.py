@@ -8,6 +8,7 @@ Samples five times a second. RSS counts a page once for every process that maps 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -87,8 +88,9 @@ class Tree:
         self._known |= {process.pid: process for process in found}
         for process in self._known.values():
             # psutil compares start times too, so a pid used again is not taken for the old process.
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                yield process
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
 
     def sample(self) -> list[Process]:
         seen = []
