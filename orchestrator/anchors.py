@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import yaml
@@ -170,6 +171,7 @@ def _ours(row: Row, trial: Trial) -> dict[str, Any]:
         "quotas": list(trial.schedule.quotas),
         "kbits": trial.bits / 1000,
         "n": row.n,
+        "yes": fmean(sum(record.yes for record in result.records) for result in row.finished) if row.finished else None,
         "test_top1_last": {"mean": test.mean, "std": test.std},
         "protocol": ", ".join(parts),
     }

@@ -43,7 +43,7 @@ def render(report: Mapping[str, Any], path: Path | None = None) -> RenderableTyp
 
 
 def _anchor_line(item: Mapping[str, Any]) -> str:
-    ours, published, gap, _, networks, unlike, where = write.anchor_cells(item)
+    ours, published, gap, _, _, networks, unlike, where = write.anchor_cells(item)
     return printable(f"{item['label']}: {published} ({where}), ours {ours}: {gap}; {networks}; unlike in {unlike}")
 
 

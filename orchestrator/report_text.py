@@ -188,8 +188,15 @@ def _rounds_table(table: Sequence[Mapping[str, Any]], even: Mapping[str, float] 
     return text if even is None else f"{text}\n\n{break_even_line(even)}"
 
 
-ANCHOR_HEAD = ("ours, test of the last epoch", "published", "ours minus published", "k bits", "network, epochs", "unlike in", "where")
+ANCHOR_HEAD = ("ours, test of the last epoch", "published", "ours minus published", "answers yes", "k bits", "network, epochs", "unlike in", "where")
 """Columns of the table of published numbers, after the case."""
+
+
+def _gap(item: Mapping[str, Any]) -> str:
+    if not item["same_data"]:
+        return "not the same data"
+    unlike_network = item["gap"] is None and item["ours"]["test_top1_last"]["mean"] is not None
+    return "not the same network" if unlike_network else signed(item["gap"])
 
 
 def anchor_cells(item: Mapping[str, Any]) -> list[str]:
@@ -199,7 +206,8 @@ def anchor_cells(item: Mapping[str, Any]) -> list[str]:
     return [
         f"{mean_std(ours['test_top1_last'])} (n = {ours['n']})",
         " → ".join(number(value, 2) for value in theirs["top1"]),
-        signed(item["gap"]) if item["same_data"] else "not the same data",
+        _gap(item),
+        f"{count(ours['yes'])}; theirs {'not said' if theirs['confirmed'] is None else count(theirs['confirmed'])}",
         f"{number(ours['kbits'])}; theirs {number(theirs['kbits'])}",
         networks[0] if networks[0] == networks[1] else f"{networks[0]}; theirs {networks[1]}",
         ", ".join(item["unlike"]),

@@ -14,7 +14,7 @@ from orchestrator.anchors import anchors, budgets, matches, published
 from orchestrator.comparison import Row, rows
 from orchestrator.plan import plan
 from orchestrator.report_html import html
-from orchestrator.report_text import markdown
+from orchestrator.report_text import anchor_cells, markdown
 from orchestrator.results import load
 from orchestrator.statistics import break_even
 from search_spaces.config import Trial
@@ -155,6 +155,21 @@ def test_an_anchor_shows_both_sides_and_names_what_is_unlike(tmp_path: Path) -> 
     assert anchors([row_with(tmp_path, exact)])[0]["unlike"] == ["backbone", "number of questions", "choice of the model"]
     imagenet = anchors([row_with(tmp_path, trials_of("table2_imagenet.yaml")["two stages, NLS"])])[0]
     assert "shares of the questions, which are not published" in imagenet["unlike"]
+
+
+def test_noise_and_loss_weights_that_the_paper_did_not_have_are_named(tmp_path: Path) -> None:
+    changed = trials_of("table2_cifar100.yaml", "oracle.name=noisy", "oracle.false_yes=0.1", "method.negative_weight=0.5", "method.consistency_weight=10")
+    unlike = anchors([row_with(tmp_path, changed["two stages, NLS"])])[0]["unlike"]
+    assert {"answers (noisy)", "negative weight (0.5, theirs 0)", "consistency weight (10, theirs 1000)"} <= set(unlike)
+
+
+def test_a_number_of_a_third_party_has_a_gap_to_its_own_network_alone(tmp_path: Path) -> None:
+    trial = trials_of("table2_cifar100.yaml")["two stages, NLS"]
+    ours, again = anchors([row_with(tmp_path, trial)])
+    assert (ours["published"]["source"], again["published"]["source"]) == ("hu2020", "obcp")
+    assert ours["gap"] is not None and again["gap"] is None
+    assert "not the same network" in anchor_cells(again) and "not the same network" not in anchor_cells(ours)
+    assert any("theirs 25,300" in cell for cell in anchor_cells(ours)) and any("theirs not said" in cell for cell in anchor_cells(again))
 
 
 def test_other_data_of_the_same_shape_is_shown_and_not_compared(tmp_path: Path) -> None:
