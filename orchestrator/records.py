@@ -11,9 +11,6 @@ from orchestrator.layout import TrialLayout
 from orchestrator.storage import commit_file
 from trainers.errors import UserError
 
-TIMES = ("seconds", "images_per_second", "trained", "resumed_from_epoch", "key", "versions")
-"""Fields of a stage record that say how a stage came about, not what it found; two runs of one trial may differ in these alone."""
-
 
 class RecordsDamaged(UserError):
     """A record of ours is not what was written."""

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.records import TIMES, read_lines
+from orchestrator.records import read_lines
+
+TIMES = ("seconds", "images_per_second", "trained", "resumed_from_epoch", "key", "versions")
+"""Fields of a stage record that say how a stage came about, not what it found; two runs of one trial may differ in these alone."""
 
 TINY_SPEC = """\
 name: tiny

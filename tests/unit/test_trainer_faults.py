@@ -12,34 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.stage_world import CLASSES, QUICK, VALIDATION_IDS, score_bytes, scores, some_inputs, stage_request, write_cache
+from tests.stage_world import CLASSES, QUICK, VALIDATION_IDS, score_bytes, scores, stage_request
 from trainers import checkpoint, networks, predict
 from trainers.data import Items, open_data
 from trainers.errors import DataError
 from trainers.ranks import ALONE
 from trainers.run import run_stage
-from trainers.stage import Classes, StageInputs, TrainingFailed
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Classes]:
-    return write_cache(tmp_path_factory.mktemp("cache") / "patterns")
-
-
-@pytest.fixture(scope="module")
-def data_dir(cache: tuple[Path, Classes]) -> Path:
-    return cache[0]
-
-
-@pytest.fixture(scope="module")
-def inputs(cache: tuple[Path, Classes]) -> StageInputs:
-    return some_inputs(cache[1])
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(data_dir: Path, inputs: StageInputs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    request = stage_request(data_dir, inputs, tmp_path_factory.mktemp("reference"))
-    return score_bytes(request, run_stage(request))
+from trainers.stage import StageInputs, TrainingFailed
 
 
 class Killed(BaseException):

@@ -19,27 +19,6 @@ from trainers.run import precision_used, run_stage
 from trainers.stage import SCORE_ARRAYS, Classes, StageInputs, StageRequest
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Classes]:
-    return write_cache(tmp_path_factory.mktemp("cache") / "patterns")
-
-
-@pytest.fixture(scope="module")
-def data_dir(cache: tuple[Path, Classes]) -> Path:
-    return cache[0]
-
-
-@pytest.fixture(scope="module")
-def inputs(cache: tuple[Path, Classes]) -> StageInputs:
-    return some_inputs(cache[1])
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(data_dir: Path, inputs: StageInputs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    request = stage_request(data_dir, inputs, tmp_path_factory.mktemp("reference"))
-    return score_bytes(request, run_stage(request))
-
-
 def test_a_stage_leaves_scores_a_model_and_nothing_else(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
     request = stage_request(data_dir, inputs, tmp_path)
     seen: list[dict[str, Any]] = []
