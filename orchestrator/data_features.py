@@ -85,7 +85,9 @@ def _read(path: Path) -> dict[str, Array]:
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError) as error:
-        raise DataError(f"{path}: not a readable .npz file ({error}). {EXPECTED}.") from None
+        # numpy takes whatever it does not know for a pickle, and advises to load it unsafely.
+        reason = "it is neither an archive nor an array of numpy's" if "pickle" in str(error) else error
+        raise DataError(f"{path}: not a readable .npz file ({reason}). {EXPECTED}.") from None
     except Exception as error:  # zlib.error and the like: a damaged archive can fail anywhere
         raise DataError(f"{path}: damaged: {type(error).__name__}: {error}. Write the file again. {EXPECTED}.") from None
     for name in ("x", "y"):

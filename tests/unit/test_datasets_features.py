@@ -121,3 +121,12 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(DataError, match=re.escape(f"{path}: ")):
         prepare_features(path)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", b"\x80\x04N.", b"PK"])
+def test_a_file_of_another_kind_is_not_advised_to_be_loaded_unsafely(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "x.npz"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.npz: (not a readable .npz file|damaged)") as raised:
+        prepare(DatasetConfig(name="features", path=str(file)))
+    assert "pickle" not in str(raised.value) and "unsafe" not in str(raised.value)
