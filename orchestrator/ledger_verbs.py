@@ -73,7 +73,7 @@ def verify(folder: Path, *, as_json: bool) -> int:
 def replay(folder: Path, *, as_json: bool) -> int:
     """Prints the state of the pool, rebuilt from the segments alone."""
     state = ledgers.replay(_ledger_of(folder))
-    counts = asdict(state.counts()) | {"sha256": state.digest()}
+    counts = asdict(state.counts()) | {"state_sha256": state.digest()}
     if as_json:
         _write(counts)
     else:

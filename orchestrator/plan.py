@@ -51,7 +51,8 @@ def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
     table = Table(title=f"{found['name']}: {len(found['trials'])} trials", title_justify="left")
     table.add_column("case", overflow="fold")
     for heading in ("|D_S|", "rounds", "questions", "bits", "hours"):
-        table.add_column(heading, justify="right", overflow="fold")
+        # A number is never broken; a list of rounds may be.
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=heading != "rounds")
     table.add_column("seeds", overflow="fold")
     for rows in _by_candidate(found["trials"]):
         first = rows[0]

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,15 +27,22 @@ class Progress:
     A stage that several trials share is counted once, by the key in its record.
     """
 
-    def __init__(self, total_stages: int | None, console: Console | None = None, *, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        """total_stages: distinct stage trainings, None where a search does not know yet. done: how many of them earlier runs left finished."""
+    def __init__(
+        self,
+        total_stages: int | None,
+        console: Console | None = None,
+        *,
+        done: Collection[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """total_stages: distinct stage trainings, None where a search does not know yet. done: keys of those that earlier runs left finished."""
         self._console = console or Console(file=sys.stderr)
         self._total = total_stages
-        self._before = done
+        self._before = len(done)
         self._clock = clock
         self._began = clock()
         self._lock = threading.RLock()
-        self._seen: set[str] = set()
+        self._seen = set(done)
         self._trained = 0
         self._shared = 0
         self._failed = 0
@@ -102,7 +109,7 @@ class Progress:
         self._console.print(line, soft_wrap=True, highlight=False)
 
     def _done(self) -> int:
-        return self._before + len(self._seen)
+        return len(self._seen)
 
     def _count(self) -> str:
         if self._total is None:
@@ -113,10 +120,11 @@ class Progress:
 
     def _to_go(self) -> float | None:
         """Seconds, from the pace so far."""
-        if self._total is None or not self._seen:
+        new = len(self._seen) - self._before
+        if self._total is None or not new:
             return None
         left = max(0, self._total - self._done())
-        return left * (self._clock() - self._began) / len(self._seen)
+        return left * (self._clock() - self._began) / new
 
     def renderable(self) -> RenderableType:
         """What a terminal shows now."""

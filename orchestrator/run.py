@@ -198,12 +198,12 @@ def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], wher
         total = _distinct(candidates)
         work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
     print(f"{where}; {work} -> {layout.root}", file=sys.stderr)
-    return Progress(total, done=_done(layout, candidates))
+    return Progress(total, done=_done(layout))
 
 
-def _done(layout: SweepLayout, candidates: list[Candidate]) -> int:
-    found = results.load(layout)
-    return len({record.key for trial in found.trials for record in trial.records})
+def _done(layout: SweepLayout) -> set[str]:
+    """Keys of the stages on record."""
+    return {record.key for trial in results.load(layout).trials for record in trial.records}
 
 
 def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData) -> Outcome:

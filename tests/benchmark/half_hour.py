@@ -3,9 +3,9 @@
     python -m tests.benchmark.half_hour tiny100.yaml --archive tiny100-32.tar.gz --results earlier --out back --seconds 540 [--set seeds=[0]]
 
 The archive is unpacked, what earlier loans brought back is laid in place, and the sweep runs (engine inline, one process, no Ray) until it ends or the
-seconds are over. Then ledgers, stage records, guesses and scores are packed into `--out`, in parts of at most 15 MiB; put them into `--results` the next
-time. Weights stay behind: stages that start from scratch need none, so that the next loan goes on at the boundary of a stage. While the machine lives,
-`--work` holds everything, epoch checkpoints too.
+seconds are over. Then ledgers, stage records, guesses and scores are packed into `--out`, in parts of at most 15 MiB; name that folder as `--results` the
+next time, with the same words otherwise. Weights stay behind: stages that start from scratch need none, so that the next loan goes on at the boundary of a
+stage. While the machine lives, `--work` holds everything, epoch checkpoints too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -62,10 +61,15 @@ def pack(sweep: Path, out: Path) -> int:
     return len(starts)
 
 
-def run(arguments: list[str], seconds: float) -> int:
+def stages(sweep: Path) -> int:
+    """Stages trained."""
+    return sum(1 for _ in sweep.glob("stages/*/record.json"))
+
+
+def run(arguments: list[str], work: Path, seconds: float) -> int:
     """The exit status of the command, which Ctrl-C reaches when the seconds are over."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
-    started = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", *arguments], env=environment)
+    started = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", *arguments], env=environment, cwd=work)
     try:
         return started.wait(max(seconds, 1))
     except subprocess.TimeoutExpired:
@@ -89,17 +93,19 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    os.environ["ORCHESTRATE_CACHE"] = str(args.work / "cache")
-    data, sweep = unpack(args.archive, args.work), args.work / "sweep"
+    os.environ["ORCHESTRATE_CACHE"] = str(args.work.absolute() / "cache")
+    work = args.work.absolute()
+    data, sweep = unpack(args.archive, work), work / "sweep"
     restore(args.results, sweep)
-    if (sweep / "resolved.yaml").exists():
-        arguments = ["resume", str(sweep), "--engine", "inline"]
-    else:
-        shutil.rmtree(sweep, ignore_errors=True)
-        settings = [word for text in [f"dataset.path={data}", *args.set] for word in ("--set", text)]
-        arguments = ["sweep", args.spec, "--engine", "inline", "--out", str(sweep), *settings]
-    status = run(arguments, args.seconds - (time.monotonic() - began))
-    print(f"exit {status}; {pack(sweep, args.out)} part(s) in {args.out}", flush=True)
+    before = stages(sweep)
+    # Named from the working folder, the data is at the same place on every machine: a sweep with the same words is gone on with, one with others refused.
+    settings = [word for text in [f"dataset.path={data.relative_to(work)}", *args.set] for word in ("--set", text)]
+    spec = str(Path(args.spec).absolute()) if Path(args.spec).exists() else args.spec
+    status = run(["sweep", spec, "--engine", "inline", "--out", "sweep", *settings], work, args.seconds - (time.monotonic() - began))
+    if status in (0, 1, 130) and sweep.exists():
+        print(f"exit {status}; {stages(sweep) - before} stage(s) trained, {pack(sweep, args.out)} part(s) in {args.out}", flush=True)
+    if status == 130 and stages(sweep) == before:
+        print("No stage was trained to its end, so the next loan begins where this one did: give more --seconds, or fewer method.epochs.", flush=True)
     return 0 if status == 130 else status
 
 

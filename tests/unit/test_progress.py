@@ -61,7 +61,7 @@ def test_a_shared_stage_counts_once() -> None:
 def test_what_earlier_runs_did_is_counted_but_sets_no_pace() -> None:
     console, out = pipe()
     clock = Clock()
-    with Progress(10, console, done=8, clock=clock) as progress:
+    with Progress(10, console, done=[str(number) for number in range(8)], clock=clock) as progress:
         clock.now = 5.0
         progress.stage_finished("a", record(0))
     assert out.getvalue().startswith("[ 9/10]")

@@ -1,0 +1,19 @@
+"""No test writes into the cache of the person who runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = os.environ.get("ORCHESTRATE_CACHE")
+    os.environ["ORCHESTRATE_CACHE"] = str(tmp_path_factory.mktemp("prepared"))
+    yield
+    if before is None:
+        del os.environ["ORCHESTRATE_CACHE"]
+    else:
+        os.environ["ORCHESTRATE_CACHE"] = before
