@@ -128,7 +128,8 @@ def _same_schedule(entry: Published, trial: Trial) -> bool:
 def anchors(table: list[Row]) -> list[dict[str, Any]]:
     """Every row of the report that has been published, as JSON values: ours, theirs, the gap in points, and what is unlike.
 
-    `gap` is our mean test accuracy of the last epoch minus the published accuracy; null on other data and before a seed has finished.
+    `gap` is our mean test accuracy of the last epoch minus the published accuracy; null on other data, for a third party's number of another network, and
+    before a seed has finished.
     """
     found: list[dict[str, Any]] = []
     for index, row in enumerate(table):
@@ -139,6 +140,8 @@ def anchors(table: list[Row]) -> list[dict[str, Any]]:
             same_data = entry.dataset == trial.facts.name
             ours = _ours(row, trial)
             mean = ours["test_top1_last"]["mean"]
+            # A number that a third party set against another network's says nothing of ours.
+            comparable = same_data and (entry.source == OWN_SOURCE or ours["backbone"] == entry.backbone)
             found.append(
                 {
                     "row": index,
@@ -146,8 +149,7 @@ def anchors(table: list[Row]) -> list[dict[str, Any]]:
                     "same_data": same_data,
                     "ours": ours,
                     "published": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(entry).items()},
-                    # A number that its source itself set against another network's says nothing of ours.
-                    "gap": mean - entry.top1[-1] if same_data and mean is not None and (entry.source == OWN_SOURCE or _same_network(entry, ours)) else None,
+                    "gap": mean - entry.top1[-1] if comparable and mean is not None else None,
                     "unlike": [*_unlike(entry, ours, same_data), *_unlike_settings(entry, trial)],
                 }
             )
@@ -175,10 +177,6 @@ def _ours(row: Row, trial: Trial) -> dict[str, Any]:
         "test_top1_last": {"mean": test.mean, "std": test.std},
         "protocol": ", ".join(parts),
     }
-
-
-def _same_network(entry: Published, ours: dict[str, Any]) -> bool:
-    return bool(ours["backbone"] == entry.backbone)
 
 
 def _unlike_settings(entry: Published, trial: Trial) -> list[str]:

@@ -52,35 +52,41 @@ def start_sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) 
 
 def resume(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
     """Goes on with the sweep in `root` from its own records; `overrides` are of resources that change no result, for this run."""
+    return _go_on(root, engine, overrides, lambda layout, spec, candidates: (spec, candidates), as_json=as_json)
+
+
+def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+    """Runs the failed trials again, and whatever else is unfinished."""
+
+    def forgiven(layout: SweepLayout, spec: Spec, candidates: list[Candidate]) -> tuple[Spec, list[Candidate]]:
+        print(f"{sweeps.forgive(layout, candidates)} failed trial(s) to run again", file=sys.stderr)
+        return spec, candidates
+
+    return _go_on(root, engine, overrides, forgiven, as_json=as_json)
+
+
+def extend(root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+    """Adds candidates to a search and runs them."""
+    return _go_on(root, engine, overrides, lambda layout, spec, candidates: sweeps.extend(layout, candidates, more), as_json=as_json)
+
+
+def _go_on(
+    root: Path,
+    engine: Engine,
+    overrides: Sequence[str],
+    change: Callable[[SweepLayout, Spec, list[Candidate]], tuple[Spec, list[Candidate]]],
+    *,
+    as_json: bool,
+) -> int:
+    """Runs what is left of the sweep in `root` after `change` has been made to its records."""
     layout, spec, _ = sweeps.open_sweep(root)
+    # First for what it refuses: data may take minutes to decode.
     sweeps.with_resources(layout, spec, overrides)
     data = _prepare(spec)
     with _writing(layout):
         # Read again under the lock: another process may have written meanwhile.
         _, spec, candidates = sweeps.open_sweep(root)
-        return _run(sweeps.with_resources(layout, spec, overrides), layout, candidates, data, engine, as_json=as_json)
-
-
-def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
-    """Runs the failed trials again, and whatever else is unfinished."""
-    layout, spec, _ = sweeps.open_sweep(root)
-    sweeps.with_resources(layout, spec, overrides)
-    data = _prepare(spec)
-    with _writing(layout):
-        _, spec, candidates = sweeps.open_sweep(root)
-        forgiven = sweeps.forgive(layout, candidates)
-        print(f"{forgiven} failed trial(s) to run again", file=sys.stderr)
-        return _run(sweeps.with_resources(layout, spec, overrides), layout, candidates, data, engine, as_json=as_json)
-
-
-def extend(root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
-    """Adds candidates to a search and runs them."""
-    layout, spec, _ = sweeps.open_sweep(root)
-    sweeps.with_resources(layout, spec, overrides)
-    data = _prepare(spec)
-    with _writing(layout):
-        _, _, candidates = sweeps.open_sweep(root)
-        spec, candidates = sweeps.extend(layout, candidates, more)
+        spec, candidates = change(layout, spec, candidates)
         return _run(sweeps.with_resources(layout, spec, overrides), layout, candidates, data, engine, as_json=as_json)
 
 
@@ -171,7 +177,7 @@ def _writing(layout: SweepLayout) -> Iterator[None]:
 
 def _run(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, *, as_json: bool) -> int:
     inline = engine.name == "inline"
-    outcome = _run_inline(spec, layout, candidates, data) if inline else _run_ray(spec, layout, candidates, data, engine)
+    outcome = _run_inline(spec, layout, candidates, data, engine) if inline else _run_ray(spec, layout, candidates, data, engine)
     code = _report(layout, as_json=as_json)
     if outcome.waiting:
         print(f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume {layout.root}", file=sys.stderr)
@@ -206,8 +212,8 @@ def _done(layout: SweepLayout) -> set[str]:
     return {record.key for trial in results.load(layout).trials for record in trial.records}
 
 
-def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData) -> Outcome:
-    where = f"inline: one process on this machine, {_device(spec, Engine(name='inline'))}, {spec.resources.cpus_per_worker} thread(s) a stage"
+def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine) -> Outcome:
+    where = f"inline: one process on this machine, {_device(spec, engine)}, {spec.resources.cpus_per_worker} thread(s) a stage"
     with _announce(spec, layout, candidates, where) as progress:
         return run_inline(layout, candidates, data, spec.resources, progress)
 

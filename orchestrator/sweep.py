@@ -77,7 +77,6 @@ def create(spec: Spec, layout: SweepLayout, *, engine: str, device: str) -> list
                 f"Choose another folder with --out, or go on with that one: orchestrate resume {layout.root}"
             )
         # One that was refused before its first label: the corrected command takes its place.
-        layout.resolved.unlink()
         shutil.rmtree(layout.trials, ignore_errors=True)
     elif _foreign(layout):
         raise SweepError(f"{layout.root}: is not empty and holds no sweep. Choose another folder with --out.")

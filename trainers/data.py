@@ -20,6 +20,9 @@ from trainers.augment import Recipe
 from trainers.errors import DataError
 from trainers.stage import Ids
 
+VALUES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Input values that are worked on in one go, by kind of device: what stays in a CPU's cache is too little to fill a GPU."""
+
 RESIDENT_SHARE = 0.5
 """Share of a GPU's free memory that images may fill; a larger set stays in host memory and its batches travel."""
 
@@ -153,8 +156,9 @@ class Items:
         return len(self._host)
 
     @property
-    def values_per_item(self) -> int:
-        return math.prod(self.shape)
+    def at_once(self) -> int:
+        """Items whose views or predictions are made in one go."""
+        return max(VALUES_AT_ONCE[self.device.type] // math.prod(self.shape), 1)
 
     def rows(self, parts: Sequence[Ids]) -> Iterator[Tensor]:
         """The stored items of each part, in order, on the device; where they do not live there, worker processes read ahead and the copy does not wait."""

@@ -32,9 +32,6 @@ _SWITCHES = inspect.signature(DistributedDataParallel.__init__).parameters
 _OWN_BUFFERS: Any = {"forward_sync_buffers" if "forward_sync_buffers" in _SWITCHES else "broadcast_buffers": False}
 """Each rank keeps its batch norm statistics between steps; torch 2.15 has renamed the switch."""
 
-VALUES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
-"""By kind of device, input values whose views are made in one go: as many whole batches as fit, at least one."""
-
 _STUDENT_VIEW, _TEACHER_VIEW = 11, 12
 _STUDENT_INIT, _TEACHER_INIT = 21, 22
 _STUDENT_DRAWS, _TEACHER_DRAWS = 31, 32
@@ -113,28 +110,29 @@ class MeanTeacher:
         for step, batch in enumerate(self.batches(number, epoch)):
             at = number + step / epoch.steps
             peak = losses.warmed_up(config.learning_rate, at, config.warmup_epochs, config.warmup_start_rate)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                with torch.no_grad():
-                    teacher_logits, _ = self.teach(batch.teacher_view, batch.teacher_keys)
-                class_logits, consistency_logits = self.forward(batch.student_view, batch.student_keys)
-            # DDP averages gradients over ranks: dividing by B / world_size makes that the gradient of the sum over the whole batch, divided by B.
-            terms = stage_loss(
-                config,
+            history[step] = self.take_step(
                 batch,
-                class_logits,
-                consistency_logits,
-                teacher_logits,
                 consistency_weight=consistency_weight,
+                learning_rate=losses.cosine_rate(peak, at, rate_horizon),
+                # DDP averages gradients over ranks: dividing by B / world_size makes that the gradient of the sum over the whole batch, divided by B.
                 batch_size=epoch.batch_size / self.ranks.world_size,
             )
-            self.optimizer.zero_grad()
-            terms[0].backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step(losses.cosine_rate(peak, at, rate_horizon))
-            self.step += 1
-            ema.update(self.teacher_weights, self.student_weights, ema.decay_at(self.step, config.ema_decay))
-            history[step] = terms.detach()
         self.ranks.mean([history, *self._statistics()])
         return history
+
+    def take_step(self, batch: Batch, *, consistency_weight: float, learning_rate: float, batch_size: float) -> Tensor:
+        """Student and teacher have moved by one batch; returns `stage_loss`'s terms, [3] on the device. Nothing here waits for the device."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            with torch.no_grad():
+                teacher_logits, _ = self.teach(batch.teacher_view, batch.teacher_keys)
+            class_logits, consistency_logits = self.forward(batch.student_view, batch.student_keys)
+        terms = stage_loss(self.config, batch, class_logits, consistency_logits, teacher_logits, consistency_weight=consistency_weight, batch_size=batch_size)
+        self.optimizer.zero_grad()
+        terms[0].backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step(learning_rate)
+        self.step += 1
+        ema.update(self.teacher_weights, self.student_weights, ema.decay_at(self.step, self.config.ema_decay))
+        return terms.detach()
 
     def batches(self, number: int, epoch: Epoch) -> Iterator[Batch]:
         """This rank's batches, views made for many steps at once."""
@@ -145,7 +143,7 @@ class MeanTeacher:
         negative_rows, negative_classes = self.negatives.pairs(mine.ids.reshape(-1))
         cuts = np.searchsorted(negative_rows, np.arange(mine.steps + 1) * rows).tolist()
         in_batch, refused = (to_device(a, self.device) for a in (negative_rows % rows, negative_classes))
-        at_once = max(VALUES_AT_ONCE[self.device.type] // (rows * self.items.values_per_item), 1)
+        at_once = max(self.items.at_once // rows, 1)  # whole batches
         starts = range(0, mine.steps, at_once)
         stored = self.items.rows([mine.ids[start : start + at_once].reshape(-1) for start in starts])
         for start, items in zip(starts, stored, strict=True):

@@ -16,9 +16,6 @@ from trainers.networks import TwoHeads
 from trainers.ranks import Ranks
 from trainers.stage import Classes, Ids
 
-ELEMENTS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
-"""Input values in one forward pass, by kind of device: what stays in a CPU's cache is too little to fill a GPU."""
-
 
 @torch.inference_mode()
 def top1(net: TwoHeads, items: Items, ids: Ids, labels: Classes, ranks: Ranks) -> float | None:
@@ -72,7 +69,7 @@ def _by_rank(net: TwoHeads, items: Items, ids: Ids, negatives: Negatives | None,
 
 
 def _parts(items: Items, count: int) -> list[slice]:
-    size = max(ELEMENTS_AT_ONCE[items.device.type] // items.values_per_item, 1)
+    size = items.at_once
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 

@@ -36,7 +36,8 @@ def run_stage(request: StageRequest, ranks: Ranks = ALONE, on_epoch: Callable[[d
         DataError: the data cache, the parent model or the ids do not fit together.
         TrainingFailed: the loss is not finite or too large, or memory ran out.
     """
-    device = _set_up(request)
+    device = torch.device(request.device)
+    set_up(device, request.threads)
     try:
         return _Stage(request, ranks, device).run(on_epoch or (lambda entry: None))
     except (MemoryError, RuntimeError) as error:
@@ -199,19 +200,19 @@ class _Stage:
         }
 
 
-def _set_up(request: StageRequest) -> torch.device:
-    device = torch.device(request.device)
-    torch.set_num_threads(request.threads)
+def set_up(device: torch.device, threads: int) -> None:
+    """Torch's number of threads and its algorithms, for the whole process, as every stage has them."""
+    torch.set_num_threads(threads)
     if device.type == "cuda":
         # On a GPU runs agree in distribution, not in bits: cuDNN may try its algorithms out and take the fastest.
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
-        return device
+        return
     # The same switch as use_deterministic_algorithms(True), which would also load the compiler, 150 MB, to tell it.
     torch.set_deterministic_debug_mode("error")
     # Filling every new tensor is a help for finding reads of uninitialised memory, and costs a sixth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return device
 
 
 def _weights(model: dict[str, Any], name: str) -> dict[str, Tensor]:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,13 +20,11 @@ import torch
 from tests.benchmark.printed import hardware, spread
 from tests.benchmark.published_loop import PublishedLoop
 from tests.benchmark.random_stage import labelled_rows, random_cache, random_inputs
-from trainers import ema
 from trainers.config import MeanTeacherConfig
 from trainers.data import StageData
-from trainers.mean_teacher import MeanTeacher, stage_loss
+from trainers.mean_teacher import MeanTeacher
 from trainers.ranks import ALONE
-from trainers.run import precision_used
-from trainers.sgd import Sgd
+from trainers.run import precision_used, set_up
 from trainers.stage import StageInputs
 
 LIMIT_GOAL = {"cpu": 0.90, "cuda": 0.95}
@@ -37,68 +34,39 @@ Work = Callable[[], int]
 """Trains some steps and returns how many."""
 
 
-@contextmanager
-def torch_settings(*, stage: bool) -> Iterator[None]:
-    """As `run_stage` sets torch: deterministic algorithms on a CPU, cuDNN free to try algorithms out on a GPU; or as a plain script finds it on either."""
-    before = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
-    torch.set_deterministic_debug_mode("error" if stage and not torch.cuda.is_available() else "default")
+def plain_set_up() -> None:
+    """Torch as a plain script finds it, with cuDNN free to try algorithms out."""
+    torch.set_deterministic_debug_mode("default")
     torch.backends.cudnn.benchmark = True
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before[0])
-        torch.backends.cudnn.benchmark = before[1]
 
 
 class RealLoop:
     """Epochs of the real trainer, one after the other, with the one wait for the device that `run_stage` makes too."""
 
     def __init__(self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device) -> None:
-        self.trainer = new_trainer(config, data, inputs, device)
+        self.device, self.trainer = device, new_trainer(config, data, inputs, device)
         self.epoch = 0
 
     def __call__(self) -> int:
-        with torch_settings(stage=True):
-            history = self.trainer.train_epoch(self.epoch).cpu()
+        set_up(self.device, torch.get_num_threads())
+        history = self.trainer.train_epoch(self.epoch).cpu()
         self.epoch += 1
         return len(history)
 
 
 class PureMath:
-    """The arithmetic of a step and nothing else: both forward passes, loss, backward pass, optimiser and EMA on one batch that never changes."""
+    """The trainer's step and nothing else, on one batch that lies on the device and never changes."""
 
-    def __init__(self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device, *, steps: int, free: bool) -> None:
-        self.config, self.device, self.steps, self.free = config, device, steps, free
+    def __init__(self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device, *, steps: int) -> None:
+        self.config, self.device, self.steps = config, device, steps
         self.trainer = new_trainer(config, data, inputs, device)
         self.batch = next(iter(self.trainer.batches(0, self.trainer.sampler.epoch(0))))
-        self.autocast = precision_used(config.precision, str(device), data.kind) == "bf16"
-        self.weights, self.averaged = list(self.trainer.student.parameters()), list(self.trainer.teacher.parameters())
-        self.optimizer = Sgd(self.weights, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay)
 
     def __call__(self) -> int:
-        config, batch, trainer = self.config, self.batch, self.trainer
-        trainer.student.train()
-        trainer.teacher.train()
-        with torch_settings(stage=not self.free):
-            for _ in range(self.steps):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                    with torch.no_grad():
-                        teacher_logits, _ = trainer.teacher(batch.teacher_view, batch.teacher_keys)
-                    class_logits, consistency_logits = trainer.student(batch.student_view, batch.student_keys)
-                terms = stage_loss(
-                    config,
-                    batch,
-                    class_logits,
-                    consistency_logits,
-                    teacher_logits,
-                    consistency_weight=config.consistency_weight,
-                    batch_size=config.batch_size,
-                )
-                self.optimizer.zero_grad()
-                terms[0].backward()  # type: ignore[no-untyped-call]
-                self.optimizer.step(config.learning_rate)
-                ema.update(self.averaged, self.weights, config.ema_decay)
+        set_up(self.device, torch.get_num_threads())
+        config = self.config
+        for _ in range(self.steps):
+            self.trainer.take_step(self.batch, consistency_weight=config.consistency_weight, learning_rate=config.learning_rate, batch_size=config.batch_size)
         return self.steps
 
 
@@ -152,7 +120,6 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--parts", default="limit,published")
-    parser.add_argument("--free-limit", action="store_true", help="let the limit use algorithms that are not deterministic")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -172,13 +139,17 @@ def main() -> None:
         print(hardware(args.device))
         print(f"{args.backbone}, {args.size} px, {args.classes} classes, batch {args.batch}, {args.steps} steps a run, n = {args.repeats}; median (min-max)")
         if "limit" in args.parts.split(","):
-            limit = PureMath(config, data, inputs, device, steps=args.steps, free=args.free_limit)
+            limit = PureMath(config, data, inputs, device, steps=args.steps)
             rates = in_turns(RealLoop(config, data, inputs, device), limit, batch=args.batch, device=device, repeats=args.repeats)
-            names = f"real loop, {used}", f"pure math, {used}, {'any' if args.free_limit else 'deterministic'} algorithms"
+            names = f"real loop, {used}", f"pure math, {used}"
             print_pair(names, rates, f"goal {LIMIT_GOAL[device.type]:.2f} on this device")
         if "published" in args.parts.split(","):
             published = PublishedLoop(config, data, inputs, device=device, workers=args.workers)
-            theirs = torch_settings(stage=False)(published.train_epoch)
+
+            def theirs() -> int:
+                plain_set_up()
+                return published.train_epoch()
+
             rates = in_turns(RealLoop(config, data, inputs, device), theirs, batch=args.batch, device=device, repeats=args.repeats)
             names = f"real loop, {used}, no other process", f"published, fp32, and {args.workers} DataLoader process(es)"
             note = "" if device.type == "cuda" else "; on a CPU the network's arithmetic dominates both, so the ratio is small"
