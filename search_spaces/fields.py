@@ -138,13 +138,19 @@ def section_fields(section: str) -> Mapping[str, Field]:
     if section == "method":
         found = {"method.name": Field(kind="text", **LIMITS["method.name"])}
         found["method.preset"] = Field(kind="text", optional=True, default=None, options=PRESET_NAMES)
-        for method in METHODS.values():
-            found.update(_class_fields(method, "method"))
+        for method in METHODS:
+            found.update(method_fields(method))
         return found
     found = dict(_class_fields(SECTIONS[section], section))
     if section == "schedule":
         found["schedule.stages"] = Field(kind="whole", optional=True, default=None, **LIMITS["schedule.stages"])
     return found
+
+
+@cache
+def method_fields(name: str) -> Mapping[str, Field]:
+    """Key path -> field, of the settings that one method has."""
+    return dict(_class_fields(METHODS[name], "method"))
 
 
 @cache

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
@@ -11,12 +13,14 @@ from typing import Any, Final
 from search_spaces.assemble import build_config, config_to_mapping, flatten, number_of_stages, overlay
 from search_spaces.config import DatasetFacts, Schedule, Spec, Trial, TrialConfig
 from search_spaces.domains import as_written, corners, grid
-from search_spaces.errors import Place, SpecError
+from search_spaces.errors import Place, SpecError, printable, show
 from search_spaces.names import ADAPTIVE
 from search_spaces.schedule import annotation_hours, bits_per_label, check_pool, resolve, validation_bits
+from search_spaces.schema import SCHEMA, with_defaults, written_settings
 from search_spaces.suggest import Ask, keyed_ask, settings_from
 
 _ID_DIGITS: Final = 12
+_ID: Final = re.compile(f"[0-9a-f]{{{_ID_DIGITS}}}")
 _MOST_CORNERS: Final = 20_000
 
 
@@ -94,15 +98,17 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     """One key for each stage training: equal keys are, by configuration, one training.
 
     A key holds what the stage can depend on: data set, seed, D_S, the settings that its method reads in that stage, and from the first round on all
-    that decided the questions.
+    that decided the questions. As in an id, defaults and the data's path are no part of it.
     """
     config = trial.config
+    written = _written(config)
+    del written["schedule"]["split"]
     key = _hash(
         {
-            "dataset": config_to_mapping(config)["dataset"],
+            "schema": SCHEMA,
+            "dataset": written["dataset"],
             "seed": trial.seed,
-            "initial_labels_per_class": config.schedule.initial_labels_per_class,
-            "initial_choice": config.schedule.initial_choice,
+            "schedule": written["schedule"],
             "method": _method_read(config, 0, has_negatives=False),
         }
     )
@@ -110,7 +116,7 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     asked = False
     for stage, quota in enumerate(trial.schedule.quotas, start=1):
         if quota or config.method.init != "scratch" or config.method.for_stage(stage) != config.method.for_stage(stage - 1):
-            parts: dict[str, Any] = {"parent": key, "quota": quota, "strategy": config.query.strategy, "oracle": _oracle_read(config)}
+            parts: dict[str, Any] = {"parent": key, "quota": quota, "strategy": config.query.strategy, "oracle": written.get("oracle", {})}
             if config.query.strategy == "mixed":
                 parts["easy_share"] = config.query.easy_share
             if asked:
@@ -142,29 +148,44 @@ def trial_to_mapping(trial: Trial) -> dict[str, Any]:
 
 
 def trial_from_mapping(mapping: Mapping[str, Any]) -> Trial:
-    """The trial that trial_to_mapping described.
+    """The trial that trial_to_mapping described, this release's or an earlier one's: settings that were added since have their defaults.
 
     Raises:
         SpecError: it is not such a description.
     """
     try:
-        schedule = mapping["schedule"]
+        schedule, facts = mapping["schedule"], DatasetFacts(**mapping["facts"])
+        for count in (facts.num_classes, facts.train_items, facts.test_items, schedule["initial_labels"], mapping["seed"], *schedule["quotas"]):
+            if type(count) is not int or count < 0:
+                raise ValueError(f"{show(count)} is no whole number from 0")
+        for key in ("id", "candidate"):
+            # They become paths.
+            if not isinstance(mapping[key], str) or not _ID.fullmatch(mapping[key]):
+                raise ValueError(f"{show(mapping[key])} is no {key} of {_ID_DIGITS} hex digits")
+        if not all(isinstance(case, str) for case in mapping["cases"]):
+            raise TypeError("the name of a case is no text")
         return Trial(
-            id=str(mapping["id"]),
-            candidate=str(mapping["candidate"]),
+            id=mapping["id"],
+            candidate=mapping["candidate"],
             cases=tuple(mapping["cases"]),
             settings=dict(mapping["settings"]),
-            seed=int(mapping["seed"]),
-            config=build_config(flatten(mapping["config"])),
-            facts=DatasetFacts(**mapping["facts"]),
+            seed=mapping["seed"],
+            config=build_config(with_defaults(mapping["config"])),
+            facts=facts,
             schedule=Schedule(initial_labels=schedule["initial_labels"], quotas=tuple(schedule["quotas"])),
-            budget_bits=float(mapping["budget_bits"]),
-            bits=float(mapping["bits"]),
-            validation_bits=float(mapping["validation_bits"]),
-            annotation_hours=float(mapping["annotation_hours"]),
+            budget_bits=_number(mapping["budget_bits"]),
+            bits=_number(mapping["bits"]),
+            validation_bits=_number(mapping["validation_bits"]),
+            annotation_hours=_number(mapping["annotation_hours"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SpecError(f"the record of a trial is damaged ({type(error).__name__}: {error})") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise SpecError(f"the record of a trial is damaged ({type(error).__name__}: {printable(str(error), 200)})") from None
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{show(value)} is no finite number")
+    return float(value)
 
 
 def _candidates(spec: Spec) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
@@ -203,20 +224,24 @@ def _with_seed(trial: Trial, seed: int) -> Trial:
 
 def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> dict[str, Any]:
     """What makes a candidate itself. The budget is in bits and the schedule in whole questions, however they were written."""
-    mapping = config_to_mapping(config)
-    mapping["budget"] = {"bits": budget_bits}
-    mapping["schedule"] = {**mapping["schedule"], "quotas": list(schedule.quotas)}
-    del mapping["schedule"]["split"]
-    return mapping
+    written = _written(config)
+    written["budget"] = {"bits": budget_bits}
+    written["schedule"]["quotas"] = list(schedule.quotas)
+    del written["schedule"]["split"]
+    return {"schema": SCHEMA, **written}
+
+
+def _written(config: TrialConfig) -> dict[str, Any]:
+    """The settings that are no default, by section. Without the path: where the data lies is no part of what a trial is."""
+    written = written_settings(config_to_mapping(config))
+    written["dataset"].pop("path", None)
+    return written
 
 
 def _method_read(config: TrialConfig, stage: int, *, has_negatives: bool) -> dict[str, Any]:
     method = config.method.for_stage(stage)
-    return {"name": method.name, "version": method.version} | method.settings_read(has_negatives=has_negatives, has_parent=stage > 0)
-
-
-def _oracle_read(config: TrialConfig) -> dict[str, Any]:
-    return {"name": config.oracle.name} if config.oracle.name == "labels" else asdict(config.oracle)
+    read = method.settings_read(has_negatives=has_negatives, has_parent=stage > 0)
+    return {"version": method.version, **written_settings({"method": {"name": method.name, **read}})["method"]}
 
 
 def _trial_id(candidate: str, seed: int) -> str:

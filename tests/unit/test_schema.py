@@ -1,0 +1,161 @@
+"""Ids and records through releases: a new setting renames nothing, and an older record is read with the defaults of what it lacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from search_spaces import fields
+from search_spaces.errors import ABSENT, SpecError
+from search_spaces.fields import method_fields, section_fields
+from search_spaces.schema import DEFAULTS, METHOD_DEFAULTS, default_of, with_defaults, written_settings
+from search_spaces.spec import load_spec
+from search_spaces.trials import enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
+from trainers.config import METHODS, MeanTeacherConfig
+
+NEW_SCHEMA = "a default has changed: write a new schema, do not edit this one"
+NEW_LINE = "a new setting: append its line to the table, with the default that it is born with (that changes no id)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterConfig(MeanTeacherConfig):
+    """Mean Teacher as a later release may have it."""
+
+    sharpening: float = 0.25
+    views: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedConfig(MeanTeacherConfig):
+    """Mean Teacher with another default."""
+
+    epochs: int = 40
+
+
+@pytest.fixture
+def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The method has settings that the schema has never heard of, or is the class that the test names."""
+    caches = (fields.section_fields, fields.trial_fields, fields.method_fields)
+    monkeypatch.setitem(METHODS, "mean_teacher", getattr(request, "param", LaterConfig))
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cached in caches:
+        cached.cache_clear()
+
+
+def names_of_everything() -> list[Any]:
+    trials = [trial for name in ("ablations.yaml", "smoke.yaml") for trial in enumerate_trials(load_spec(name)) or []]
+    return [[trial.id, trial.candidate, *stage_prefixes(trial)] for trial in trials]
+
+
+BEFORE = names_of_everything()
+
+
+def test_a_new_setting_changes_no_id(later: None) -> None:
+    assert "method.sharpening" in fields.trial_fields()
+    assert names_of_everything() == BEFORE
+
+
+def test_a_new_setting_with_another_value_is_another_trial(later: None) -> None:
+    spec = load_spec("smoke.yaml", ["cases={}"])
+    plain, sharp = make_trial(spec, {}, 0), make_trial(spec, {"method.sharpening": 0.5}, 0)
+    assert plain.id != sharp.id
+    assert stage_prefixes(plain)[0] != stage_prefixes(sharp)[0]
+
+
+def test_a_record_without_the_new_setting_is_read_with_its_default(later: None) -> None:
+    trial = make_trial(load_spec("smoke.yaml", ["cases={}"]), {}, 0)
+    mapping = json.loads(json.dumps(trial_to_mapping(trial)))
+    del mapping["config"]["method"]["sharpening"], mapping["config"]["method"]["views"]
+    assert trial_from_mapping(mapping) == trial
+
+
+SHORT, LONG = (make_trial(load_spec("smoke.yaml", ["cases={}", f"method.epochs={epochs}"]), {}, 0).id for epochs in (20, 40))
+
+
+@pytest.mark.parametrize("later", [ChangedConfig], indirect=True)
+def test_a_changed_default_changes_no_id(later: None) -> None:
+    spec = load_spec("smoke.yaml", ["cases={}", "method.epochs=20"])
+    assert make_trial(spec, {}, 0).id == SHORT
+    assert make_trial(spec, {"method.epochs": 40}, 0).id == LONG
+
+
+def test_the_schema_is_todays_defaults() -> None:
+    today = {key: field for section in fields.SECTIONS for key, field in section_fields(section).items()}
+    for key, value in DEFAULTS.items():
+        assert today[key].default == value and type(today[key].default) is type(value), f"{key}: {NEW_SCHEMA}"
+    assert {key for key, field in today.items() if field.default is not ABSENT} <= DEFAULTS.keys(), NEW_LINE
+    assert METHOD_DEFAULTS.keys() == METHODS.keys(), "a new method: append its table"
+    for name, table in METHOD_DEFAULTS.items():
+        mine = dict(method_fields(name)) | {"method.preset": section_fields("method")["method.preset"]}
+        for key, value in table.items():
+            assert mine[key].default == value and type(mine[key].default) is type(value), f"{key}: {NEW_SCHEMA}"
+        assert mine.keys() <= table.keys(), NEW_LINE
+
+
+def test_the_path_of_the_data_is_no_part_of_an_id(tmp_path: Any) -> None:
+    import numpy as np
+
+    found = []
+    for name in ("a.npz", "b.npz"):
+        np.savez(tmp_path / name, x=np.zeros((500, 8), np.float32), y=np.arange(500) % 5)
+        trials = enumerate_trials(load_spec("features_example.yaml", [f"dataset.path={tmp_path / name}"])) or []
+        found.append([(trial.id, trial.candidate, stage_prefixes(trial)) for trial in trials])
+    assert found[0] == found[1]
+
+
+def test_written_settings_are_those_that_differ() -> None:
+    base = load_spec("smoke.yaml", ["cases={}"]).base
+    written = written_settings(base)
+    assert written_settings(written) == written
+    assert written["method"] == {"name": "mean_teacher", "epochs": 8, "learning_rate": 0.2} and "query" not in written
+    assert written_settings({**base, "query": {}, "oracle": {}}) == written
+    assert written_settings({"method": {"name": "mean_teacher", "nls": 1}}) == {"method": {"name": "mean_teacher", "nls": 1}}, "1 is not true"
+    assert written_settings({"method": {"name": "of a later release", "nls": True}, "unheard": {"of": 1}})["unheard"] == {"of": 1}
+
+
+def test_a_mapping_without_what_has_a_default_is_whole() -> None:
+    trial = make_trial(load_spec("smoke.yaml", ["cases={}", "method.epochs=7", "query.strategy=mixed"]), {}, 0)
+    mapping = json.loads(json.dumps(trial_to_mapping(trial)))
+    mapping["config"] = written_settings(mapping["config"])
+    assert trial_from_mapping(mapping) == trial
+    assert default_of("schedule.initial_labels_per_class", None) is ABSENT
+    assert with_defaults({"oracle": {"name": "noisy"}}).keys().isdisjoint({"oracle.false_yes", "search.seed"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("id", "../../../evil"),
+        ("id", 7),
+        ("candidate", "0123456789AB"),
+        ("cases", [1]),
+        ("cases", 3),
+        ("seed", -1),
+        ("seed", True),
+        ("settings", 4),
+        ("config", []),
+        ("config", {"method": []}),
+        ("facts", {"num_classes": "ten"}),
+        ("facts", {**trial_to_mapping(make_trial(load_spec("smoke.yaml"), {}, 0))["facts"], "num_classes": 1.5}),
+        ("schedule", {"initial_labels": 2, "quotas": [-3]}),
+        ("schedule", {"initial_labels": 2, "quotas": None}),
+        ("schedule", []),
+        ("bits", "many"),
+        ("bits", float("inf")),
+        ("budget_bits", None),
+    ],
+)
+def test_a_damaged_record_is_refused(key: str, value: Any) -> None:
+    mapping = trial_to_mapping(make_trial(load_spec("smoke.yaml"), {}, 0))
+    with pytest.raises(SpecError) as caught:
+        trial_from_mapping({**mapping, key: value})
+    assert str(caught.value).isprintable()
+    with pytest.raises(SpecError):
+        trial_from_mapping({name: item for name, item in mapping.items() if name != key})
