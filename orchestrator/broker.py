@@ -214,7 +214,7 @@ class Broker:
     async def _commit(self, job: _Job, outcome: StageOutcome) -> None:
         try:
             # Checksums of large models and fsync must not hold up the other gangs.
-            await asyncio.to_thread(self.store.commit, job.request.key, outcome)
+            await asyncio.to_thread(self.store.commit, job.request, outcome)
         except Exception as error:
             self._end(job, error)
         else:

@@ -12,13 +12,13 @@ import ray
 from ray import tune
 from ray.exceptions import RayError, RayTaskError
 
+from orchestrator.candidates import Candidate, candidate_from_row, is_failed, is_finished
 from orchestrator.datasets import PreparedData
 from orchestrator.gang import first_line, remote_error
-from orchestrator.layout import SweepLayout
+from orchestrator.layout import SweepLayout, TrialLayout
 from orchestrator.pool_actor import RETRY_SECONDS, PoolActors, PoolClient, ProcessLost
-from orchestrator.records import read_lines
+from orchestrator.stage_records import has_stages, read_stage
 from orchestrator.stage_store import CannotGoOn, StageArtefact, StageStore
-from orchestrator.sweep import Candidate, candidate_from_row, is_failed, is_finished
 from orchestrator.trial import Bench, TrialState, attempt_trial
 from search_spaces.config import ResourcesConfig, Trial
 from trainers.errors import UserError
@@ -51,24 +51,24 @@ class BrokerStages:
     stopped: threading.Event
     """Set when the trial must not go on in this process."""
 
-    def obtain(self, request: StageRequest) -> tuple[StageArtefact, bool]:
+    def obtain(self, request: StageRequest) -> StageArtefact:
         if self.stopped.is_set():
             raise CannotGoOn("the trial is being stopped")
         found = self.store.find(request.key)
         if found is not None:
-            return found, False
-        trained = self._train(request)
+            return found
+        self._train(request)
         found = self.store.find(request.key)
         if found is None:
             raise CannotGoOn(f"{self.store.folder(request.key)}: was trained and is not there; all nodes of the cluster must see the same folder")
-        return found, trained
+        return found
 
-    def _train(self, request: StageRequest) -> bool:
+    def _train(self, request: StageRequest) -> None:
         """Waits as long as the training takes; a broker that died is asked again once it is back, and then finds what was committed meanwhile."""
         while True:
             try:
-                trained: bool = ray.get(self.broker.train.remote(request))
-                return trained
+                ray.get(self.broker.train.remote(request))
+                return
             except RayTaskError as error:
                 raise remote_error(error) from None
             except RayError:
@@ -135,7 +135,7 @@ class CandidateRun:
 
     def _run(self, loop: SeedLoop) -> None:
         shared, trial = self.shared, loop.trial
-        pool = PoolClient(trial, shared.data.labels_dir, shared.layout.trial(trial.id).ledger, self.pools, self.stopped)
+        pool = PoolClient(trial, shared.data, shared.layout.trial(trial.id).ledger, self.pools, self.stopped)
         kind = shared.device.partition(":")[0]
         stages = BrokerStages(StageStore(shared.layout.stage_store), shared.broker, shared.resources.workers, kind, self.stopped)
         bench = Bench(
@@ -161,8 +161,8 @@ class CandidateRun:
         with self._changed:
             self._changed.notify_all()
 
-    def _records(self, loop: SeedLoop) -> list[dict[str, Any]]:
-        return read_lines(self.shared.layout.trial(loop.trial.id).stages)
+    def _files(self, loop: SeedLoop) -> TrialLayout:
+        return self.shared.layout.trial(loop.trial.id)
 
     def stop(self) -> None:
         """No seed goes on to another step; a stage that is being trained is left to the broker."""
@@ -185,7 +185,7 @@ class CandidateRun:
                     # The metric that Tune insists on, though it has no value.
                     return {"candidate": self.candidate.id, FATAL: _said(loop.crash), "val_top1": float("nan"), "done": True}
                 raise loop.crash
-        reached = [records[self.stage] for loop in self.loops if len(records := self._records(loop)) > self.stage]
+        reached = [record for loop in self.loops if (record := read_stage(self._files(loop), self.stage)) is not None]
         last = self.stage >= len(self.candidate.trials[0].schedule.quotas)
         values = [record["val_top1"] for record in reached if record["val_top1"] is not None]
         return {
@@ -200,7 +200,7 @@ class CandidateRun:
 
     def _ready(self, loop: SeedLoop) -> bool:
         ended = loop.thread is None or not loop.thread.is_alive() or loop.crash is not None
-        return ended or len(self._records(loop)) > self.stage
+        return ended or has_stages(self._files(loop), self.stage + 1)
 
 
 def _said(error: UserError | OSError) -> str:

@@ -42,6 +42,8 @@ class PreparedData:
     labels_dir: Path
     fingerprint: str
     """Hex SHA-256 of everything that a trainer can read of the data; the labels are not in it."""
+    labelled_fingerprint: str
+    """Hex SHA-256 of the data and of every label: what a sweep and its ledgers are tied to."""
     facts: DatasetFacts
 
 
@@ -84,11 +86,13 @@ def write_entry(root: Path, key: str, entry: Entry) -> None:
 def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | None:
     """The data of an entry, or None if a file of it is missing, truncated, or (with `verify`) changed."""
     images, labels = root / "images" / entry.images, root / "labels" / entry.labels
-    meta = intact(images, verify=verify)
-    if meta is None or intact(labels, verify=verify) is None:
+    meta, labels_meta = intact(images, verify=verify), intact(labels, verify=verify)
+    if meta is None or labels_meta is None:
         return None
+    digests = [labels_meta["files"][f"{split}.npy"]["sha256"] for split in SPLITS]
+    labelled = hashlib.sha256(json.dumps([meta["fingerprint"], *digests]).encode()).hexdigest()
     facts = DatasetFacts(name=meta["name"], num_classes=meta["num_classes"], train_items=meta["train_items"], test_items=meta["test_items"], kind=meta["kind"])
-    return PreparedData(name=meta["name"], images_dir=images, labels_dir=labels, fingerprint=meta["fingerprint"], facts=facts)
+    return PreparedData(name=meta["name"], images_dir=images, labels_dir=labels, fingerprint=meta["fingerprint"], labelled_fingerprint=labelled, facts=facts)
 
 
 def intact(folder: Path, *, verify: bool) -> dict[str, Any] | None:

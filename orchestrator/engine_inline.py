@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from orchestrator.candidates import Candidate, is_failed, is_finished
 from orchestrator.datasets import PreparedData
 from orchestrator.launch import make_launcher
 from orchestrator.layout import SweepLayout
 from orchestrator.progress import Progress
 from orchestrator.stage_store import LockedStages, StageStore
-from orchestrator.sweep import Candidate, is_failed, is_finished
 from orchestrator.trial import Bench, TrialState, attempt_trial, open_pool
 from search_spaces.config import ResourcesConfig, Trial
 
@@ -66,7 +66,7 @@ def run_inline(layout: SweepLayout, candidates: list[Candidate], data: PreparedD
     for trial in trials:
         if is_finished(layout, trial) or is_failed(layout, trial):
             continue
-        pool = open_pool(trial, data.labels_dir, layout.trial(trial.id).ledger)
+        pool = open_pool(trial, data, layout.trial(trial.id).ledger)
         if attempt_trial(trial, pool, bench, partial(progress.trial_failed, label_of(trial))) is TrialState.WAITING:
             waiting.append(trial.id)
     return Outcome(failed=tuple(trial.id for trial in trials if is_failed(layout, trial)), waiting=tuple(waiting))

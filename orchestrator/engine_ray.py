@@ -16,6 +16,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from orchestrator.candidate import FATAL, CandidateTrainable, Shared
+from orchestrator.candidates import is_failed, is_finished, load_candidates
 from orchestrator.cluster import Cluster, gangs_that_fit
 from orchestrator.datasets import PreparedData
 from orchestrator.engine_inline import Outcome, label_of
@@ -24,7 +25,6 @@ from orchestrator.layout import SweepLayout
 from orchestrator.progress import Progress
 from orchestrator.search import Source, SourceSearcher
 from orchestrator.stage_store import CannotGoOn
-from orchestrator.sweep import is_failed, is_finished, load_candidates
 from search_spaces.config import ResourcesConfig
 
 CANDIDATES_PER_GANG = 2

@@ -81,6 +81,11 @@ class Ledger:
     def location(self) -> str:
         return self._segments.location
 
+    @property
+    def head(self) -> tuple[int, str]:
+        """How many segments this object has seen, and the hex SHA-256 of the last of them."""
+        return self._next, self._previous
+
     def read(self) -> tuple[Segment, ...]:
         """Every segment, its chain verified.
 

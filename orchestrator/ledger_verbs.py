@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import replay as ledgers
-from orchestrator.layout import TrialLayout
+from orchestrator.layout import SweepLayout, TrialLayout
 from orchestrator.ledger import LedgerError
+from orchestrator.results import printable
 
 
 def _ledger_of(folder: Path) -> Path:
@@ -61,13 +62,35 @@ def show(folder: Path, *, as_json: bool) -> int:
 
 
 def verify(folder: Path, *, as_json: bool) -> int:
-    """Says that the checksum chain is whole, or fails naming the first segment that breaks it."""
+    """Says that a trial's checksum chain is whole, or that everything in a sweep's folder fits together; else names each file that does not."""
+    sweep = SweepLayout(folder)
+    if sweep.resolved.exists():
+        return _verify_sweep(sweep, as_json=as_json)
     found = ledgers.verify(_ledger_of(folder))
     if as_json:
         _write(found)
     else:
         print(f"{folder}: whole; {found['segments']} segments, {found['rows']} rows, sha256 {found['sha256']}")
     return 0
+
+
+def _verify_sweep(sweep: SweepLayout, *, as_json: bool) -> int:
+    from orchestrator.verify import verify_sweep
+
+    found = verify_sweep(sweep)
+    problems = found["problems"]
+    if as_json:
+        _write(found)
+    elif not problems:
+        print(
+            f"{sweep.root}: whole; {found['trials']} trials, {found['segments']} segments, {found['questions']} questions, {found['stages']} stages, "
+            f"sha256 {found['sha256']}"
+        )
+    for problem in problems:
+        print(printable(problem), file=sys.stderr)
+    if problems:
+        print(f"{sweep.root}: damaged: {len(problems)} problem(s)", file=sys.stderr)
+    return 2 if problems else 0
 
 
 def replay(folder: Path, *, as_json: bool) -> int:

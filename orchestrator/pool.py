@@ -30,8 +30,8 @@ class PoolService(Protocol):
         """The initial and validation labels are bought, and answers that came meanwhile are recorded."""
         ...
 
-    def training_inputs(self) -> StageInputs:
-        """What a trainer may know after the rounds so far."""
+    def training_inputs(self, after_round: int | None = None) -> StageInputs:
+        """What a trainer may know after that round (0: before any question); by default after the rounds so far."""
         ...
 
     def eligible(self) -> Ids:
@@ -53,8 +53,12 @@ class PoolService(Protocol):
         """
         ...
 
-    def counts(self) -> PoolCounts:
-        """Images, questions and bits so far."""
+    def counts(self, after_round: int | None = None) -> PoolCounts:
+        """Images, questions and bits after that round; by default so far."""
+        ...
+
+    def head(self, after_round: int | None = None) -> tuple[int, str]:
+        """How many segments the ledger has up to that round, and the SHA-256 of the last of them."""
         ...
 
 
@@ -145,6 +149,14 @@ class Pool:
         """Images, questions and bits after that round; by default so far, an open round's answers among them."""
         return self._state_after(after_round).counts()
 
+    def head(self, after_round: int | None = None) -> tuple[int, str]:
+        """How many segments the ledger has up to that round (by default in all), and the SHA-256 of the last of them."""
+        if after_round is None or after_round == len(self.state().rounds):
+            return self._ledger.head
+        until = [segment for segment in self._ledger.read() if segment.round <= after_round]
+        self._folded = None
+        return len(until), until[-1].digest
+
     def _state_after(self, number: int | None) -> PoolState:
         state = self.state()
         if number is None or number == len(state.rounds):
@@ -220,6 +232,11 @@ class Pool:
 
     def _check_terms(self, begun_with: PoolTerms) -> None:
         wanted, written = self._terms.to_mapping(), begun_with.to_mapping()
+        if written["data"] != wanted["data"]:
+            raise LedgerError(
+                f"{self._ledger.location}: was begun with other data (fingerprint {written['data'][:12] or 'unknown'}, and now it is {wanted['data'][:12]}); "
+                "put the old data back, or choose another --out"
+            )
         for key, value in wanted.items():
             if written[key] != value:
                 raise LedgerError(f"{self._ledger.location}: was begun with {key} = {written[key]}, and this trial has {value}; choose another --out")

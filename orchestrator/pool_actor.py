@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.datasets import PreparedData
 from orchestrator.gang import first_line, new_name, remote_error
 from orchestrator.pool import PoolCounts, Round
 from orchestrator.stage_store import CannotGoOn
@@ -33,16 +34,16 @@ class PoolActor:
     """Oracle and pool of one trial at a time. All it knows is in the trial's ledger or follows from it, so a new one goes on where a dead one stopped."""
 
     def __init__(self) -> None:
-        self._place: tuple[dict[str, Any], Path, Path] | None = None
+        self._place: tuple[dict[str, Any], PreparedData, Path] | None = None
         self._pool: Any = None
 
-    def call(self, place: tuple[dict[str, Any], Path, Path], method: str, *args: Any) -> Any:
-        """The pool's own method, after opening the pool of `place` (the trial, the folder of labels, its ledger) if another was open."""
+    def call(self, place: tuple[dict[str, Any], PreparedData, Path], method: str, *args: Any) -> Any:
+        """The pool's own method, after opening the pool of `place` (the trial, the data, its ledger) if another was open."""
         if place != self._place:
             from orchestrator.trial import open_pool
 
-            trial, labels_dir, ledger = place
-            self._pool, self._place = open_pool(trial_from_mapping(trial), labels_dir, ledger), place
+            trial, data, ledger = place
+            self._pool, self._place = open_pool(trial_from_mapping(trial), data, ledger), place
         return getattr(self._pool, method)(*args)
 
 
@@ -79,22 +80,22 @@ class PoolClient:
     """The pool service (orchestrator.pool.PoolService) of a trial, in an actor on this node. Every call may be repeated without harm, and is, after a death."""
 
     trial: Trial
-    labels_dir: Path
+    data: PreparedData
     ledger: Path
     actors: PoolActors
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when the trial must not go on in this process."""
     _actor: Any = field(default=None, init=False)
-    _place: tuple[dict[str, Any], Path, Path] = field(init=False)
+    _place: tuple[dict[str, Any], PreparedData, Path] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._place = (trial_to_mapping(self.trial), self.labels_dir, self.ledger)
+        self._place = (trial_to_mapping(self.trial), self.data, self.ledger)
 
     def open(self) -> None:
         self._call("open")
 
-    def training_inputs(self) -> StageInputs:
-        found: StageInputs = self._call("training_inputs")
+    def training_inputs(self, after_round: int | None = None) -> StageInputs:
+        found: StageInputs = self._call("training_inputs", after_round)
         return found
 
     def eligible(self) -> Ids:
@@ -113,8 +114,12 @@ class PoolClient:
         found: Round = self._call("ask", number, ids, guesses, confidences)
         return found
 
-    def counts(self) -> PoolCounts:
-        found: PoolCounts = self._call("counts")
+    def counts(self, after_round: int | None = None) -> PoolCounts:
+        found: PoolCounts = self._call("counts", after_round)
+        return found
+
+    def head(self, after_round: int | None = None) -> tuple[int, str]:
+        found: tuple[int, str] = self._call("head", after_round)
         return found
 
     def close(self) -> None:

@@ -28,6 +28,8 @@ class PoolTerms:
     budget_bits: float
     quotas: tuple[int, ...]
     """Questions of each round."""
+    data: str = ""
+    """Fingerprint of the data with its labels; empty in a ledger of 0.1.0."""
     requery: str
     """`pool`: an image without a label may be asked again in a later round; `never`: one question an image."""
 

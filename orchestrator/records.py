@@ -1,64 +1,117 @@
-"""What a trial leaves to be read: one JSON line per finished stage, and the reason if it failed."""
+"""Facts of a sweep as JSON objects in files of their own: each put once, whole, with a checksum of itself; and why a trial failed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 from orchestrator.layout import TrialLayout
 from orchestrator.storage import commit_file
 from trainers.errors import UserError
 
+CHECKSUM: Final = "sha256"
+"""Key of an object's checksum: the SHA-256 of its other keys as canonical JSON."""
+
+MOST_BYTES: Final = 1 << 26
+"""A larger file is none of ours: the largest objects list a few thousand checksums."""
+
 
 class RecordsDamaged(UserError):
-    """A record of ours is not what was written."""
+    """A record is missing or is not what was written."""
 
-    def __init__(self, path: Path, line: int, problem: str) -> None:
-        self.where = (path, line, problem)
-        mend = "restore it from a copy"
-        if path.name == TrialLayout(path.parent).stages.name:
-            mend += ", or remove it: `orchestrate resume` makes it anew from the trial's ledger and stages, and asks nothing again"
-        super().__init__(f"{path}:{line}: damaged ({problem}); {mend}")
+    def __init__(self, path: Path, problem: str, mend: str = "restore it from a copy") -> None:
+        self.path, self.problem, self.mend = path, problem, mend
+        super().__init__(f"{path}: damaged ({problem}); {mend}")
 
-    def __reduce__(self) -> tuple[type[RecordsDamaged], tuple[Path, int, str]]:
+    def __reduce__(self) -> tuple[type[RecordsDamaged], tuple[Path, str, str]]:
         # Exceptions are otherwise pickled by their message alone.
-        return RecordsDamaged, self.where
+        return RecordsDamaged, (self.path, self.problem, self.mend)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file; empty if there is none. A last line that a dying process left half-written is not one yet.
+def checksum(body: dict[str, Any]) -> str:
+    """Returns the hex SHA-256 of an object's keys other than CHECKSUM, as canonical JSON."""
+    plain = {key: value for key, value in body.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """Returns the JSON object in `data`, its numbers finite.
 
     Raises:
-        RecordsDamaged: another line is not an object.
+        ValueError: it holds no such object; the message says in a few words why.
+    """
+    if not data.strip():
+        raise ValueError("it is empty")
+    try:
+        found = json.loads(data, parse_constant=_not_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is not an object")
+    return found
+
+
+def _not_finite(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return number
+
+
+def read_object(path: Path, mend: str = "restore it from a copy") -> dict[str, Any] | None:
+    """Returns the object that was put at `path`; None if none was.
+
+    Raises:
+        RecordsDamaged: the file cannot be read, or is not what was put there.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB, which no record is")
+        found = parse_object(data)
     except FileNotFoundError:
-        return []
+        return None
     except OSError as error:
-        raise RecordsDamaged(path, 1, error.strerror or str(error)) from error
-    rows = []
-    for number, line in enumerate(lines[:-1], start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise RecordsDamaged(path, number, str(error)) from error
-        if not isinstance(row, dict):
-            raise RecordsDamaged(path, number, "not an object")
-        rows.append(row)
-    return rows
+        raise RecordsDamaged(path, error.strerror or str(error), mend) from error
+    except ValueError as error:
+        raise RecordsDamaged(path, str(error), mend) from error
+    if found.get(CHECKSUM) != checksum(found):
+        raise RecordsDamaged(path, "its content does not match its checksum", mend)
+    return found
 
 
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """The file holds exactly `rows`, or what it held before: never a part."""
-    commit_file(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode(), replace=True)
+def encode_object(body: dict[str, Any]) -> bytes:
+    """Returns the bytes of an object with its checksum; its keys keep their order."""
+    return (json.dumps(body | {CHECKSUM: checksum(body)}, indent=1, allow_nan=False) + "\n").encode()
+
+
+def put_object(path: Path, body: dict[str, Any]) -> dict[str, Any]:
+    """Commits `body` at `path` unless an object stands there; returns the committed one, which may be another process's."""
+    commit_file(path, encode_object(body), replace=False)
+    committed = read_object(path)
+    if committed is None:
+        raise RecordsDamaged(path, "it was written and is gone; is the folder being cleaned while the sweep runs?")
+    return committed
+
+
+def replace_object(path: Path, body: dict[str, Any]) -> None:
+    """Writes an object that follows from others, in place of an earlier one."""
+    commit_file(path, encode_object(body), replace=True)
 
 
 def write_error(layout: TrialLayout, *, stage: int, error: BaseException) -> dict[str, Any]:
+    """Records why the trial failed; it counts as failed while the file is there."""
     record = {
         "stage": stage,
         "kind": type(error).__name__,
@@ -70,11 +123,14 @@ def write_error(layout: TrialLayout, *, stage: int, error: BaseException) -> dic
 
 
 def read_error(layout: TrialLayout) -> dict[str, Any] | None:
+    """Returns why the trial failed (stage, kind, message); None if it has not. The file's presence is the fact, its words are a help."""
     try:
-        found = json.loads(layout.error.read_bytes())
+        with layout.error.open("rb") as file:
+            found = parse_object(file.read(MOST_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        found = None
-    # The file's presence is the fact; its words are a help.
-    return found if isinstance(found, dict) else {"stage": None, "kind": "", "message": "the reason could not be read", "traceback": ""}
+        return {"stage": None, "kind": "", "message": "the reason could not be read", "traceback": ""}
+    stage = found.get("stage")
+    whole = isinstance(stage, int) and not isinstance(stage, bool)
+    return {"stage": stage if whole else None, **{key: str(found.get(key, "")) for key in ("kind", "message", "traceback")}}

@@ -18,14 +18,14 @@ _WORDS = {YES: "yes", NO: "no", SKIPPED: "skipped", PENDING: "open"}
 
 def show(location: str | Path) -> list[dict[str, Any]]:
     """One row a segment: segment, file, kind, round, rows, yes, no, skipped, bits (charged to the budget), sha256."""
-    segments = _read(location)
-    label_bits = _state(segments, location).terms.label_bits
+    segments = read_segments(location)
+    label_bits = state_of(segments, location).terms.label_bits
     return [_row(segment, label_bits) for segment in segments]
 
 
 def questions(location: str | Path, round: int | None = None) -> list[dict[str, Any]]:
     """One row a question, of all rounds or of one: round, id, guess, confidence, answer (yes, no, skipped, open)."""
-    rounds = _state(_read(location), location).rounds
+    rounds = state_of(read_segments(location), location).rounds
     return [row for one in rounds if round in (None, one.number) for row in _questions(one)]
 
 
@@ -35,8 +35,8 @@ def verify(location: str | Path) -> dict[str, Any]:
     Raises:
         LedgerError: naming the first segment that is missing, damaged or impossible.
     """
-    segments = _read(location)
-    _state(segments, location)
+    segments = read_segments(location)
+    state_of(segments, location)
     return {"segments": len(segments), "rows": sum(map(len, segments)), "sha256": segments[-1].digest}
 
 
@@ -46,15 +46,17 @@ def replay(location: str | Path, after_round: int | None = None) -> PoolState:
     Raises:
         LedgerError: the ledger is empty, damaged or impossible.
     """
-    segments = _read(location)
-    return _state([segment for segment in segments if after_round is None or segment.round <= after_round], location)
+    segments = read_segments(location)
+    return state_of([segment for segment in segments if after_round is None or segment.round <= after_round], location)
 
 
-def _read(location: str | Path) -> tuple[Segment, ...]:
+def read_segments(location: str | Path) -> tuple[Segment, ...]:
+    """Returns every segment of a ledger, its chain verified."""
     return Ledger(open_segments(location)).read()
 
 
-def _state(segments: tuple[Segment, ...] | list[Segment], location: str | Path) -> PoolState:
+def state_of(segments: tuple[Segment, ...] | list[Segment], location: str | Path) -> PoolState:
+    """Returns the pool's state after these segments; raises LedgerError where there are none."""
     state = fold(None, segments)
     if state is None:
         raise LedgerError(f"{location}: no ledger here; {segment_name(0)} is missing. A trial's ledger is in trials/<id>/ledger of the sweep's folder")

@@ -102,17 +102,16 @@ class ReportPaths:
     json: Path
 
 
-def write(layout: SweepLayout) -> ReportPaths:
-    """The sweep's report folder holds the report of what is on disk now, in every form; each file is replaced as a whole.
+def write(layout: SweepLayout, report: dict[str, Any] | None = None) -> ReportPaths:
+    """Writes the report of what is on disk now (or one that was built) into the sweep's folder, in every form; each file is replaced as a whole.
 
     Raises:
-        ResultsError: no sweep is there.
         StorageError: the folder cannot be written.
     """
     from orchestrator.report_html import html
     from orchestrator.report_text import csv_by_row, csv_by_seed, markdown
 
-    report = build(results.load(layout))
+    report = build(results.load(layout)) if report is None else report
     texts = {
         "report.html": html(report),
         "report.md": markdown(report),

@@ -1,63 +1,38 @@
-"""What a sweep's folder says, finished or still running, as typed values. Reads only; never waits, never locks."""
+"""What a sweep's folder says, finished or still running, as typed values. Reads only; never waits, never locks, never needs the data."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator import old_sweeps, resolved, seal
+from orchestrator.candidates import Candidate, candidate_from_row, numbers, read_candidate
 from orchestrator.layout import SweepLayout, TrialLayout
-from search_spaces.config import Trial
-from search_spaces.trials import trial_from_mapping
+from orchestrator.records import RecordsDamaged, read_error
+from orchestrator.stage_records import StageRecord, ledger_problem, read_stage, typed
+from search_spaces.config import ResourcesConfig, Trial
 from trainers.errors import UserError
+
+__all__ = ["CandidateResult", "Failure", "ResultsDamaged", "StageRecord", "SweepResults", "TrialResult", "load", "printable"]
 
 TrialState = Literal["finished", "failed", "running", "pending"]
 """`running`: has left something on disk and is neither finished nor failed; whether a process is at it now, the disk cannot say."""
 
 
-class ResultsError(UserError):
-    """The folder holds no sweep that could be read."""
+class ResultsDamaged(UserError):
+    """Records of the sweep are not what was written; nothing is said of its results."""
 
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        shown = [printable(problem) for problem in problems[:20]]
+        more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
+        super().__init__("\n".join(["the sweep is damaged, and nothing is reported:", *(f"  {line}" for line in [*shown, *more])]))
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageRecord:
-    """One finished stage. Accuracies in percent; None where there is none."""
-
-    stage: int
-    key: str
-    trained: bool
-    """False: the stage was shared, another trial trained it."""
-    label_bits: float
-    question_bits: float
-    validation_bits: float
-    questions: int
-    """Answered in the round just before this training, like yes, no, skipped and wasted; 0 for stage 0."""
-    yes: int
-    no: int
-    skipped: int
-    wasted: int
-    guess_accuracy: float | None
-    labelled: int
-    negative_only: int
-    unasked: int
-    unspent: int
-    val_top1: float | None
-    val_top1_best: float | None
-    test_top1_last: float | None
-    test_top1_at_best_val: float | None
-    epochs: int
-    seconds: float
-    device: str
-    precision: str
-    backbone: str
-
-    @property
-    def bits(self) -> float:
-        """Spent when this stage trained, without the validation labels beside the budget."""
-        return self.label_bits + self.question_bits
+    def __reduce__(self) -> tuple[type[ResultsDamaged], tuple[tuple[str, ...]]]:
+        # Exceptions are otherwise pickled by their message alone.
+        return ResultsDamaged, (self.problems,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +53,7 @@ class TrialResult:
     failure: Failure | None
     begun: bool
     """The trial has left something on disk."""
+    files: TrialLayout
 
     @property
     def stages(self) -> int:
@@ -120,9 +96,14 @@ class SweepResults:
     algorithm: str
     num_candidates: int | None
     """How many a search will draw; None where the candidates are listed."""
+    resources: ResourcesConfig
     candidates: tuple[CandidateResult, ...]
     damaged: tuple[str, ...]
-    """Lines that should be readable and are not, as `file:line`; a half-written last line is none of them."""
+    """What should be readable and is not, or does not fit the rest: the file, what is wrong and what to do, a line each."""
+    repairable: frozenset[str]
+    """Those of them that going on with the sweep mends."""
+    sha256: str
+    """Of every record that this was read from: equal folders, equal results."""
 
     @property
     def trials(self) -> tuple[TrialResult, ...]:
@@ -134,146 +115,115 @@ class SweepResults:
         drawn = self.num_candidates is None or len(self.candidates) >= self.num_candidates
         return drawn and all(result.state in ("finished", "failed") for result in self.trials)
 
+    def checked(self) -> SweepResults:
+        """Returns itself; raises ResultsDamaged where anything is damaged."""
+        if self.damaged:
+            raise ResultsDamaged(self.damaged)
+        return self
+
 
 def load(layout: SweepLayout) -> SweepResults:
-    """What the sweep's folder says now.
+    """Returns what the sweep's folder says now, with whatever is damaged in it.
 
     Raises:
-        ResultsError: there is no sweep in the folder.
+        SweepError: there is no sweep in the folder, or its resolved.yaml is damaged.
     """
-    if not layout.resolved.is_file() and not layout.candidates.is_file():
-        raise ResultsError(f"{layout.root}: holds no sweep (no resolved.yaml, no candidates.jsonl). Give the folder that a sweep wrote, for example runs/NAME.")
-    spec = _resolved(layout.resolved)
-    damaged: list[str] = []
+    spec = resolved.read(layout)
+    damaged = resolved.check_whole(layout, spec)
+    drawn = _old_candidates(layout, damaged) if resolved.is_old(spec) else _candidates(layout, spec, damaged)
     candidates: dict[str, CandidateResult] = {}
-    for place, row in _lines(layout.candidates, damaged):
-        try:
-            trials = tuple(trial_from_mapping(mapping) for mapping in row["trials"])
-            cases, settings = tuple(str(case) for case in row["cases"]), dict(row["settings"])
-        except (KeyError, TypeError, ValueError, UserError):
-            damaged.append(place)
-            continue
-        results = tuple(_trial(layout, trial, damaged) for trial in trials)
-        candidates.setdefault(str(row["candidate"]), CandidateResult(str(row["candidate"]), cases, settings, results))
+    for candidate in drawn:
+        results = tuple(_trial(layout, trial, old=resolved.is_old(spec), damaged=damaged) for trial in candidate.trials)
+        candidates.setdefault(candidate.id, CandidateResult(candidate.id, candidate.cases, candidate.settings, results))
+    sealed = seal.check(layout)
+    damaged += sealed.problems
     names = tuple(str(case) for case in spec.get("cases") or ()) or tuple(dict.fromkeys(case for found in candidates.values() for case in found.cases))
-    search = spec.get("search") or {}
     return SweepResults(
         name=str(spec.get("name") or layout.root.resolve().name),
         root=layout.root,
         baseline=spec.get("baseline") or (names[0] if names else None),
         case_order=names,
-        algorithm=str(search.get("algorithm", "grid")),
-        num_candidates=search.get("num_candidates"),
+        algorithm=str(spec["search"].get("algorithm", "grid")),
+        num_candidates=spec["search"].get("num_candidates"),
+        resources=resolved.resources(spec),
         candidates=tuple(candidates.values()),
         damaged=tuple(damaged),
+        repairable=sealed.repairable,
+        sha256=sealed.sha256,
     )
 
 
-def _resolved(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    import yaml
-
+def _candidates(layout: SweepLayout, spec: Mapping[str, Any], damaged: list[str]) -> list[Candidate]:
+    found, listed = [], spec.get("listed")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{path}: is not readable YAML ({error}). It was written by the sweep; restore it from a copy.") from error
-    if not isinstance(found, dict):
-        raise ResultsError(f"{path}: is not a mapping. It was written by the sweep; restore it from a copy.")
+        count = max(numbers(layout), default=-1) + 1 if listed is None else int(listed)
+    except RecordsDamaged as error:
+        damaged.append(str(error))
+        return []
+    for number in range(count):
+        try:
+            found.append(read_candidate(layout, number))
+        except RecordsDamaged as error:
+            damaged.append(str(error))
     return found
 
 
-def _trial(layout: SweepLayout, trial: Trial, damaged: list[str]) -> TrialResult:
-    files = layout.trial(trial.id)
-    by_stage: dict[int, StageRecord] = {}
-    for place, row in _lines(files.stages, damaged):
+def _old_candidates(layout: SweepLayout, damaged: list[str]) -> list[Candidate]:
+    found = []
+    for row in old_sweeps.read_lines(layout.candidate_lines, damaged):
         try:
-            record = _record(row)
-        except (KeyError, TypeError, ValueError):
-            damaged.append(place)
+            found.append(candidate_from_row(row))
+        except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+            damaged.append(f"{layout.candidate_lines}: damaged (a line is no candidate: {type(error).__name__} {error}); restore it from a copy")
+    if not found:
+        damaged.append(f"{layout.candidate_lines}: names no candidate; restore it from a copy")
+    return found
+
+
+def _trial(layout: SweepLayout, trial: Trial, *, old: bool, damaged: list[str]) -> TrialResult:
+    files = layout.trial(trial.id)
+    records = _old_records(files, trial, damaged) if old else _records(files, trial, damaged)
+    error = read_error(files)
+    failure = None if error is None else Failure(error["stage"], error["kind"], error["message"])
+    return TrialResult(trial, tuple(records), failure, files.root.exists(), files)
+
+
+def _records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[StageRecord]:
+    records: list[StageRecord] = []
+    parent: str | None = None
+    for number in range(len(trial.schedule.quotas) + 1):
+        try:
+            row = read_stage(files, number)
+        except RecordsDamaged as error:
+            damaged.append(str(error))
+            break
+        if row is None:
+            break
+        if number and row.get("parent") != parent:
+            damaged.append(f"{files.stage(number)}: damaged (it does not follow the record of the stage before); restore both from a copy")
+            break
+        parent = row["key"]
+        records.append(typed(row))
+    # The last record names the ledger's head, and each segment the one before: one file tells.
+    problem = ledger_problem(files, records[-1]) if records else None
+    if problem is not None:
+        damaged.append(problem)
+    return records
+
+
+def _old_records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[StageRecord]:
+    by_stage: dict[int, StageRecord] = {}
+    for row in old_sweeps.read_lines(files.stage_lines, damaged):
+        try:
+            record = typed(row)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            damaged.append(f"{files.stage_lines}: damaged (a line is no record of a stage: {type(error).__name__} {error}); restore it from a copy")
             continue
         by_stage[record.stage] = record
     records: list[StageRecord] = []
     while len(records) in by_stage and len(records) <= len(trial.schedule.quotas):
         records.append(by_stage[len(records)])
-    return TrialResult(trial, tuple(records), _failure(files), files.root.exists())
-
-
-def _failure(files: TrialLayout) -> Failure | None:
-    try:
-        found = json.loads(files.error.read_bytes())
-        return Failure(found.get("stage"), str(found.get("kind", "")), str(found.get("message", "")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, AttributeError):
-        # The file's presence is the fact; its words are a help.
-        return Failure(None, "", "the reason could not be read")
-
-
-def _lines(path: Path, damaged: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Objects of a JSON-lines file, each with its place as `file:line`. A last line without its newline is still being written and is left out."""
-    try:
-        pieces = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError:
-        damaged.append(f"{path}:1")
-        return []
-    rows = []
-    for number, piece in enumerate(pieces[:-1], start=1):
-        if not piece.strip():
-            continue
-        try:
-            row = json.loads(piece)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            rows.append((f"{path}:{number}", row))
-        else:
-            damaged.append(f"{path}:{number}")
-    return rows
-
-
-def _record(row: Mapping[str, Any]) -> StageRecord:
-    bits = row["bits"]
-
-    def count(name: str) -> int:
-        return int(row.get(name) or 0)
-
-    return StageRecord(
-        stage=int(row["stage"]),
-        key=str(row.get("key", "")),
-        trained=bool(row.get("trained", True)),
-        label_bits=float(bits["labels"]),
-        question_bits=float(bits["questions"]),
-        validation_bits=float(row.get("validation_bits", 0.0)),
-        questions=count("questions"),
-        yes=count("yes"),
-        no=count("no"),
-        skipped=count("skipped"),
-        wasted=count("wasted"),
-        guess_accuracy=_finite(row.get("guess_accuracy")),
-        labelled=count("labelled"),
-        negative_only=count("negative_only"),
-        unasked=count("unasked"),
-        unspent=count("unspent"),
-        val_top1=_finite(row.get("val_top1")),
-        val_top1_best=_finite(row.get("val_top1_best")),
-        test_top1_last=_finite(row.get("test_top1_last")),
-        test_top1_at_best_val=_finite(row.get("test_top1_at_best_val")),
-        epochs=count("epochs"),
-        seconds=_finite(row.get("seconds")) or 0.0,
-        device=str(row.get("device") or ""),
-        precision=str(row.get("precision") or ""),
-        backbone=str(row.get("backbone") or ""),
-    )
-
-
-def _finite(value: object) -> float | None:
-    """A number that can be averaged: NaN and infinity say that there is no result."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    return records
 
 
 def printable(text: str) -> str:

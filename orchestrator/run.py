@@ -12,20 +12,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from orchestrator import datasets, report, report_terminal, results, status
+from orchestrator import datasets, leftovers, report, report_terminal, resolved, results, seal, status
 from orchestrator import sweep as sweeps
+from orchestrator.candidates import Candidate, is_failed, is_finished
 from orchestrator.engine_inline import Outcome, run_inline
 from orchestrator.launch import check_cpus, choose_device
 from orchestrator.layout import SweepLayout
 from orchestrator.locks import hold, is_held
 from orchestrator.progress import Progress
-from orchestrator.sweep import Candidate, SweepError
+from orchestrator.resolved import SweepError
+from orchestrator.storage import StorageError, advice
 from search_spaces.config import Spec
 from search_spaces.names import ADAPTIVE
 from search_spaces.trials import make_trial, stage_prefixes
+
+if TYPE_CHECKING:
+    from orchestrator.cluster import Cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,26 +46,32 @@ class Engine:
 
 
 def start_sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) -> int:
-    """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep."""
-    layout = SweepLayout(out if out is not None else Path("runs") / spec.name)
+    """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is refused is refused before anything is written there."""
+    layout, spec = SweepLayout(out if out is not None else Path("runs") / spec.name), sweeps.located(spec)
     device = _device(spec, engine)
     _check_writable(layout)
+    begun = sweeps.examine(spec, layout)
+    _check_unlocked(layout)
     data = _prepare(spec)
-    with _writing(layout):
-        candidates = sweeps.create(spec, layout, engine=engine.name, device=device)
-        return _run(spec, layout, candidates, data, engine, as_json=as_json)
+    if begun is not None:
+        sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
+        _check_records(layout)
+    with _cluster(spec, engine) as cluster, _writing(layout):
+        candidates = sweeps.create(spec, layout, data=data.labelled_fingerprint, engine=engine.name, device=device)
+        seal.write(layout)
+        return _run(spec, layout, candidates, data, engine, cluster, as_json=as_json)
 
 
 def resume(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
-    """Goes on with the sweep in `root` from its own records; `overrides` are of resources that change no result, for this run."""
-    return _go_on(root, engine, overrides, lambda layout, spec, candidates: (spec, candidates), as_json=as_json)
+    """Goes on with the sweep in `root` from its own records; `overrides` say where the data lies now, or are of resources that change no result."""
+    return _go_on(root, engine, overrides, lambda begun, spec, candidates: (spec, candidates), as_json=as_json)
 
 
 def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
     """Runs the failed trials again, and whatever else is unfinished."""
 
-    def forgiven(layout: SweepLayout, spec: Spec, candidates: list[Candidate]) -> tuple[Spec, list[Candidate]]:
-        print(f"{sweeps.forgive(layout, candidates)} failed trial(s) to run again", file=sys.stderr)
+    def forgiven(begun: dict[str, Any], spec: Spec, candidates: list[Candidate]) -> tuple[Spec, list[Candidate]]:
+        print(f"{sweeps.forgive(SweepLayout(root), candidates)} failed trial(s) to run again", file=sys.stderr)
         return spec, candidates
 
     return _go_on(root, engine, overrides, forgiven, as_json=as_json)
@@ -67,44 +79,53 @@ def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json:
 
 def extend(root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
     """Adds candidates to a search and runs them."""
-    return _go_on(root, engine, overrides, lambda layout, spec, candidates: sweeps.extend(layout, candidates, more), as_json=as_json)
+    layout = SweepLayout(root)
+    sweeps.check_extendable(layout, resolved.read(layout))
+    return _go_on(root, engine, overrides, lambda begun, spec, candidates: sweeps.extend(layout, begun, spec, candidates, more), as_json=as_json)
 
 
 def _go_on(
     root: Path,
     engine: Engine,
     overrides: Sequence[str],
-    change: Callable[[SweepLayout, Spec, list[Candidate]], tuple[Spec, list[Candidate]]],
+    change: Callable[[dict[str, Any], Spec, list[Candidate]], tuple[Spec, list[Candidate]]],
     *,
     as_json: bool,
 ) -> int:
-    """Runs what is left of the sweep in `root` after `change` has been made to its records."""
-    layout, spec, _ = sweeps.open_sweep(root)
-    # First for what it refuses: data may take minutes to decode.
-    sweeps.with_resources(layout, spec, overrides)
+    """Runs what is left of the sweep in `root` after `change` has been made to its records. What is refused is refused before anything is changed."""
+    layout, spec, _, begun = sweeps.open_sweep(root, overrides)
+    _device(spec, engine)
+    _check_records(layout)
+    _check_unlocked(layout)
     data = _prepare(spec)
-    with _writing(layout):
+    sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
+    with _cluster(spec, engine) as cluster, _writing(layout):
         # Read again under the lock: another process may have written meanwhile.
-        _, spec, candidates = sweeps.open_sweep(root)
-        spec, candidates = change(layout, spec, candidates)
-        return _run(sweeps.with_resources(layout, spec, overrides), layout, candidates, data, engine, as_json=as_json)
+        _, spec, candidates, begun = sweeps.open_sweep(root, overrides)
+        begun = sweeps.relocate(layout, begun, spec)
+        seal.write(layout)
+        spec, candidates = change(begun, spec, candidates)
+        return _run(spec, layout, candidates, data, engine, cluster, as_json=as_json)
 
 
 def show_status(root: Path, *, watch: bool, as_json: bool) -> int:
     """Prints where the sweep stands; with `watch`, again and again until it ends."""
-    layout, spec = sweeps.open_spec(root)
+    layout = SweepLayout(root)
     console = Console()
     while True:
         found = results.load(layout)
-        described = status.as_dict(found, spec.resources)
+        described = status.as_dict(found, found.resources)
         if as_json:
             json.dump(described, sys.stdout, indent=1)
             sys.stdout.write("\n")
         else:
             if watch and console.is_terminal:
                 console.clear()
-            console.print(status.render(found, spec.resources))
-        ended = status.remaining(found, spec.resources) == 0
+            console.print(status.render(found, found.resources))
+        ended = status.remaining(found, found.resources) == 0
+        if found.damaged:
+            print(f"{len(found.damaged)} record(s) of the sweep are damaged; check it with: orchestrate ledger verify {layout.root}", file=sys.stderr)
+            return 2
         if not ended and not is_held(layout.lock):
             print(f"nobody is running it; go on with: orchestrate resume {layout.root}", file=sys.stderr)
             return 0
@@ -114,20 +135,38 @@ def show_status(root: Path, *, watch: bool, as_json: bool) -> int:
 
 
 def show_report(root: Path, *, as_json: bool) -> int:
-    """Writes the report's files and prints its table."""
-    layout, _ = sweeps.open_spec(root)
-    return _report(layout, as_json=as_json)
+    """Writes the report's files and prints its table; where they cannot be written, says so and prints the table all the same."""
+    return _report(SweepLayout(root), as_json=as_json)
 
 
 def _report(layout: SweepLayout, *, as_json: bool) -> int:
-    paths = report.write(layout)
-    built = report.build(results.load(layout))
+    built = report.build(results.load(layout).checked())
+    page: Path | None = None
+    try:
+        page = report.write(layout, built).html
+    except StorageError as error:
+        print(f"the report was not written: {error}", file=sys.stderr)
     if as_json:
         json.dump(built, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:
-        Console().print(report_terminal.render(built, paths.html))
+        Console().print(report_terminal.render(built, page))
     return 1 if built["failed"] else 0
+
+
+def _check_records(layout: SweepLayout) -> None:
+    """Raises ResultsDamaged where records are not what was written, but for those that going on makes anew."""
+    found = results.load(layout)
+    damaged = tuple(problem for problem in found.damaged if problem not in found.repairable)
+    if damaged:
+        raise results.ResultsDamaged(damaged)
+
+
+def _check_unlocked(layout: SweepLayout) -> None:
+    """Raises LockHeld where another process runs the sweep, before data is decoded and a cluster started for nothing; makes no file."""
+    if is_held(layout.lock):
+        with hold(layout.lock, wait=False):
+            pass
 
 
 def _prepare(spec: Spec) -> datasets.PreparedData:
@@ -164,6 +203,7 @@ def _writing(layout: SweepLayout) -> Iterator[None]:
         raise SweepError(f"{layout.root}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
     try:
         with hold(layout.lock, wait=False):
+            leftovers.remove(layout)
             yield
     except KeyboardInterrupt:
         print(f"interrupted; go on with: orchestrate resume {layout.root}", file=sys.stderr)
@@ -171,13 +211,29 @@ def _writing(layout: SweepLayout) -> Iterator[None]:
     except OSError as error:
         raise SweepError(
             f"{error.filename or layout.root}: {error.strerror or error}. "
-            f"Everything recorded so far is kept; mend this and go on with: orchestrate resume {layout.root}"
+            f"Everything recorded so far is kept; {advice(error)} and go on with: orchestrate resume {layout.root}"
         ) from error
 
 
-def _run(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, *, as_json: bool) -> int:
-    inline = engine.name == "inline"
-    outcome = _run_inline(spec, layout, candidates, data, engine) if inline else _run_ray(spec, layout, candidates, data, engine)
+@contextmanager
+def _cluster(spec: Spec, engine: Engine) -> Iterator[Cluster | None]:
+    """The Ray that the sweep runs on, able to train its stages; None for the inline engine."""
+    if engine.name == "inline":
+        yield None
+        return
+    from orchestrator.cluster import connect, gangs_that_fit, hush
+
+    hush()
+    with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
+        gangs_that_fit(cluster, spec.resources)
+        yield cluster
+
+
+def _run(
+    spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster | None, *, as_json: bool
+) -> int:
+    outcome = _run_inline(spec, layout, candidates, data, engine) if cluster is None else _run_ray(spec, layout, candidates, data, engine, cluster)
+    seal.write(layout)
     code = _report(layout, as_json=as_json)
     if outcome.waiting:
         print(f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume {layout.root}", file=sys.stderr)
@@ -190,9 +246,8 @@ def _distinct(candidates: list[Candidate]) -> int:
     return len({key for candidate in candidates for trial in candidate.trials for key in stage_prefixes(trial)})
 
 
-def _expected(layout: SweepLayout, number: int) -> int:
+def _expected(drawn: list[Candidate], number: int) -> int:
     """Stage trainings of `number` candidates, if those not drawn yet are like those that are."""
-    drawn = sweeps.load_candidates(layout)
     return round(_distinct(drawn) * number / max(len(drawn), 1))
 
 
@@ -218,28 +273,25 @@ def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], da
         return run_inline(layout, candidates, data, spec.resources, progress)
 
 
-def _run_ray(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine) -> Outcome:
-    from orchestrator.cluster import connect, gangs_that_fit, hush
-
-    hush()
+def _run_ray(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster) -> Outcome:
+    from orchestrator.cluster import gangs_that_fit
     from orchestrator.engine_ray import run_on_ray
     from orchestrator.search import Listed, Source
 
-    with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
-        gangs = gangs_that_fit(cluster, spec.resources)
-        source: Source
-        estimate: Callable[[], int] | None = None
-        if spec.search.algorithm in ADAPTIVE:
-            from orchestrator.sampling import Learned
+    gangs = gangs_that_fit(cluster, spec.resources)
+    source: Source
+    estimate: Callable[[], int] | None = None
+    if spec.search.algorithm in ADAPTIVE:
+        from orchestrator.sampling import Learned
 
-            source, number = Learned(spec, layout, candidates), spec.search.num_candidates or 0
-            estimate = partial(_expected, layout, number)
-        else:
-            left = [c for c in candidates if not all(sweeps.is_finished(layout, t) or sweeps.is_failed(layout, t) for t in c.trials)]
-            source, number = Listed(deque(left)), len(left)
-        where = f"{cluster}; {gangs} gang(s) of {spec.resources.workers} rank(s)"
-        with _announce(spec, layout, candidates, where) as progress:
-            outcome, use = run_on_ray(layout, source, number, data, spec.resources, _device(spec, engine), cluster, progress, estimate)
-            if use.get("share") is not None:
-                progress.note(f"gangs were training {100 * use['share']:.0f}% of the time between the first stage's start and the last one's end")
-        return outcome
+        source, number = Learned(spec, layout, candidates), spec.search.num_candidates or 0
+        estimate = partial(_expected, source.candidates, number)
+    else:
+        left = [c for c in candidates if not all(is_finished(layout, t) or is_failed(layout, t) for t in c.trials)]
+        source, number = Listed(deque(left)), len(left)
+    where = f"{cluster}; {gangs} gang(s) of {spec.resources.workers} rank(s)"
+    with _announce(spec, layout, candidates, where) as progress:
+        outcome, use = run_on_ray(layout, source, number, data, spec.resources, _device(spec, engine), cluster, progress, estimate)
+        if use.get("share") is not None:
+            progress.note(f"gangs were training {100 * use['share']:.0f}% of the time between the first stage's start and the last one's end")
+    return outcome

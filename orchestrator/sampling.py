@@ -9,12 +9,12 @@ from statistics import fmean
 
 import optuna
 
+from orchestrator.candidates import Candidate, is_failed, is_finished, put_candidates
 from orchestrator.layout import SweepLayout
-from orchestrator.records import read_lines
-from orchestrator.sweep import Candidate, is_failed, is_finished, write_candidates
+from orchestrator.stage_records import read_stage
 from search_spaces.assemble import flatten as flat_keys
 from search_spaces.assemble import number_of_stages
-from search_spaces.config import Spec
+from search_spaces.config import Spec, Trial
 from search_spaces.errors import SpecError
 from search_spaces.suggest import Parameter, flatten, numbers_of
 from search_spaces.trials import candidate_settings, make_trial
@@ -27,7 +27,13 @@ def value_of(layout: SweepLayout, candidate: Candidate) -> float | None:
     """Mean over the candidate's seeds of the last stage's validation accuracy in percent; None unless every seed has finished."""
     if any(is_failed(layout, trial) or not is_finished(layout, trial) for trial in candidate.trials):
         return None
-    return fmean(float(read_lines(layout.trial(trial.id).stages)[-1]["val_top1"]) for trial in candidate.trials)
+    values = [_last_validation(layout, trial) for trial in candidate.trials]
+    return fmean(value for value in values if value is not None) if None not in values else None
+
+
+def _last_validation(layout: SweepLayout, trial: Trial) -> float | None:
+    record = read_stage(layout.trial(trial.id), len(trial.schedule.quotas))
+    return None if record is None or record["val_top1"] is None else float(record["val_top1"])
 
 
 @dataclass(slots=True)
@@ -85,9 +91,9 @@ class Learned:
                 continue
             if candidate.id not in values:
                 self._open[candidate.id] = suggested
-                self.candidates.append(candidate)
                 # On record before it runs: its trials' folders must have a name in the sweep.
-                write_candidates(self.layout, self.candidates)
+                put_candidates(self.layout, [candidate], first=len(self.candidates))
+                self.candidates.append(candidate)
                 return candidate
             known = values[candidate.id]
             self._study.tell(suggested, known, state=None if known is not None else optuna.trial.TrialState.FAIL)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from orchestrator.sweep import Candidate, candidate_to_row
+from orchestrator.candidates import Candidate, candidate_to_row
 
 
 class Source(Protocol):

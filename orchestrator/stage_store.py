@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.layout import checked_name
 from orchestrator.locks import hold
+from orchestrator.records import CHECKSUM, checksum, encode_object, parse_object
 from orchestrator.storage import commit_file
 from trainers.config import MethodConfig
 from trainers.errors import UserError
@@ -67,6 +69,10 @@ class StageArtefact:
         metrics: dict[str, Any] = self.record["metrics"]
         return metrics
 
+    def trained_for(self, trial: str, stage: int) -> bool:
+        """Returns whether this stage of this trial had it trained; every other one that uses it shares it."""
+        return self.record.get("trained_for") == {"trial": trial, "stage": stage}
+
     def file(self, role: str) -> Path:
         return self.folder / str(self.record["files"][role]["name"])
 
@@ -97,24 +103,40 @@ class StageStore:
     root: Path
 
     def folder(self, key: str) -> Path:
-        return self.root / key
+        """Raises ValueError where the key, which may come from a file, is no plain name."""
+        return self.root / checked_name(key)
 
     def find(self, key: str) -> StageArtefact | None:
-        folder = self.folder(key)
+        """Returns the committed artefact of this key; None if there is none.
+
+        Raises:
+            StageDamaged: its record is not what was committed.
+        """
+        path = self.folder(key) / "record.json"
         try:
-            text = (folder / "record.json").read_bytes()
+            found = parse_object(path.read_bytes())
+            # Stages of 0.1.0 have no checksum, and are read by `ledger verify` alone.
+            if CHECKSUM in found and found[CHECKSUM] != checksum(found):
+                raise ValueError("its content does not match its checksum")
+            if found["key"] != key or not all(_is_file_entry(entry) for entry in found["files"].values()) or not isinstance(found["metrics"], dict):
+                raise ValueError("it is the record of another stage")
         except FileNotFoundError:
             return None
-        return StageArtefact(folder, json.loads(text))
+        except OSError as error:
+            raise StageDamaged(f"{path}: cannot be read: {error.strerror or error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StageDamaged(f"{path}: damaged ({error}). Remove the folder {path.parent} to train this stage again.") from error
+        return StageArtefact(path.parent, found)
 
-    def commit(self, key: str, outcome: StageOutcome) -> StageArtefact:
-        """The committed artefact of this key: `outcome` if it came first, else the one that did."""
+    def commit(self, request: StageRequest, outcome: StageOutcome) -> StageArtefact:
+        """Returns the committed artefact of the request's key: `outcome` if it came first, else the one that did."""
+        key = request.key
         folder = self.folder(key)
         files = {
             role: {"name": name, "sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size} for role, name in sorted(outcome.files.items())
         }
-        record = {"key": key, "files": files, "metrics": outcome.metrics}
-        commit_file(folder / "record.json", json.dumps(record, indent=1, sort_keys=True).encode(), replace=False)
+        record = {"key": key, "files": files, "metrics": outcome.metrics, "trained_for": {"trial": request.trial, "stage": request.stage}}
+        commit_file(folder / "record.json", encode_object(record), replace=False)
         committed = self.find(key)
         if committed is None:
             raise StageDamaged(f"{folder / 'record.json'}: was written and is gone; is the folder being cleaned while the sweep runs?")
@@ -134,7 +156,7 @@ class TrainsStages(Protocol):
 
 
 class ObtainsStages(Protocol):
-    """What a trial asks for its stages: the artefact of a request, trained now or found, and whether it was trained for this caller."""
+    """What a trial asks for its stages: the artefact of a request, trained now or found."""
 
     @property
     def world_size(self) -> int: ...
@@ -142,7 +164,13 @@ class ObtainsStages(Protocol):
     @property
     def device_kind(self) -> str: ...
 
-    def obtain(self, request: StageRequest) -> tuple[StageArtefact, bool]: ...
+    def obtain(self, request: StageRequest) -> StageArtefact: ...
+
+
+def _is_file_entry(entry: Any) -> bool:
+    """Whether an entry of `files` names a file of the stage's own folder."""
+    name = entry["name"]
+    return isinstance(name, str) and Path(name).name == name and isinstance(entry["sha256"], str)
 
 
 def new_attempt() -> str:
@@ -164,13 +192,13 @@ class LockedStages:
     def device_kind(self) -> str:
         return self.launcher.device_kind
 
-    def obtain(self, request: StageRequest) -> tuple[StageArtefact, bool]:
+    def obtain(self, request: StageRequest) -> StageArtefact:
         found = self.store.find(request.key)
         if found is not None:
-            return found, False
+            return found
         with hold(request.work_dir / "lock", wait=True):
             found = self.store.find(request.key)
             if found is not None:
-                return found, False
+                return found
             outcome = self.launcher.train(request)
-            return self.store.commit(request.key, outcome), True
+            return self.store.commit(request, outcome)

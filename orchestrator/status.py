@@ -124,7 +124,7 @@ def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
         table.add_row(Text(trial["label"]), str(trial["seed"]), Text(state, style=_STYLES[trial["state"]]), bits, " → ".join(steps))
     parts: list[RenderableType] = [Text(printable(found["name"]), style="bold"), table, Text(_summary(found))]
     parts += [Text(printable(write.failure_line(item)), style="red") for item in found["failed"]]
-    parts += [Text(printable(f"{place}: damaged, and left out here. Restore it from a copy."), style="red") for place in found["damaged"]]
+    parts += [Text(printable(problem), style="red") for problem in found["damaged"]]
     return Group(*parts)
 
 

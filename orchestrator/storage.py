@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import secrets
+import socket
 import time
 from pathlib import Path
 from typing import Final, Protocol
@@ -72,8 +75,21 @@ def commit_file(path: Path, data: bytes, *, replace: bool) -> bool:
         # Also for the loser: it builds on the winner's file, which must not vanish in a power cut.
         _sync_folder(path.parent)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}. What was recorded before is intact; make room and run again.") from error
+        raise StorageError(
+            f"{path}: cannot be written: {error.strerror or error}. What was recorded before is intact; {advice(error)} and run again."
+        ) from error
     return ours
+
+
+def advice(error: OSError) -> str:
+    """Says what to do about a write that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "make the place writable for this user, or choose another,"
+    if error.errno in (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV):
+        return "check the disk or the connection to it (the system's log says more)"
+    return "mend this"
 
 
 class LocalSegments:
@@ -112,7 +128,7 @@ class LocalSegments:
         """The folder exists, can link only-if-absent, and is free of what killed writers left."""
         try:
             _make_folder(self._folder)
-            _remove_leftovers(self._folder)
+            remove_leftovers(self._folder)
             honest = _links_once(self._folder)
         except OSError as error:
             raise StorageError(
@@ -124,8 +140,16 @@ class LocalSegments:
         self._probed = True
 
 
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _aside(folder: Path) -> Path:
+    return folder / f"{ASIDE}{_host()}-{os.getpid()}-{secrets.token_hex(6)}"
+
+
 def _write_aside(folder: Path, data: bytes) -> Path:
-    aside = folder / f"{ASIDE}{os.getpid()}-{secrets.token_hex(6)}"
+    aside = _aside(folder)
     handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         view = memoryview(data)
@@ -151,7 +175,7 @@ def _link(aside: Path, path: Path) -> bool:
 
 def _links_once(folder: Path) -> bool:
     """Whether a second link to an existing name is refused. Raises OSError where there are no hard links."""
-    first, second = (folder / f"{ASIDE}probe-{secrets.token_hex(6)}" for _ in range(2))
+    first, second = (_aside(folder) for _ in range(2))
     try:
         first.touch(exist_ok=False)
         os.link(first, second)
@@ -161,13 +185,27 @@ def _links_once(folder: Path) -> bool:
         second.unlink(missing_ok=True)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    # By age, not by process id: the writer may have been on another machine that shares the folder.
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writers that died have left in a folder: at once where the writer ran on this machine, after an hour where it may live on another."""
     oldest = time.time() - _ASIDE_SECONDS
     for entry in folder.glob(f"{ASIDE}*"):
         with contextlib.suppress(FileNotFoundError):
-            if entry.stat().st_mtime < oldest:
+            if _writer_is_dead(entry.name) or entry.stat().st_mtime < oldest:
                 entry.unlink()
+
+
+def _writer_is_dead(name: str) -> bool:
+    host, _, rest = name.removeprefix(ASIDE).partition("-")
+    number = rest.partition("-")[0]
+    if host != _host() or not number.isdecimal() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,46 +10,29 @@ import shutil
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import yaml
-
+from orchestrator import resolved as resolved_file
+from orchestrator.candidates import Candidate, group_candidates, is_failed, load_candidates, put_candidates
 from orchestrator.layout import SweepLayout
-from orchestrator.records import read_error, read_lines, write_lines
+from orchestrator.resolved import PATH_KEY, SweepError, override_key
 from orchestrator.storage import ASIDE, commit_file
 from orchestrator.trial import versions
-from search_spaces.config import Spec, Trial
+from search_spaces.config import Spec
+from search_spaces.names import ADAPTIVE
 from search_spaces.spec import load_spec
-from search_spaces.trials import enumerate_trials, trial_from_mapping, trial_to_mapping
-from trainers.errors import UserError
+from search_spaces.trials import enumerate_trials
 
+FREE_RESOURCES: Final = ("max_concurrent", "start_timeout", "max_failures", "checkpoint_seconds")
+"""Keys of `resources` that change no result: a sweep may be gone on with under others."""
 
-class SweepError(UserError):
-    """The sweep's folder cannot be used as asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One setting of the varied keys and its trials, one a seed."""
-
-    id: str
-    cases: tuple[str, ...]
-    settings: dict[str, Any]
-    trials: tuple[Trial, ...]
-
-
-def group_candidates(trials: list[Trial]) -> list[Candidate]:
-    """Trials grouped by candidate, in order of first appearance."""
-    grouped: dict[str, list[Trial]] = {}
-    for trial in trials:
-        grouped.setdefault(trial.candidate, []).append(trial)
-    return [Candidate(key, members[0].cases, members[0].settings, tuple(members)) for key, members in grouped.items()]
+_FREE_KEYS: Final = (PATH_KEY, *(f"resources.{name}" for name in FREE_RESOURCES))
 
 
 def code_hash() -> str:
-    """SHA-256 over the source of the three packages: changes whenever the code does."""
+    """Returns the SHA-256 over the source of the three packages: changes whenever the code does."""
     h = hashlib.sha256()
     root = Path(__file__).resolve().parent.parent
     for package in ("trainers", "search_spaces", "orchestrator"):
@@ -59,30 +42,73 @@ def code_hash() -> str:
     return h.hexdigest()
 
 
-def create(spec: Spec, layout: SweepLayout, *, engine: str, device: str) -> list[Candidate]:
-    """The folder of the sweep exists and names its candidates; an adaptive search has none yet.
+def located(spec: Spec) -> Spec:
+    """Returns the spec with the data's path absolute, so that the sweep means the same data from whatever folder it is gone on with."""
+    path = spec.base["dataset"].get("path")
+    if path is None:
+        return spec
+    absolute = str(Path(os.path.abspath(Path(path).expanduser())))  # noqa: PTH100 (resolve() would follow links, which may be moved on purpose)
+    return replace(spec, base=spec.base | {"dataset": spec.base["dataset"] | {"path": absolute}})
+
+
+def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
+    """Returns the resolved.yaml of this very sweep where the folder holds it already; None where it may be created. Writes nothing.
+
+    Raises:
+        SweepError: the folder holds another sweep or anything else, or its sweep is damaged or too old to be gone on with.
+    """
+    if not os.path.lexists(layout.root):
+        return None
+    if not layout.root.is_dir():
+        raise SweepError(f"{layout.root}: is not a folder. Choose another with --out.")
+    if not os.path.lexists(layout.resolved):
+        _check_unused(spec, layout)
+        return None
+    found = resolved_file.read(layout)
+    _check_schema(layout, found)
+    overrides = [text for text in spec.overrides if override_key(text) != PATH_KEY]
+    if found["spec_sha256"] == hashlib.sha256(spec.text.encode()).hexdigest() and found["overrides"] == overrides:
+        return found
+    if not _nothing_recorded(layout):
+        raise SweepError(
+            f"{layout.root}: already holds another sweep (its resolved.yaml differs from what {spec.source} asks for). "
+            f"Choose another folder with --out, or go on with that one: orchestrate resume {layout.root}"
+        )
+    return None
+
+
+def create(spec: Spec, layout: SweepLayout, *, data: str, engine: str, device: str) -> list[Candidate]:
+    """Puts the folder of the sweep in place and returns its candidates; an adaptive search has none yet.
 
     A folder that already holds this very sweep is gone on with, so that a command may be given twice.
 
+    Args:
+        data: fingerprint of the data with its labels.
+
     Raises:
-        SweepError: the folder holds something else, or cannot be written.
+        SweepError: as `examine`, or the data is not what the sweep was begun with.
     """
-    resolved = _resolved(spec)
-    if layout.resolved.exists():
-        if _read_resolved(layout) == resolved:
-            return _whole(layout, spec)
-        if not _nothing_recorded(layout):
-            raise SweepError(
-                f"{layout.root}: already holds another sweep (its resolved.yaml differs from what {spec.source} asks for). "
-                f"Choose another folder with --out, or go on with that one: orchestrate resume {layout.root}"
-            )
-        # One that was refused before its first label: the corrected command takes its place.
-        shutil.rmtree(layout.trials, ignore_errors=True)
-    elif _foreign(layout):
-        raise SweepError(f"{layout.root}: is not empty and holds no sweep. Choose another folder with --out.")
-    trials = enumerate_trials(spec)
+    found = examine(spec, layout)
+    if found is not None:
+        check_data(layout, found, data, spec)
+        return _whole(layout, found)
+    # What a creation that was cut short left, or one that was refused before its first label: the corrected command takes its place.
+    for folder in (layout.trials, layout.candidates):
+        shutil.rmtree(folder, ignore_errors=True)
+    candidates = group_candidates(enumerate_trials(spec) or [])
+    manifest = json.dumps(_manifest(spec, engine, device), indent=1).encode()
     layout.trials.mkdir(parents=True, exist_ok=True)
-    manifest = {
+    commit_file(layout.spec, spec.text.encode(), replace=True)
+    commit_file(layout.manifest, manifest, replace=True)
+    candidates = put_candidates(layout, candidates)
+    listed = None if spec.search.algorithm in ADAPTIVE else len(candidates)
+    # Last: its presence says that the folder is whole.
+    resolved_file.write(layout, resolved_file.describe(spec, manifest=manifest, data=data, listed=listed))
+    return candidates
+
+
+def _manifest(spec: Spec, engine: str, device: str) -> dict[str, Any]:
+    return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "engine": engine,
         "device": device,
@@ -94,165 +120,122 @@ def create(spec: Spec, layout: SweepLayout, *, engine: str, device: str) -> list
         "versions": versions(),
         "code_sha256": code_hash(),
     }
-    commit_file(layout.spec, spec.text.encode(), replace=True)
-    commit_file(layout.manifest, json.dumps(manifest, indent=1).encode(), replace=True)
-    candidates = group_candidates(trials or [])
-    write_candidates(layout, candidates)
-    # Last: its presence says that the folder is whole.
-    commit_file(layout.resolved, yaml.safe_dump(resolved, sort_keys=False).encode(), replace=True)
-    return candidates
+
+
+def _check_schema(layout: SweepLayout, found: dict[str, Any]) -> None:
+    if resolved_file.is_old(found):
+        raise SweepError(
+            f"{layout.root}: is a sweep of version 0.1.0, which can be reported and verified, not gone on with; start a new one in another folder: --out DIR"
+        )
 
 
 def _nothing_recorded(layout: SweepLayout) -> bool:
-    """Whether no label was bought and no stage trained."""
+    """Returns whether no label was bought and no stage trained."""
     return not any(path.is_file() for folder in (layout.trials, layout.stage_store) for path in folder.rglob("*"))
 
 
-def _foreign(layout: SweepLayout) -> bool:
-    """Whether the folder holds anything but what a creation that was cut short may have left."""
-    ours = {layout.lock.name, layout.spec.name, layout.manifest.name, layout.candidates.name}
-    return any(not (path.name in ours or path.name.startswith(ASIDE) or (path == layout.trials and not any(path.iterdir()))) for path in layout.root.iterdir())
+def _check_unused(spec: Spec, layout: SweepLayout) -> None:
+    """Raises SweepError where the folder holds anything but what a creation of this sweep that was cut short may have left."""
+    ours = {layout.lock.name, layout.spec.name, layout.manifest.name}
+
+    def left_over(path: Path) -> bool:
+        if path == layout.candidates:
+            return path.is_dir()
+        return path.name in ours or path.name.startswith(ASIDE) or (path == layout.trials and path.is_dir() and not any(path.iterdir()))
+
+    entries = sorted(layout.root.iterdir())
+    # A creation takes the lock before it writes anything: without one, a file of one of these names is somebody else's.
+    if any(not left_over(path) for path in entries) or (entries and not layout.lock.exists()):
+        raise SweepError(f"{layout.root}: is not empty and holds no sweep. Choose another folder with --out.")
+    if layout.spec.exists() and layout.spec.read_bytes() != spec.text.encode():
+        raise SweepError(f"{layout.spec}: is another spec than {spec.source}, and would be overwritten. Choose another folder with --out, or remove that one.")
 
 
-def _resolved(spec: Spec) -> dict[str, Any]:
-    plain = {
-        "name": spec.name,
-        "overrides": list(spec.overrides),
-        "base": spec.base,
-        "cases": spec.cases,
-        "seeds": list(spec.seeds),
-        "search": asdict(spec.search),
-        "resources": asdict(spec.resources),
-        "baseline": spec.baseline,
-        "spec_sha256": hashlib.sha256(spec.text.encode()).hexdigest(),
-    }
-    loaded: dict[str, Any] = json.loads(json.dumps(plain))
-    return loaded
+def check_data(layout: SweepLayout, found: dict[str, Any], data: str, spec: Spec) -> None:
+    """Raises SweepError where the data, labels included, is not what the sweep was begun with."""
+    begun_with = found["data"]["fingerprint"]
+    if data != begun_with:
+        where = spec.base["dataset"].get("path") or spec.facts.name
+        raise SweepError(
+            f"{layout.root}: the data at {where} is not what this sweep was begun with (fingerprint {data[:12]}, and {begun_with[:12]} is on record): "
+            "an item or a label differs. Put the old data back, or say where it lies now with --set dataset.path=PATH; new data is a new sweep: --out DIR"
+        )
 
 
-def _read_resolved(layout: SweepLayout) -> dict[str, Any]:
-    """Raises SweepError where resolved.yaml is not the mapping that a sweep wrote."""
-    try:
-        found = yaml.safe_load(layout.resolved.read_bytes())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(f"{layout.resolved}: cannot be read ({' '.join(str(error).split())}). Restore it from a copy.") from error
-    if not isinstance(found, dict) or not {"overrides", "search", "spec_sha256"} <= found.keys():
-        raise SweepError(f"{layout.resolved}: damaged: it is not whole. Restore it from a copy.")
-    return found
+def open_sweep(root: Path, overrides: Sequence[str] = ()) -> tuple[SweepLayout, Spec, list[Candidate], dict[str, Any]]:
+    """Returns a sweep that was created before: its spec, its candidates and its resolved.yaml.
 
-
-def open_spec(root: Path) -> tuple[SweepLayout, Spec]:
-    """The spec of a sweep that was created before, from its own records alone.
+    Args:
+        overrides: `--set` of this run: FREE_RESOURCES, or where the data lies now.
 
     Raises:
-        SweepError: the folder holds no sweep, or its spec is not the one that it was created from.
+        SweepError: the folder holds no sweep that can be gone on with, its records are damaged, or an override is of something else.
     """
     layout = SweepLayout(root)
-    if not os.path.lexists(layout.resolved):
-        raise SweepError(f"{root}: holds no sweep (no resolved.yaml). Start one with: orchestrate sweep SPEC --out {root}")
-    resolved = _read_resolved(layout)
-    spec = load_spec(str(layout.spec), resolved["overrides"])
-    if hashlib.sha256(spec.text.encode()).hexdigest() != resolved["spec_sha256"]:
-        raise SweepError(f"{layout.spec}: is not the spec that this sweep was created from. Restore it from a copy; a changed spec is a new sweep.")
-    return layout, spec
+    found = resolved_file.read(layout)
+    _check_schema(layout, found)
+    for problem in resolved_file.check_whole(layout, found):
+        raise SweepError(problem)
+    for text in overrides:
+        if override_key(text) not in _FREE_KEYS:
+            raise SweepError(f"--set {text}: a sweep that has begun can be gone on with under another {', '.join(_FREE_KEYS)}; anything else is another sweep.")
+    recorded = found["data"]["path"]
+    here = [f"{PATH_KEY}={recorded}"] if recorded is not None else []
+    spec = load_spec(str(layout.spec), [*found["overrides"], *here, *overrides])
+    return layout, located(spec), _whole(layout, found), found
 
 
-FREE_RESOURCES = ("max_concurrent", "start_timeout", "max_failures", "checkpoint_seconds")
-"""Keys of `resources` that change no result: a sweep may be gone on with under others."""
+def _whole(layout: SweepLayout, found: dict[str, Any]) -> list[Candidate]:
+    """Returns the sweep's candidates; raises SweepError where some of a list are gone, which would leave them out of the report without a word."""
+    candidates, listed = load_candidates(layout), found["listed"]
+    if listed is not None and len(candidates) < listed:
+        raise SweepError(f"{layout.candidates}: damaged: it holds {len(candidates)} of {listed} candidates. Restore it from a copy.")
+    # More than are listed: an `extend` was cut short, and will draw the same ones again.
+    return candidates[:listed]
 
 
-def with_resources(layout: SweepLayout, spec: Spec, overrides: Sequence[str]) -> Spec:
-    """The spec with other FREE_RESOURCES, for this run; nothing is recorded.
-
-    Raises:
-        SweepError: an override is of something else.
-    """
-    if not overrides:
-        return spec
-    changed = load_spec(str(layout.spec), [*spec.overrides, *overrides])
-    free = {name: getattr(changed.resources, name) for name in FREE_RESOURCES}
-    freed = replace(spec, resources=replace(spec.resources, **free))
-    if _resolved(changed) | {"overrides": None} != _resolved(freed) | {"overrides": None}:
-        names = ", ".join(f"resources.{name}" for name in FREE_RESOURCES)
-        raise SweepError(f"--set {' '.join(overrides)}: a sweep that has begun can be gone on with under another {names}; anything else is another sweep.")
-    return freed
-
-
-def open_sweep(root: Path) -> tuple[SweepLayout, Spec, list[Candidate]]:
-    """A sweep that was created before, with its candidates.
-
-    Raises:
-        SweepError: the folder holds no sweep, or its records are damaged.
-    """
-    layout, spec = open_spec(root)
-    return layout, spec, _whole(layout, spec)
-
-
-def _whole(layout: SweepLayout, spec: Spec) -> list[Candidate]:
-    """The sweep's candidates; raises SweepError where some of a list are gone, which would leave them out of the report without a word."""
-    candidates, listed = load_candidates(layout), enumerate_trials(spec)
-    wanted = len({trial.candidate for trial in listed or ()})
-    if len(candidates) < wanted:
-        raise SweepError(f"{layout.candidates}: damaged: it lists {len(candidates)} of {wanted} candidates. Restore it from a copy.")
-    return candidates
-
-
-def candidate_to_row(candidate: Candidate) -> dict[str, Any]:
-    """A line of candidates.jsonl."""
-    trials = [trial_to_mapping(trial) for trial in candidate.trials]
-    return {"candidate": candidate.id, "cases": list(candidate.cases), "settings": candidate.settings, "trials": trials}
-
-
-def candidate_from_row(row: dict[str, Any]) -> Candidate:
-    return Candidate(row["candidate"], tuple(row["cases"]), row["settings"], tuple(trial_from_mapping(trial) for trial in row["trials"]))
-
-
-def write_candidates(layout: SweepLayout, candidates: list[Candidate]) -> None:
-    write_lines(layout.candidates, [candidate_to_row(candidate) for candidate in candidates])
-
-
-def load_candidates(layout: SweepLayout) -> list[Candidate]:
-    """Raises SweepError where a line is not a candidate of this software."""
-    candidates = []
-    for row in read_lines(layout.candidates):
-        try:
-            candidates.append(candidate_from_row(row))
-        except (KeyError, TypeError, ValueError) as error:
-            raise SweepError(f"{layout.candidates}: damaged (a line is not a candidate: {type(error).__name__} {error}). Restore it from a copy.") from error
-    return candidates
-
-
-def is_finished(layout: SweepLayout, trial: Trial) -> bool:
-    return len(read_lines(layout.trial(trial.id).stages)) == len(trial.schedule.quotas) + 1
-
-
-def is_failed(layout: SweepLayout, trial: Trial) -> bool:
-    return read_error(layout.trial(trial.id)) is not None
+def relocate(layout: SweepLayout, found: dict[str, Any], spec: Spec) -> dict[str, Any]:
+    """Records where the data lies now, which may have been moved; returns resolved.yaml's content."""
+    path = spec.base["dataset"].get("path")
+    if found["data"]["path"] == path:
+        return found
+    moved = found | {"data": found["data"] | {"path": path}}
+    resolved_file.write(layout, moved)
+    return moved
 
 
 def forgive(layout: SweepLayout, candidates: list[Candidate]) -> int:
-    """Failed trials are unfinished again; returns how many there were. Their records, ledgers and checkpoints are kept."""
+    """Makes failed trials unfinished again; returns how many there were. Their records, ledgers and checkpoints are kept."""
     failed = [trial for candidate in candidates for trial in candidate.trials if is_failed(layout, trial)]
     for trial in failed:
         layout.trial(trial.id).error.unlink()
     return len(failed)
 
 
-def extend(layout: SweepLayout, candidates: list[Candidate], more: int) -> tuple[Spec, list[Candidate]]:
-    """The sweep asks for `more` candidates than before; a random search's are drawn, as a longer search would have drawn them.
+def check_extendable(layout: SweepLayout, found: dict[str, Any]) -> None:
+    """Raises SweepError where the sweep is a list of cases or a grid, which has no more candidates."""
+    if found["search"]["algorithm"] == "grid":
+        raise SweepError(f"{layout.root}: is a grid, which is complete; only a search (random, tpe) can be extended. Start a new sweep with more values.")
+
+
+def extend(layout: SweepLayout, found: dict[str, Any], spec: Spec, candidates: list[Candidate], more: int) -> tuple[Spec, list[Candidate]]:
+    """Asks for `more` candidates than before; a random search's are drawn, as a longer search would have drawn them.
 
     Raises:
         SweepError: the sweep is a list of cases or a grid, which has no more.
     """
-    resolved = _read_resolved(layout)
-    if resolved["search"]["algorithm"] == "grid":
-        raise SweepError(f"{layout.root}: is a grid, which is complete; only a search (random, tpe) can be extended. Start a new sweep with more values.")
-    total = resolved["search"]["num_candidates"] + more
-    overrides = [*resolved["overrides"], f"search.num_candidates={total}"]
-    spec = load_spec(str(layout.spec), overrides)
-    drawn = enumerate_trials(spec)
+    check_extendable(layout, found)
+    total = found["search"]["num_candidates"] + more
+    text = f"search.num_candidates={total}"
+    here = [f"{PATH_KEY}={found['data']['path']}"] if found["data"]["path"] is not None else []
+    longer = located(load_spec(str(layout.spec), [*found["overrides"], text, *here]))
+    drawn = enumerate_trials(longer)
+    listed = None
     if drawn is not None:
-        candidates = group_candidates(drawn)
-        write_candidates(layout, candidates)
-    commit_file(layout.resolved, yaml.safe_dump(_resolved(spec), sort_keys=False).encode(), replace=True)
-    return spec, candidates
+        known = {candidate.id for candidate in candidates}
+        fresh = [candidate for candidate in group_candidates(drawn) if candidate.id not in known]
+        candidates = candidates + put_candidates(layout, fresh, first=len(candidates))
+        listed = len(candidates)
+    search = found["search"] | {"num_candidates": total}
+    resolved_file.write(layout, found | {"overrides": [*found["overrides"], text], "search": search, "listed": listed})
+    return replace(longer, resources=spec.resources), candidates

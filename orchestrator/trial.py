@@ -7,6 +7,7 @@ stage, a round) is found again, so a trial that died anywhere goes on from its o
 from __future__ import annotations
 
 import enum
+import itertools
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from orchestrator.layout import SweepLayout
 from orchestrator.ledger import Ledger
 from orchestrator.oracle import open_oracle
 from orchestrator.pool import Pool, PoolService, PoolTerms, Round
-from orchestrator.records import read_lines, write_error, write_lines
+from orchestrator.records import RecordsDamaged, write_error
+from orchestrator.stage_records import put_stage, read_stage
 from orchestrator.stage_store import CannotGoOn, ObtainsStages, StageArtefact, StageStore, new_attempt, stage_key
 from orchestrator.storage import StorageError, open_segments
 from search_spaces.config import ResourcesConfig, Trial
@@ -57,8 +59,8 @@ class Bench:
     device: str
 
 
-def open_pool(trial: Trial, labels_dir: Path, ledger: Path) -> Pool:
-    """The pool service of a trial, in the state that its ledger says."""
+def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
+    """Returns the pool service of a trial, in the state that its ledger says."""
     terms = PoolTerms(
         trial=trial.id,
         seed=trial.seed,
@@ -68,32 +70,34 @@ def open_pool(trial: Trial, labels_dir: Path, ledger: Path) -> Pool:
         validation=trial.config.dataset.validation,
         budget_bits=trial.budget_bits,
         quotas=trial.schedule.quotas,
+        data=data.labelled_fingerprint,
         requery=trial.config.query.requery,
     )
     first = trial.config.schedule.initial_choice == "first"
-    oracle = open_oracle(trial.config.oracle, labels_dir, trial.facts.num_classes, trial.seed, first_labels=first)
+    oracle = open_oracle(trial.config.oracle, data.labels_dir, trial.facts.num_classes, trial.seed, first_labels=first)
     return Pool(terms, Ledger(open_segments(ledger)), oracle)
 
 
 def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
-    """The trial has trained every stage of its schedule, or waits for answers.
+    """Trains every stage of the trial's schedule that is not on record, or returns while it waits for answers.
 
     Raises:
         TrainingFailed: a stage cannot be trained; what was asked before stays in the ledger.
     """
-    records_path = bench.layout.trial(trial.id).stages
-    records = read_lines(records_path)
+    files = bench.layout.trial(trial.id)
+    records: list[dict[str, Any]] = []
     pool.open()
-    for stage in range(len(records), len(trial.schedule.quotas) + 1):
-        asked = _ask(trial, stage, records, pool, bench) if stage else None
-        if asked is not None and not asked.over:
-            return TrialState.WAITING
-        bench.watcher.stage_started(trial, stage)
-        artefact, trained = bench.stages.obtain(_request(trial, stage, records, pool, bench))
-        record = _record(trial, stage, artefact, trained, asked, pool, bench)
+    for stage in range(len(trial.schedule.quotas) + 1):
+        record = read_stage(files, stage)
+        if record is None:
+            asked = _ask(trial, stage, records, pool, bench) if stage else None
+            if asked is not None and not asked.over:
+                return TrialState.WAITING
+            bench.watcher.stage_started(trial, stage)
+            artefact = bench.stages.obtain(_request(trial, stage, records, pool, bench))
+            record = put_stage(files, _record(trial, stage, artefact, records, asked, pool, bench))
+            bench.watcher.stage_finished(trial, record)
         records.append(record)
-        write_lines(records_path, records)
-        bench.watcher.stage_finished(trial, record)
     return TrialState.FINISHED
 
 
@@ -102,11 +106,12 @@ def attempt_trial(trial: Trial, pool: PoolService, bench: Bench, on_failure: Cal
     files = bench.layout.trial(trial.id)
     try:
         return run_trial(trial, pool, bench)
-    except (StorageError, OSError, CannotGoOn):
+    except (StorageError, OSError, CannotGoOn, RecordsDamaged):
         # Nothing more can be recorded or trained, for this trial or any other.
         raise
     except Exception as error:
-        record = write_error(files, stage=len(read_lines(files.stages)), error=error)
+        stage = next(number for number in itertools.count() if not files.stage(number).exists())
+        record = write_error(files, stage=stage, error=error)
         on_failure(record["message"])
         return None
 
@@ -137,7 +142,7 @@ def _ask(trial: Trial, number: int, records: list[dict[str, Any]], pool: PoolSer
 
 
 def _request(trial: Trial, stage: int, records: list[dict[str, Any]], pool: PoolService, bench: Bench) -> StageRequest:
-    inputs = pool.training_inputs()
+    inputs = pool.training_inputs(stage)
     parent = records[-1]["key"] if records else None
     method = trial.config.method.for_stage(stage)
     key = stage_key(
@@ -165,18 +170,29 @@ def _request(trial: Trial, stage: int, records: list[dict[str, Any]], pool: Pool
         threads=bench.resources.cpus_per_worker,
         device=bench.device,
         checkpoint_seconds=bench.resources.checkpoint_seconds,
+        trial=trial.id,
     )
 
 
-def _record(trial: Trial, stage: int, artefact: StageArtefact, trained: bool, asked: Round | None, pool: PoolService, bench: Bench) -> dict[str, Any]:
-    """The line of stages.jsonl: what the stage cost and what it reached."""
-    counts, metrics, scores = pool.counts(), artefact.metrics, artefact.scores()
+def _record(
+    trial: Trial, stage: int, artefact: StageArtefact, records: list[dict[str, Any]], asked: Round | None, pool: PoolService, bench: Bench
+) -> dict[str, Any]:
+    """Returns what is put on record of a stage: what it cost and what it reached.
+
+    A function of the ledger up to the stage's round, of the trained stage and of the data: made anew, at whatever time, it is the same.
+    """
+    counts, metrics, scores = pool.counts(stage), artefact.metrics, artefact.scores()
+    segments, digest = pool.head(stage)
     yes = int((asked.answers == 1).sum()) if asked is not None else 0
     no = int((asked.answers == 0).sum()) if asked is not None else 0
     return {
+        "trial": trial.id,
         "stage": stage,
         "key": artefact.record["key"],
-        "trained": trained,
+        "parent": records[-1]["key"] if records else None,
+        "data": bench.data.labelled_fingerprint,
+        "ledger": {"segments": segments, "sha256": digest},
+        "trained": artefact.trained_for(trial.id, stage),
         "bits": {"labels": counts.label_bits, "questions": counts.question_bits, "total": counts.label_bits + counts.question_bits},
         "validation_bits": counts.validation_bits,
         "questions": yes + no,

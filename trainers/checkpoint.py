@@ -21,11 +21,19 @@ KEPT: Final = 2
 def commit(path: Path, content: bytes) -> None:
     """The file holds the content and outlives a power cut; nobody can have seen a part of it."""
     aside = path.with_name(path.name + ".tmp")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        # On a full disk a part that stays would keep it full.
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        # A write that fails names no file.
+        error.filename = error.filename or str(path)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -81,6 +81,8 @@ class StageRequest:
     device: str = "cpu"
     checkpoint_seconds: float = 5.0
     """Least time between two epoch checkpoints; 0 writes one after every epoch."""
+    trial: str = ""
+    """Id of the trial that asks, for the record; no result depends on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,8 @@ from orchestrator.cluster import Cluster, connect
 from orchestrator.datasets import PreparedData, prepare
 from orchestrator.layout import SweepLayout
 from orchestrator.progress import Progress
-from orchestrator.records import read_lines
 from orchestrator.search import Listed
+from orchestrator.stage_records import read_stages
 from orchestrator.stage_store import new_attempt
 from orchestrator.trial import open_pool
 from search_spaces.config import Trial
@@ -49,7 +49,7 @@ resources: {{workers: 1, cpus_per_worker: 1, max_concurrent: 1}}
 
 def stage_requests(trial: Trial, data: PreparedData, folder: Path) -> list[StageRequest]:
     """The stages of a trial as a bare function would train them, with what a pool would have answered."""
-    pool = open_pool(trial, data.labels_dir, folder / "ledger")
+    pool = open_pool(trial, data, folder / "ledger")
     pool.open()
     requests = []
     for stage in range(len(trial.schedule.quotas) + 1):
@@ -114,9 +114,9 @@ def our_round(spec_path: Path, data: PreparedData, cluster: Cluster, root: Path)
 
         with Progress(None, Console(file=nowhere)) as progress:
             _, use = engine_ray.run_on_ray(layout, Listed(deque(candidates)), len(candidates), data, spec.resources, "cpu", cluster, progress)
-    stages = [layout.trial(trial.id).stages for candidate in candidates for trial in candidate.trials]
-    training = [sum(record["seconds"] for record in read_lines(path)) for path in stages]
-    return per_candidate([path.stat().st_mtime for path in stages]), statistics.median(training), use["share"]
+    trials = [layout.trial(trial.id) for candidate in candidates for trial in candidate.trials]
+    training = [sum(record["seconds"] for record in read_stages(files)) for files in trials]
+    return per_candidate([max(path.stat().st_mtime for path in files.stages.glob("*.json")) for files in trials]), statistics.median(training), use["share"]
 
 
 def main() -> None:

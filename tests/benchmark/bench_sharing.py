@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.records import read_lines
+from orchestrator.layout import TrialLayout
+from orchestrator.stage_records import read_stages
 from search_spaces.spec import load_spec
 from tests.benchmark.printed import hardware, spread
 
@@ -48,7 +49,7 @@ def swept(spec: str, overrides: list[str], out: Path) -> Swept:
     seconds = time.perf_counter() - start
     if ended.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: exit {ended.returncode}\n{ended.stdout[-2000:]}")
-    records = [record for path in out.glob("trials/*/stages.jsonl") for record in read_lines(path)]
+    records = [record for trial in out.glob("trials/*") for record in read_stages(TrialLayout(trial))]
     trained = [record for record in records if record["trained"]]
     return Swept(seconds, len(trained), len(records) - len(trained), sum(record["seconds"] for record in trained))
 

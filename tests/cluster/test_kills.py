@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records import read_lines
+from orchestrator.layout import TrialLayout
+from orchestrator.stage_records import read_stages
 from tests.cluster.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp, uninterrupted
 from tests.integration.sweeps import outcome_of
 
@@ -35,13 +36,13 @@ def half_trained() -> Instant:
 def paid_once(root: Path) -> None:
     """Every round of every trial has one plan, and every stage one record."""
     for folder in (root / "trials").iterdir():
-        stages = [record["stage"] for record in read_lines(folder / "stages.jsonl")]
+        stages = [record["stage"] for record in read_stages(TrialLayout(folder))]
         assert stages == list(range(len(stages)))
-        spent = [record["bits"]["total"] for record in read_lines(folder / "stages.jsonl")]
+        spent = [record["bits"]["total"] for record in read_stages(TrialLayout(folder))]
         assert spent == sorted(spent)
-    ours = {"spec.yaml", "resolved.yaml", "manifest.json", "candidates.jsonl", "driver.lock", "stages", "trials", "report"}
+    ours = {"spec.yaml", "resolved.yaml", "manifest.json", "candidates", "seal.json", "driver.lock", "stages", "trials", "report"}
     assert {path.name for path in root.iterdir()} <= ours, "somebody else wrote into the sweep's folder"
-    assert {path.name for path in root.glob("trials/*/*")} == {"ledger", "stages.jsonl"}
+    assert {path.name for path in root.glob("trials/*/*")} == {"ledger", "stages"}
 
 
 def test_any_process_may_be_killed_at_any_time(spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records import read_lines
+from orchestrator.candidates import load_candidates
+from orchestrator.layout import SweepLayout, TrialLayout
+from orchestrator.stage_records import read_stages
 from tests.cluster.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep
 from tests.integration.sweeps import TINY_SPEC, outcome_of
 
@@ -33,11 +35,11 @@ def run(root: Path, temp: Path, *argv: str) -> tuple[int, str]:
 
 
 def candidates(root: Path) -> list[str]:
-    return [row["candidate"] for row in read_lines(root / "candidates.jsonl")]
+    return [candidate.id for candidate in load_candidates(SweepLayout(root))]
 
 
 def finished(root: Path) -> dict[str, int]:
-    return {path.parent.name: len(read_lines(path)) for path in root.glob("trials/*/stages.jsonl")}
+    return {path.parent.name: len(read_stages(TrialLayout(path.parent))) for path in root.glob("trials/*/stages")}
 
 
 def test_a_search_is_run_extended_and_gone_on_with(temp: Path, tmp_path: Path) -> None:
@@ -102,15 +104,15 @@ def test_a_place_that_cannot_be_written_ends_the_sweep_with_one_message(temp: Pa
     spec = written(tmp_path / "s.yaml", HEAD + "cases:\n  one: {}\n  other: {method.nls: false}\nseeds: [0]\n" + RESOURCES)
     argv = ["sweep", str(spec), "--local", "--out", str(root)]
     with RealSweep(root, temp, argv) as sweep:
-        # Before any trial has a record: its place is taken by a folder.
+        # Before any trial has a record: the place of its folder is taken by a file.
         sweep.until("a stage trains", lambda sweep: bool(sweep.processes(RANK)) and bool(list(sweep.root.glob("trials/*/ledger"))))
-        blocked = [folder / "stages.jsonl" for folder in root.glob("trials/*")]
+        blocked = [folder / "stages" for folder in root.glob("trials/*")]
         for path in blocked:
-            path.mkdir()
+            path.write_text("in the way")
         assert sweep.ended() == 2, sweep.said()
         sweep.assert_nothing_is_left()
         said = sweep.said()
-    assert "stages.jsonl" in said
+    assert any(str(path) in said for path in blocked)
     assert "Traceback" not in said
     assert not list(root.glob("trials/*/error.json"))
     for path in blocked:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records import read_lines
+from orchestrator.layout import TrialLayout
+from orchestrator.stage_records import read_stages
 from tests.cluster.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep, of_kind, private_temp, uninterrupted, wait_until
 from tests.integration.sweeps import TINY_SPEC, outcome_of
 
@@ -110,7 +111,7 @@ def head(cpus: int) -> Iterator[Nodes]:
 
 
 def records_of(root: Path) -> list[dict[str, Any]]:
-    return [record for path in root.glob("trials/*/stages.jsonl") for record in read_lines(path)]
+    return [record for trial in root.glob("trials/*") for record in read_stages(TrialLayout(trial))]
 
 
 def test_a_gang_larger_than_the_machine_is_refused_before_anything_is_trained(spec: Path, temp: Path, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.records import read_lines
+from orchestrator.layout import TrialLayout
+from orchestrator.stage_records import read_stages
 
-TIMES = ("seconds", "images_per_second", "trained", "resumed_from_epoch", "key", "versions")
+TIMES = ("seconds", "images_per_second", "trained", "resumed_from_epoch", "key", "parent", "versions", "sha256")
 """Fields of a stage record that say how a stage came about, not what it found; two runs of one trial may differ in these alone."""
 
 TINY_SPEC = """\
@@ -34,7 +35,7 @@ def outcome_of(root: Path) -> dict[str, Any]:
     """Everything that must not depend on how a sweep came about: ledgers byte for byte, records without their times, guesses of every stage."""
     trials: dict[str, Any] = {}
     for folder in sorted((root / "trials").iterdir()):
-        records = read_lines(folder / "stages.jsonl")
+        records = read_stages(TrialLayout(folder))
         guesses = []
         for record in records:
             stage = root / "stages" / record["key"]

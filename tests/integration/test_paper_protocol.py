@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.candidates import load_candidates
+from orchestrator.layout import SweepLayout, TrialLayout
 from orchestrator.ledger import Ledger
-from orchestrator.records import read_lines
+from orchestrator.stage_records import read_stages
 from orchestrator.storage import open_segments
 from tests.integration.dying import run_cli
 from tests.integration.sweeps import written
@@ -50,9 +52,9 @@ def swept(folder: Path, spec: str) -> dict[str, list[Path]]:
     written(folder, spec)
     assert run_cli(["sweep", "spec.yaml", "--engine", "inline", "--out", "out"], folder) == 0, (folder / "log").read_text()
     found: dict[str, list[Path]] = {}
-    for line in (folder / "out" / "candidates.jsonl").read_text().splitlines():
-        for trial in json.loads(line)["trials"]:
-            found.setdefault(trial["cases"][0], []).append(folder / "out" / "trials" / trial["id"])
+    for candidate in load_candidates(SweepLayout(folder / "out")):
+        for trial in candidate.trials:
+            found.setdefault(trial.cases[0], []).append(folder / "out" / "trials" / trial.id)
     return found
 
 
@@ -63,7 +65,7 @@ def segments(trial: Path) -> dict[tuple[str, int], dict[str, list[Any]]]:
 
 
 def scores(trial: Path, stage: int) -> dict[str, bytes]:
-    key = read_lines(trial / "stages.jsonl")[stage]["key"]
+    key = read_stages(TrialLayout(trial))[stage]["key"]
     folder = trial.parents[1] / "stages" / key
     name = json.loads((folder / "record.json").read_text())["files"]["scores"]["name"]
     with np.load(folder / name) as arrays:
@@ -88,7 +90,7 @@ def test_the_settings_of_the_published_code_do_what_they_say(tmp_path: Path) -> 
     bought = [segments(trial)["labels", 0] for trial in trials]
     assert bought[0] == bought[1], "the first images of each class, whatever the seed"
     for trial in trials:
-        found, records = segments(trial), read_lines(trial / "stages.jsonl")
+        found, records = segments(trial), read_stages(TrialLayout(trial))
         refused = {pair for pair, answer in zip(_questions(found, 1), found["answers", 1]["answer"], strict=True) if answer == 0}
         repeated = sum(pair in refused for pair in _questions(found, 2))
         assert records[2]["wasted"] == repeated > 0

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.layout import cache_root
-from orchestrator.records import read_lines
+from orchestrator.layout import TrialLayout, cache_root
 from orchestrator.replay import replay
+from orchestrator.stage_records import read_stages
 from tests.integration.dying import run_cli
 from tests.integration.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
 
@@ -29,7 +29,7 @@ def swept(folder: Path, spec: str, *overrides: str) -> Path:
 
 def trained(sweep: Path) -> tuple[int, int]:
     """Stages trained, and stages found already trained."""
-    records = [record for path in sweep.glob("trials/*/stages.jsonl") for record in read_lines(path)]
+    records = [record for trial in sweep.glob("trials/*") for record in read_stages(TrialLayout(trial))]
     return sum(record["trained"] for record in records), sum(not record["trained"] for record in records)
 
 
@@ -68,8 +68,9 @@ def test_hidden_labels_of_never_asked_images_change_nothing(tmp_path: Path, monk
     assert run_cli(SWEEP, second, die_at=1) == -9
     ledger.mkdir(parents=True)
     shutil.copy(trial / "ledger" / "0000.parquet", ledger)
-    for name in ("spec.yaml", "manifest.json", "candidates.jsonl", "resolved.yaml"):
+    for name in ("spec.yaml", "manifest.json", "resolved.yaml"):
         shutil.copy(first / name, second / "out")
+    shutil.copytree(first / "candidates", second / "out" / "candidates", dirs_exist_ok=True)
     assert run_cli(["resume", "out", "--engine", "inline"], second) == 0, (second / "log").read_text()
     assert outcome_of(second / "out") == outcome_of(first)
     # And the spoilt labels are what was read: initial labels drawn from them are others.
@@ -103,7 +104,7 @@ def test_a_diverging_trial_fails_alone_and_retry_runs_it_again(tmp_path: Path) -
     for error in errors.values():
         assert error["kind"] == "TrainingFailed"
         assert "loss" in error["message"]
-    assert sum(1 for path in folder.glob("out/trials/*/stages.jsonl")) == 4
+    assert sum(1 for path in folder.glob("out/trials/*/stages/0000.json")) == 4
     log = (folder / "log").read_text()
     assert "orchestrate retry out" in log
     assert "Traceback" not in log

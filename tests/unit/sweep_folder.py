@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from orchestrator import resolved
 from orchestrator.layout import SweepLayout
+from orchestrator.records import put_object
 from search_spaces.config import (
     BudgetConfig,
     DatasetConfig,
@@ -72,6 +72,10 @@ def trial_of(case: Case, seed: int) -> Trial:
     )
 
 
+def _key(trial: Trial, stage: int) -> str:
+    return hashlib.sha256(f"{trial.id}:{stage}".encode()).hexdigest()[:32]
+
+
 def records_of(case: Case, seed: int) -> list[dict[str, Any]]:
     """Stage records that look like real ones and are a function of the case and the seed."""
     trial = trial_of(case, seed)
@@ -86,8 +90,11 @@ def records_of(case: Case, seed: int) -> list[dict[str, Any]]:
         accuracy = 97.5 - 520 / (labelled + 12) + (0.01 * negative_only if case.nls else 0) + case.skill + luck + draw.gauss(0, 0.5)
         rows.append(
             {
+                "trial": trial.id,
                 "stage": stage,
-                "key": hashlib.sha256(f"{trial.id}:{stage}".encode()).hexdigest(),
+                "key": _key(trial, stage),
+                "parent": _key(trial, stage - 1) if stage else None,
+                "data": DATA,
                 "trained": True,
                 "bits": {"labels": case.initial_labels * LABEL_BITS, "questions": asked, "total": case.initial_labels * LABEL_BITS + asked},
                 "validation_bits": 100 * LABEL_BITS,
@@ -137,30 +144,38 @@ ABLATIONS = (
 )
 
 
-def write_records(layout: SweepLayout, trial: Trial, records: Sequence[dict[str, Any]], *, tail: str = "") -> None:
-    path = layout.trial(trial.id).stages
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records) + tail, encoding="utf-8")
+DATA = "d" * 64
+"""Fingerprint of the made-up data."""
 
 
-def write_candidates(layout: SweepLayout, cases: Sequence[Case], seeds: Sequence[int], *, tail: str = "") -> None:
-    lines = []
-    for case in cases:
+def write_records(layout: SweepLayout, trial: Trial, records: Sequence[dict[str, Any]]) -> None:
+    """The trial has finished these stages; its ledger has no part in it."""
+    for record in records:
+        path = layout.trial(trial.id).stage(record["stage"])
+        path.unlink(missing_ok=True)
+        put_object(path, record)
+
+
+def write_candidates(layout: SweepLayout, cases: Sequence[Case], seeds: Sequence[int]) -> None:
+    """Candidates by number, each with a trial a seed."""
+    for number, case in enumerate(cases):
         trials = [trial_of(case, seed) for seed in seeds]
         row = {"candidate": trials[0].candidate, "cases": list(case.names), "settings": case.settings, "trials": [trial_to_mapping(trial) for trial in trials]}
-        lines.append(json.dumps(row) + "\n")
-    layout.candidates.write_text("".join(lines) + tail, encoding="utf-8")
+        put_object(layout.candidate(number), row | {"number": number})
 
 
-def write_sweep(root: Path, cases: Sequence[Case] = ABLATIONS, seeds: Sequence[int] = (0, 1, 2), *, done: bool = True, **resolved: Any) -> SweepLayout:
-    """A sweep's folder; `done`: every trial has finished. `resolved`: further keys of resolved.yaml."""
+def write_sweep(root: Path, cases: Sequence[Case] = ABLATIONS, seeds: Sequence[int] = (0, 1, 2), *, done: bool = True, **changed: Any) -> SweepLayout:
+    """A sweep's folder; `done`: every trial has finished. `changed`: further keys of resolved.yaml."""
     layout = SweepLayout(root)
     root.mkdir(parents=True, exist_ok=True)
     names = [name for case in cases for name in case.names]
-    plain: dict[str, Any] = {"name": "ablations", "cases": {name: {} for name in names}, "seeds": list(seeds)}
-    plain |= {"search": {"algorithm": "grid", "num_candidates": None}}
-    plain |= {"resources": {"max_concurrent": 2, "share_stages": True}, "baseline": None} | resolved
-    layout.resolved.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    layout.spec.write_text("name: ablations\n")
+    layout.manifest.write_text("{}\n")
+    plain: dict[str, Any] = {"schema": resolved.SCHEMA, "name": "ablations", "overrides": [], "cases": {name: {} for name in names}, "seeds": list(seeds)}
+    plain |= {"search": {"algorithm": "grid", "num_candidates": None}, "listed": None, "data": {"path": None, "fingerprint": DATA}}
+    plain |= {"resources": {"max_concurrent": 2, "share_stages": True}, "baseline": None}
+    plain |= {f"{path.stem}_sha256": hashlib.sha256(path.read_bytes()).hexdigest() for path in (layout.spec, layout.manifest)}
+    resolved.write(layout, plain | changed)
     write_candidates(layout, cases, seeds)
     if done:
         first_with: set[tuple[int, int]] = set()

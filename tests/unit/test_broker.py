@@ -398,7 +398,7 @@ def test_a_result_that_cannot_be_committed_is_told_to_those_who_wait(tmp_path: P
         full = OSError(28, "No space left on device")
 
         class FullStore(StageStore):
-            def commit(self, key: str, outcome: StageOutcome) -> Any:
+            def commit(self, request: StageRequest, outcome: StageOutcome) -> Any:
                 raise full
 
         world.broker.store = FullStore(tmp_path / "stages")

@@ -33,7 +33,7 @@ def all_errors() -> list[Exception]:
     made: dict[type[Exception], Exception] = {
         SpecError: located,
         LockHeld: LockHeld(Path("runs/a/driver.lock"), {}),
-        RecordsDamaged: RecordsDamaged(Path("trials/a/stages.jsonl"), 3, "not an object"),
+        RecordsDamaged: RecordsDamaged(Path("trials/a/stages/0003.json"), "it is not an object"),
     }
     return [made.get(kind) or kind(MESSAGE) for kind in [*kinds(UserError), TrainingFailed, GangBroken]]
 

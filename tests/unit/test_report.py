@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -211,7 +212,7 @@ def test_a_row_with_fewer_seeds_is_not_called_best(tmp_path: Path) -> None:
         last = records_of(TWO, seed)
         write_records(layout, trial_of(TWO, seed), [*last[:-1], last[-1] | {"val_top1": 100.0}])
     assert best_of(report.build(results.load(layout))) == ["two stages"]
-    layout.trial(trial_of(TWO, 1).id).stages.unlink()
+    shutil.rmtree(layout.trial(trial_of(TWO, 1).id).stages)
     fail(layout, trial_of(TWO, 1))
     found = report.build(results.load(layout))
     row = row_of(found, "two stages")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from html import escape
 from html.parser import HTMLParser
@@ -41,7 +42,7 @@ class Page(HTMLParser):
 def page_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     cases = [*ABLATIONS, Case(names=(HOSTILE,), quotas=(100, 165), skill=3.0)]
     layout = write_sweep(tmp_path_factory.mktemp("sweep"), cases, name=HOSTILE)
-    layout.trial(trial_of(ABLATIONS[3], 1).id).stages.unlink()
+    shutil.rmtree(layout.trial(trial_of(ABLATIONS[3], 1).id).stages)
     fail(layout, trial_of(ABLATIONS[3], 1), message=f"no memory {HOSTILE}")
     return report.write(layout).html.read_text(encoding="utf-8")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections import deque
@@ -13,12 +12,13 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
-from orchestrator import sampling
+from orchestrator import resolved, sampling
 from orchestrator import sweep as sweeps
+from orchestrator.candidates import Candidate, candidate_from_row, load_candidates
 from orchestrator.layout import SweepLayout
 from orchestrator.sampling import Learned
 from orchestrator.search import Listed, SourceSearcher
-from orchestrator.sweep import Candidate, candidate_from_row, load_candidates
+from orchestrator.stage_records import put_stage
 from search_spaces.config import Spec, Trial
 from search_spaces.errors import SpecError
 from search_spaces.spec import load_spec
@@ -30,7 +30,7 @@ SPACE = ["search.num_candidates=24", "seeds=[0, 1]"]
 def search(root: Path, *overrides: str) -> tuple[Spec, SweepLayout]:
     spec, layout = load_spec("stage_schedules.yaml", [*SPACE, *overrides]), SweepLayout(root)
     layout.root.mkdir()
-    sweeps.create(spec, layout, engine="ray", device="cpu")
+    sweeps.create(spec, layout, data="d" * 64, engine="ray", device="cpu")
     return spec, layout
 
 
@@ -42,20 +42,21 @@ def good_at(candidate: Candidate) -> float:
 def record(layout: SweepLayout, candidate: Candidate, value: float, noise: random.Random) -> None:
     """Every seed of the candidate has finished with this validation accuracy, and with whatever on the test images."""
     for trial in candidate.trials:
-        lines = [
-            {
+        files = layout.trial(trial.id)
+        for stage in range(len(trial.schedule.quotas) + 1):
+            row = {
+                "trial": trial.id,
                 "stage": stage,
+                "key": f"{trial.id}-{stage}",
+                "parent": f"{trial.id}-{stage - 1}" if stage else None,
+                "bits": {"labels": 0.0, "questions": 0.0, "total": 0.0},
                 "val_top1": value,
                 "val_top1_best": value,
                 "test_top1_last": noise.uniform(0, 100),
                 "test_top1_at_best_val": noise.uniform(0, 100),
                 "guess_accuracy": noise.uniform(0, 100),
             }
-            for stage in range(len(trial.schedule.quotas) + 1)
-        ]
-        path = layout.trial(trial.id).stages
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            put_stage(files, row)
 
 
 def drive(source: Learned, layout: SweepLayout, number: int, noise: int = 0, value: Callable[[Candidate], float] = good_at) -> list[Candidate]:
@@ -95,7 +96,7 @@ def test_validation_accuracies_do_change_what_is_suggested(tmp_path: Path) -> No
     spec, layout = search(tmp_path / "good")
     good = drive(Learned(spec, layout, []), layout, 24)
     spec, layout = search(tmp_path / "opposite")
-    opposite = drive(Learned(spec, layout, []), layout, 24, value=lambda candidate: -good_at(candidate))
+    opposite = drive(Learned(spec, layout, []), layout, 24, value=lambda candidate: 100 - good_at(candidate))
     # The first eight are drawn at random.
     assert ids(good)[:8] == ids(opposite)[:8]
     assert ids(good)[8:] != ids(opposite)[8:]
@@ -124,7 +125,7 @@ def test_a_resumed_search_hands_out_the_unfinished_first_and_no_more_than_were_a
     spec, layout = search(tmp_path / "s")
     drawn = drive(Learned(spec, layout, []), layout, 10)
     for index in (3, 7):
-        layout.trial(drawn[index].trials[1].id).stages.unlink()
+        layout.trial(drawn[index].trials[1].id).stage(0).unlink()
     failed = layout.trial(drawn[5].trials[0].id)
     failed.error.write_text('{"stage": 1, "kind": "TrainingFailed", "message": "the loss is nan"}')
     again = drive(Learned(spec, layout, load_candidates(layout)), layout, 99)
@@ -149,7 +150,7 @@ def test_a_resumed_search_knows_what_the_dead_one_learned(tmp_path: Path) -> Non
 def test_extending_goes_on_where_the_search_stopped(tmp_path: Path) -> None:
     spec, layout = search(tmp_path / "s", "search.num_candidates=6")
     first = drive(Learned(spec, layout, []), layout, 99)
-    spec, candidates = sweeps.extend(layout, load_candidates(layout), 4)
+    spec, candidates = sweeps.extend(layout, resolved.read(layout), spec, load_candidates(layout), 4)
     more = drive(Learned(spec, layout, candidates), layout, 99)
     assert len(first) == 6
     assert len(more) == 4
@@ -168,7 +169,7 @@ def test_a_small_space_ends_when_it_is_exhausted(tmp_path: Path) -> None:
     )
     spec, layout = load_spec(str(small)), SweepLayout(tmp_path / "s")
     layout.root.mkdir()
-    sweeps.create(spec, layout, engine="ray", device="cpu")
+    sweeps.create(spec, layout, data="d" * 64, engine="ray", device="cpu")
     drawn = drive(Learned(spec, layout, []), layout, 99, value=lambda candidate: 50.0)
     assert 3 <= len(drawn) <= 6
     assert len(set(ids(drawn))) == len(drawn)
