@@ -19,10 +19,10 @@ Rank = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A ranking of the eligible images: those with the smallest rank are asked, ties go to the smaller id."""
+    """A ranking of the eligible images: those with the smallest rank are asked, ties in a random order."""
 
     needs: tuple[str, ...]
-    """Score arrays it reads besides the guess and its confidence."""
+    """Score arrays it reads besides the guess and its confidence; where refused classes may be guessed again, those of that name with `raw_` before it."""
     rank: Callable[[Scores, Draw], Rank]
 
 
@@ -38,6 +38,10 @@ class Draw:
     quota: int
     easy_share: float
 
+    def order(self, rank: Rank) -> npt.NDArray[np.intp]:
+        """Places of the images by ascending rank, ties in a random order: ids may follow the order of a file, which may follow the classes."""
+        return np.lexsort((self.ids, self.keys(), rank))
+
     def keys(self) -> npt.NDArray[np.uint64]:
         """A random number an image, which depends on seed, round and id alone: whichever others are eligible, it stays."""
         return keyed_uint64("query", self.seed, self.round, self.ids)
@@ -51,7 +55,7 @@ def choose(
     Args:
         strategy: a key of STRATEGIES.
         scores: SCORE_ARRAYS of the pool, by ascending item id.
-        mask_refused: guess among the classes not refused. False: the plain best class, which may have been refused before (the published code).
+        mask_refused: guess, and rank, by the classes not refused. False: by all classes, the best of which may have been refused before (the published code).
         easy_share: part of the quota that `mixed` gives to the surest images.
 
     Raises:
@@ -64,11 +68,11 @@ def choose(
     if np.any(at >= scores["item_ids"].size) or not np.array_equal(scores["item_ids"][at], ids):
         raise ValueError("the scores do not cover every eligible image")
     # Only what is read: the file may leave out arrays that no strategy of the sweep needs.
-    names = ("guess", "confidence") if mask_refused else ("raw_guess", "raw_confidence")
+    prefix = "" if mask_refused else "raw_"
     chosen = STRATEGIES[strategy]
-    draw = Draw(ids, scores[names[0]][at], scores[names[1]][at], seed, round, min(quota, ids.size), easy_share)
-    rank = chosen.rank({name: scores[name][at] for name in chosen.needs}, draw)
-    first = np.sort(np.lexsort((ids, rank))[:quota])
+    draw = Draw(ids, scores[f"{prefix}guess"][at], scores[f"{prefix}confidence"][at], seed, round, min(quota, ids.size), easy_share)
+    rank = chosen.rank({name: scores[f"{prefix}{name}"][at] for name in chosen.needs}, draw)
+    first = np.sort(draw.order(rank)[:quota])
     return ids[first], draw.guesses[first].astype(np.int32), draw.confidences[first].astype(np.float32)
 
 
@@ -86,8 +90,8 @@ def _hard(scores: Scores, draw: Draw) -> Rank:
 
 def _mixed(scores: Scores, draw: Draw) -> Rank:
     """A share of the quota to the surest images, the rest to the least sure."""
-    hard = np.lexsort((draw.ids, draw.confidences))
-    easy = np.lexsort((draw.ids, -draw.confidences))[: round(draw.easy_share * draw.quota)]
+    hard = draw.order(draw.confidences)
+    easy = draw.order(-draw.confidences)[: round(draw.easy_share * draw.quota)]
     rank = np.empty(draw.ids.size, np.int64)
     rank[hard] = np.arange(draw.ids.size)
     rank[easy] = -1

@@ -140,15 +140,17 @@ def scores(pool: Pool, number: int, mask_refused: bool = True) -> dict[str, npt.
     masked[inputs.negative_ids, inputs.negative_classes] = 0
     ids = inputs.pool_ids
     held = masked[ids] / masked[ids].sum(axis=1, keepdims=True)
-    first = np.sort(held, axis=1)
+    everything = raw[ids] / raw[ids].sum(axis=1, keepdims=True)
+    return {"item_ids": ids} | _summary("", held) | _summary("raw_", everything)
+
+
+def _summary(prefix: str, probabilities: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
+    first = np.sort(probabilities, axis=1)
     return {
-        "item_ids": ids,
-        "guess": held.argmax(axis=1).astype(np.int32),
-        "confidence": held.max(axis=1).astype(np.float32),
-        "margin": (first[:, -1] - first[:, -2]).astype(np.float32),
-        "entropy": -(held * np.log(np.maximum(held, 1e-30))).sum(axis=1).astype(np.float32),
-        "raw_guess": raw[ids].argmax(axis=1).astype(np.int32),
-        "raw_confidence": (raw[ids].max(axis=1) / raw[ids].sum(axis=1)).astype(np.float32),
+        f"{prefix}guess": probabilities.argmax(axis=1).astype(np.int32),
+        f"{prefix}confidence": first[:, -1].astype(np.float32),
+        f"{prefix}margin": (first[:, -1] - first[:, -2]).astype(np.float32),
+        f"{prefix}entropy": -(probabilities * np.log(np.maximum(probabilities, 1e-30))).sum(axis=1).astype(np.float32),
     }
 
 

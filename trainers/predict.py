@@ -49,13 +49,15 @@ def pool_scores(net: TwoHeads, items: Items, ids: Ids, negatives: Negatives, ran
         "entropy": columns[:, 3].astype(np.float32),
         "raw_guess": columns[:, 4].astype(np.int32),
         "raw_confidence": columns[:, 5].astype(np.float32),
+        "raw_margin": columns[:, 6].astype(np.float32),
+        "raw_entropy": columns[:, 7].astype(np.float32),
     }
 
 
 def _by_rank(net: TwoHeads, items: Items, ids: Ids, negatives: Negatives | None, ranks: Ranks) -> npt.NDArray[np.float64]:
     """Columns of `_columns` for the ids, ascending. Each rank predicts every world_size-th; the last share is filled up with repeats that are dropped by id."""
     if len(ids) == 0:
-        return np.zeros((0, 6))
+        return np.zeros((0, 8))
     padded = np.resize(ids, -(-len(ids) // ranks.world_size) * ranks.world_size)
     mine = padded[ranks.rank :: ranks.world_size]
     parts = [mine[part] for part in _parts(items, len(mine))]
@@ -81,14 +83,17 @@ def _logits(net: TwoHeads, items: Items, parts: Sequence[Ids]) -> Iterator[Tenso
 
 
 def _columns(logits: Tensor, ids: Ids, negatives: Negatives | None) -> Tensor:
-    """[n, 6]: guess, confidence, margin and entropy without the refused classes; guess and confidence of all classes."""
+    """[n, 8]: guess, confidence, margin and entropy without the refused classes; the same of all classes."""
     raw = torch.softmax(logits, 1)
     masked = raw
     if negatives is not None:
         rows, classes = (to_device(a, logits.device) for a in negatives.pairs(ids))
         masked = torch.softmax(suppress_negatives(logits, rows, classes), 1)
-    best = masked.topk(2, 1).values
-    entropy = torch.special.entr(masked).sum(1)
-    raw_best = raw.max(1).values
+    return torch.cat([_summary(masked), _summary(raw)], 1)
+
+
+def _summary(probabilities: Tensor) -> Tensor:
+    """[n, 4]: best class, its probability, how far it is ahead of the second, entropy."""
+    best = probabilities.topk(2, 1).values
     # argmax, not the index of topk or max: it is the first of equals on every device.
-    return torch.stack([masked.argmax(1).double(), best[:, 0], best[:, 0] - best[:, 1], entropy, raw.argmax(1).double(), raw_best], 1)
+    return torch.stack([probabilities.argmax(1).double(), best[:, 0], best[:, 0] - best[:, 1], torch.special.entr(probabilities).sum(1)], 1)

@@ -18,12 +18,24 @@ from trainers.config import MethodConfig
 Ids = npt.NDArray[np.int64]
 Classes = npt.NDArray[np.int32]
 
-SCORE_ARRAYS: Final = ("item_ids", "guess", "confidence", "margin", "entropy", "raw_guess", "raw_confidence", "test_guess_last", "test_guess_best_val")
+SCORE_ARRAYS: Final = (
+    "item_ids",
+    "guess",
+    "confidence",
+    "margin",
+    "entropy",
+    "raw_guess",
+    "raw_confidence",
+    "raw_margin",
+    "raw_entropy",
+    "test_guess_last",
+    "test_guess_best_val",
+)
 """Arrays of a stage's `scores` file (npz, no pickle).
 
 item_ids int64 [P]: the pool, ascending. guess int32 [P]: teacher's best class among those not refused. confidence float32 [P]: its probability,
-renormalised over those not refused. margin float32 [P]: p1 - p2 over the same. entropy float32 [P]: nats, over the same. raw_guess, raw_confidence: guess and
-confidence with no class left out.
+renormalised over those not refused. margin float32 [P]: p1 - p2 over the same. entropy float32 [P]: nats, over the same. raw_guess,
+raw_confidence, raw_margin, raw_entropy: the same four with no class left out.
 test_guess_last, test_guess_best_val int32 [T]: unmasked teacher guesses on the test images after the last epoch and at the best validation epoch
 (equal to the last where there is no validation).
 """

@@ -35,6 +35,8 @@ def test_a_stage_leaves_scores_a_model_and_nothing_else(data_dir: Path, inputs: 
         "entropy": "<f4",
         "raw_guess": "<i4",
         "raw_confidence": "<f4",
+        "raw_margin": "<f4",
+        "raw_entropy": "<f4",
         "test_guess_last": "<i4",
         "test_guess_best_val": "<i4",
     }
@@ -67,7 +69,13 @@ def test_refused_classes_are_never_guessed(data_dir: Path, inputs: StageInputs, 
     assert not (after["guess"][20:] == refused.negative_classes).any()
     assert (after["raw_guess"][20:] == refused.negative_classes).mean() > 0.5
     assert (after["confidence"][20:] >= 1 / CLASSES).all()
-    assert np.array_equal(after["guess"][:20], after["raw_guess"][:20])
+    for name in ("guess", "confidence", "margin", "entropy"):
+        assert np.array_equal(after[name][:20], after[f"raw_{name}"][:20])
+    # Of all classes they are what they were before anything was refused.
+    for name in ("raw_confidence", "raw_margin", "raw_entropy"):
+        assert np.allclose(after[name], before[name], atol=1e-5)
+    assert (np.abs(after["margin"][20:] - after["raw_margin"][20:]) > 1e-4).any()
+    assert (np.abs(after["entropy"][20:] - after["raw_entropy"][20:]) > 1e-4).any()
 
 
 def test_the_same_request_gives_the_same_bytes(data_dir: Path, inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
