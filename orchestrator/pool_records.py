@@ -85,6 +85,8 @@ class PoolCounts:
     unasked: int
     """No label, no class refused."""
     validation: int
+    rounds: int
+    """Rounds so far in which anything was asked."""
     label_bits: float
     question_bits: float
     validation_bits: float

@@ -129,6 +129,7 @@ class PoolState:
             negative_only=negative_only,
             unasked=int(by_origin[UNKNOWN]) - negative_only,
             validation=int(by_origin[INITIAL_VALIDATION] + by_origin[SPLIT_VALIDATION]),
+            rounds=sum(one.ids.size > 0 for one in self.rounds),
             label_bits=float((by_origin[INITIAL] + by_origin[INITIAL_VALIDATION]) * self.terms.label_bits),
             question_bits=float(questions),
             validation_bits=float(by_origin[SPLIT_VALIDATION] * self.terms.label_bits),

@@ -30,13 +30,14 @@ class StageDamaged(UserError):
 
 
 def stage_key(
-    *, method: MethodConfig, fingerprint: str, inputs: StageInputs, seed: int, parent: str | None, world_size: int, device_kind: str, salt: str = ""
+    *, method: MethodConfig, fingerprint: str, inputs: StageInputs, seed: int, draw: int, parent: str | None, world_size: int, device_kind: str, salt: str = ""
 ) -> str:
     """Hex SHA-256 of everything that the result of a stage can depend on, and of nothing else.
 
     Args:
         method: cut to the stage (MeanTeacherConfig.for_stage).
         fingerprint: of the data (orchestrator.datasets).
+        draw: rounds with questions before the stage; never the stage's own number, so that an empty round before it changes nothing.
         parent: key of the stage before; enters only where the method carries weights over, so that a schedule's past is in the labels alone.
         salt: sharing switched off puts the trial's id here; empty otherwise.
     """
@@ -49,6 +50,7 @@ def stage_key(
         "data": fingerprint,
         "inputs": inputs.digest(),
         "seed": seed,
+        "draw": draw,
         "parent": carried,
         "world_size": world_size,
         "device": device_kind,

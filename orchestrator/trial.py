@@ -134,7 +134,7 @@ def _ask(trial: Trial, number: int, records: list[dict[str, Any]], pool: PoolSer
         pool.quota(number),
         seed=trial.seed,
         # Rounds without questions do not count: they must not change what the others ask.
-        round=1 + sum(quota > 0 for quota in trial.schedule.quotas[: number - 1]),
+        round=1 + pool.counts().rounds,
         mask_refused=trial.config.query.mask_refused,
         easy_share=trial.config.query.easy_share,
     )
@@ -142,7 +142,7 @@ def _ask(trial: Trial, number: int, records: list[dict[str, Any]], pool: PoolSer
 
 
 def _request(trial: Trial, stage: int, records: list[dict[str, Any]], pool: PoolService, bench: Bench) -> StageRequest:
-    inputs = pool.training_inputs(stage)
+    inputs, draw = pool.training_inputs(stage), pool.counts(stage).rounds
     parent = records[-1]["key"] if records else None
     method = trial.config.method.for_stage(stage)
     key = stage_key(
@@ -150,6 +150,7 @@ def _request(trial: Trial, stage: int, records: list[dict[str, Any]], pool: Pool
         fingerprint=bench.data.fingerprint,
         inputs=inputs,
         seed=trial.seed,
+        draw=draw,
         parent=parent,
         world_size=bench.stages.world_size,
         device_kind=bench.stages.device_kind,
@@ -161,6 +162,7 @@ def _request(trial: Trial, stage: int, records: list[dict[str, Any]], pool: Pool
         key=key,
         stage=stage,
         seed=trial.seed,
+        draw=draw,
         method=method,
         data_dir=bench.data.images_dir,
         inputs=inputs,

@@ -97,8 +97,9 @@ def check_candidates(spec: Spec) -> None:
 def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     """One key for each stage training: equal keys are, by configuration, one training.
 
-    A key holds what the stage can depend on: data set, seed, D_S, the settings that its method reads in that stage, and from the first round on all
-    that decided the questions. As in an id, defaults and the data's path are no part of it.
+    A key holds what the stage can depend on: data set, seed, D_S, the settings that its method reads in that stage, from the first round on all that
+    decided the questions, and by its chain of parents the number of rounds with questions before it. As in an id, defaults and the data's path are no
+    part of it.
     """
     config = trial.config
     written = _written(config)

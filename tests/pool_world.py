@@ -158,7 +158,7 @@ def ask_round(pool: Pool, number: int, strategy: str = "random", mask_refused: b
     """The round is asked until it is over."""
     asked = pool.round(number)
     if asked is None:
-        asking = 1 + sum(quota > 0 for quota in pool.state().terms.quotas[: number - 1])
+        asking = 1 + pool.counts().rounds
         chosen = query.choose(
             strategy, scores(pool, asking), pool.eligible(), pool.quota(number), seed=pool.state().terms.seed, round=asking, mask_refused=mask_refused
         )

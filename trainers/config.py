@@ -14,7 +14,7 @@ class MeanTeacherConfig:
     """Mean Teacher with optional negative label suppression (Hu et al. 2020; Tarvainen & Valpola 2017)."""
 
     name: ClassVar[str] = "mean_teacher"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     """Part of every stage key: raise it when the same settings would train differently."""
 
     backbone: str = "auto"
@@ -55,7 +55,7 @@ class MeanTeacherConfig:
     nls_positive: Literal["soft", "onehot"] = "soft"
     """What the teacher says of a labelled image: its own soft prediction, or the label alone."""
     init: Literal["scratch", "continue"] = "scratch"
-    """Whether a later stage starts from fresh weights or from those of the stage before."""
+    """Whether a later stage starts from fresh weights, drawn anew, or from those of the stage before. Batches and views are drawn anew in either."""
     feature_noise: float = 0.1
     """Standard deviation, in units of each feature's own, of the noise that makes two views of a feature vector; unread for images."""
     precision: Literal["bf16", "fp32", "fp64"] = "bf16"

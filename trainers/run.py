@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import checkpoint, predict
+from trainers import checkpoint, predict, randomness
 from trainers.data import Items, StageData, open_data
 from trainers.errors import DataError
 from trainers.mean_teacher import MeanTeacher
@@ -73,7 +73,8 @@ class _Stage:
                 f"method.batch_size: {request.method.batch_size} images cannot be shared by {ranks.world_size} workers; at least two each are needed"
             )
         self.precision = precision_used(request.method.precision, request.device, self.data.kind)
-        self.trainer = MeanTeacher(request.method, self.data, request.inputs, seed=request.seed, device=device, precision=self.precision, ranks=ranks)
+        seed = randomness.key(request.seed, request.draw)
+        self.trainer = MeanTeacher(request.method, self.data, request.inputs, seed=seed, device=device, precision=self.precision, ranks=ranks)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"epoch": None, "top1": None, "teacher": None}
         self.seconds = 0.0

@@ -78,6 +78,9 @@ class StageRequest:
     stage: int
     """0 is the training before any question; for messages and logs only."""
     seed: int
+    draw: int = 0
+    """Rounds with questions before this stage. Weights, batches and views are drawn by seed and draw: the stages of a trial independently of each other,
+    those of two trials with equal seed and draw alike."""
     method: MethodConfig
     """Cut to this stage (MeanTeacherConfig.for_stage)."""
     data_dir: Path

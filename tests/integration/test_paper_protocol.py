@@ -38,7 +38,7 @@ name: authors
 dataset: {name: digits, validation: {from: none}}
 budget: {full_labels: 700, mode: exact}
 base:
-  method: {name: mean_teacher, ema_decay: 0.9, epochs: 1, batch_size: 128, labelled_per_batch: [8, 24], teacher_init: random, warmup_epochs: 1}
+  method: {name: mean_teacher, ema_decay: 0.9, epochs: 2, batch_size: 128, learning_rate: 0.2, labelled_per_batch: [8, 24], teacher_init: random, warmup_epochs: 1}
   schedule: {initial_labels_per_class: 2, split: [0.5, 0.5], initial_choice: first}
   query: {strategy: mixed, easy_share: 0.25, mask_refused: false}
 cases:
@@ -95,10 +95,10 @@ def test_the_settings_of_the_published_code_do_what_they_say(tmp_path: Path) -> 
         repeated = sum(pair in refused for pair in _questions(found, 2))
         assert records[2]["wasted"] == repeated > 0
         assert records[2]["questions"] == len(found["plan", 2]["id"]), "a wasted question is paid for"
-        # 1,180 images without a label in batches of 120, then fewer in batches of 104.
+        # Two epochs of 1,180 images without a label in batches of 120, then of fewer in batches of 104.
         first, second = (json.loads((trial.parents[1] / "stages" / record["key"] / "record.json").read_text())["metrics"] for record in records[:2])
-        assert first["steps"] == 1180 // 120
-        assert second["steps"] == (1200 - records[1]["labelled"]) // 104
+        assert first["steps"] == 2 * (1180 // 120)
+        assert second["steps"] == 2 * ((1200 - records[1]["labelled"]) // 104)
 
 
 def _questions(found: dict[tuple[str, int], dict[str, list[Any]]], number: int) -> list[tuple[int, int]]:

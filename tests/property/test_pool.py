@@ -335,6 +335,14 @@ def test_one_full_round_among_empty_ones_is_one_round(of: PoolTerms, strategy: s
         assert np.array_equal(single.answers, padded.answers)
 
 
+@settings(max_examples=30, deadline=None)
+@given(of=trials())
+def test_only_rounds_in_which_something_was_asked_are_counted(of: PoolTerms) -> None:
+    pool = finish(open_pool(of, MemorySegments()))
+    asked = [one.ids.size > 0 for one in pool.state().rounds]
+    assert [pool.counts(number).rounds for number in range(len(of.quotas) + 1)] == [sum(asked[:number]) for number in range(len(of.quotas) + 1)]
+
+
 def test_scores_of_the_fake_world_leave_refused_classes_out() -> None:
     pool = open_pool(terms(), MemorySegments())
     ask_round(pool, 1)

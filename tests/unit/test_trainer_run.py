@@ -15,7 +15,7 @@ from trainers.config import MeanTeacherConfig
 from trainers.data import open_data
 from trainers.mean_teacher import MeanTeacher
 from trainers.ranks import ALONE
-from trainers.run import precision_used, run_stage
+from trainers.run import _Stage, precision_used, run_stage
 from trainers.stage import SCORE_ARRAYS, Classes, StageInputs, StageRequest
 
 
@@ -86,6 +86,35 @@ def test_the_same_request_gives_the_same_bytes(data_dir: Path, inputs: StageInpu
     assert score_bytes(request, run_stage(request)) == uninterrupted
     other = stage_request(data_dir, inputs, tmp_path, attempt="c", seed=4)
     assert score_bytes(other, run_stage(other)) != uninterrupted
+
+
+def test_stages_of_one_seed_are_independent_draws_and_equal_draws_are_equal(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
+    def drawn(**changes: Any) -> tuple[list[torch.Tensor], Any, torch.Tensor]:
+        trainer = _Stage(stage_request(data_dir, inputs, tmp_path, **changes), ALONE, torch.device("cpu")).trainer
+        epoch = trainer.sampler.epoch(0)
+        weights = [weight.detach().flatten() for name, weight in trainer.student.named_parameters() if weight.ndim > 1]
+        return weights, epoch.ids, next(iter(trainer.batches(0, epoch))).student_view
+
+    first, again, later = drawn(stage=1, draw=1), drawn(stage=4, draw=1), drawn(stage=1, draw=2)
+    assert all(torch.equal(one, other) for one, other in zip(first[0], again[0], strict=True))
+    assert np.array_equal(first[1], again[1]) and torch.equal(first[2], again[2])
+    # Weights of another stage are no nearer than those of another seed: nothing of the start is shared.
+    for one, other in zip(first[0], later[0], strict=True):
+        assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 4 / len(one) ** 0.5
+    assert (first[1] == later[1]).mean() < 0.2
+    # And a row's view is another even where the image is the same.
+    assert not torch.equal(first[2], later[2])
+
+
+def test_a_stage_that_goes_on_from_the_one_before_has_batches_of_its_own(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
+    parent = stage_request(data_dir, inputs, tmp_path / "parent")
+    model = tmp_path / "parent" / run_stage(parent).files["model"]
+    going_on = dataclasses.replace(QUICK, init="continue", epochs=1)
+    found = []
+    for draw in (1, 2):
+        request = stage_request(data_dir, inputs, tmp_path / str(draw), method=going_on, parent_model=model, draw=draw)
+        found.append(score_bytes(request, run_stage(request)))
+    assert found[0] != found[1]
 
 
 def test_the_outcome_knows_only_the_inputs(
