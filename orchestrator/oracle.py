@@ -27,11 +27,18 @@ class Oracle(Protocol):
     """
 
     def validation_labels(self, per_class: int) -> tuple[Ids, Classes]:
-        """`per_class` images of every class, ascending, and their labels: the same whatever the seed."""
+        """`per_class` images of every class, ascending, and their labels: the same whatever the seed.
+
+        To find them takes the labels of many others, which nobody pays for: a gift to every schedule alike.
+        """
         ...
 
     def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
-        """`per_class` images of every class, ascending, none of them in `without`, and their labels."""
+        """`per_class` images of every class, ascending, none of them in `without`, and their labels; found by the same gift."""
+        ...
+
+    def full_labels(self, ids: Ids) -> Classes:
+        """The class of each of these images."""
         ...
 
     def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
@@ -60,6 +67,9 @@ class LabelsOracle:
 
     def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
         return self._balanced("initial", per_class, seed, without)
+
+    def full_labels(self, ids: Ids) -> Classes:
+        return self._labels[ids]
 
     def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
         return np.equal(self._labels[ids], guesses).astype(np.int8)
@@ -101,6 +111,9 @@ class NoisyOracle:
 
     def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
         return self._perfect.initial_labels(per_class, seed, without)
+
+    def full_labels(self, ids: Ids) -> Classes:
+        return self._perfect.full_labels(ids)
 
     def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
         right = self._perfect.answer(ids, guesses, repeats)

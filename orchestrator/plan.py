@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.config import Spec
-from search_spaces.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION
+from search_spaces.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION, draws, held_out
 from search_spaces.trials import enumerate_trials, stage_prefixes, trial_to_mapping
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ def plan(spec: Spec) -> dict[str, Any]:
     """What the sweep would do, as JSON values.
 
     Returns:
-        {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels", "quotas"}, "bits", "questions", "annotation_hours"}],
-        "stage_trainings": {"total", "distinct"}}. A search that learns from results has "trials": null, numbers null, and
-        "search": {"algorithm", "num_candidates", "seeds"}.
+        {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels", "quotas"}, "bits", "questions", "annotation_hours",
+        "draws"}], "stage_trainings": {"total", "distinct"}}. "draws" is null or, of initial_choice priced_balanced, {"expected", "low", "high"}: how many
+        labels are bought, and nine times in ten, if classes are equally large; schedule, bits, questions and hours are then of the expected number.
+        A search that learns from results has "trials": null, numbers null, and "search": {"algorithm", "num_candidates", "seeds"}.
     """
     trials = enumerate_trials(spec)
     if trials is None:
@@ -29,7 +31,8 @@ def plan(spec: Spec) -> dict[str, Any]:
     for trial in trials:
         mapping = trial_to_mapping(trial)
         row = {key: mapping[key] for key in ("id", "cases", "seed", "config", "schedule", "bits")}
-        rows.append(row | {"questions": trial.questions, "annotation_hours": trial.annotation_hours})
+        found = draws(trial.config.schedule, trial.facts, held_out(trial.config.dataset))
+        rows.append(row | {"questions": trial.questions, "annotation_hours": trial.annotation_hours, "draws": None if found is None else asdict(found)})
     return {"name": spec.name, "trials": rows, "stage_trainings": {"total": len(prefixes), "distinct": len(set(prefixes))}}
 
 
@@ -57,10 +60,20 @@ def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
     for rows in _by_candidate(found["trials"]):
         first = rows[0]
         quotas = " + ".join(f"{quota:,}" for quota in first["schedule"]["quotas"]) or "none"
-        cells = ["\n".join(first["cases"]) or "-", f"{first['schedule']['initial_labels']:,}", quotas, f"{first['questions']:,}"]
+        labels, drawn = f"{first['schedule']['initial_labels']:,}", first["draws"]
+        if drawn is not None:
+            # What is not decided before the draws is marked.
+            labels, quotas = f"~{labels} ({drawn['low']:,} to {drawn['high']:,})", f"~{quotas.replace(' + ', ' + ~')}"
+        cells = ["\n".join(first["cases"]) or "-", labels, quotas, f"{'' if drawn is None else '~'}{first['questions']:,}"]
         cells += [f"{first['bits']:,.2f}", f"{first['annotation_hours']:,.2f}", _numbers([row["seed"] for row in rows])]
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
+    if any(row["draws"] is not None for row in found["trials"]):
+        console.print(
+            "~: expected. initial_choice: priced_balanced pays for every blind draw until each class has its labels; in brackets where nine draws in ten end, "
+            "if classes are equally large. The rounds share what is left of the budget; a trial whose draws it does not hold fails.",
+            highlight=False,
+        )
     trainings = found["stage_trainings"]
     console.print(
         f"{trainings['total']} stage trainings, {trainings['distinct']} of them distinct: trials that share a beginning share its training.", highlight=False

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.answers import PENDING, YES
-from orchestrator.keyed import keyed_uint64
-from orchestrator.ledger import ROLES, Columns, Ledger, LedgerError
+from orchestrator.first_labels import first_labels
+from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.oracle import Oracle
 from orchestrator.pool_records import PoolCounts, PoolTerms, Round
 from orchestrator.pool_state import PoolState, class_type, fold
-from trainers.errors import DataError
 from trainers.stage import Classes, Ids, StageInputs
 
 __all__ = ["Pool", "PoolCounts", "PoolService", "PoolState", "PoolTerms", "Round"]
@@ -79,12 +78,12 @@ class Pool:
 
         Raises:
             LedgerError: the ledger is damaged, or was begun with other terms.
-            DataError: a class has too few images for the labels asked for.
+            DataError: a class has too few images for the labels asked for, or the budget does not hold them.
         """
         self._folded = None
         found = fold(None, self._ledger.read())
         if found is None:
-            columns = self._first_labels()
+            columns = first_labels(self._terms, self._oracle)
             found = fold(None, [self._ledger.append("labels", trial=self._terms.trial, round=0, columns=columns, terms=self._terms.to_mapping())])
         assert found is not None
         self._check_terms(found.terms)
@@ -200,35 +199,6 @@ class Pool:
                 return
             # Another process was first with other answers: ask again for what is still open.
             self._catch_up()
-
-    def _first_labels(self) -> Columns:
-        """Segment 0: validation images and D_S, by ascending id."""
-        terms = self._terms
-        price = terms.initial_labels_per_class * terms.num_classes * terms.label_bits
-        if price > terms.budget_bits + 1e-6:
-            raise DataError(f"trial {terms.trial}: the initial labels cost {price:.1f} bits, and the budget is {terms.budget_bits:.1f}; buy fewer or raise it")
-        held_out = terms.validation.per_class
-        split_ids, split_labels = np.empty(0, np.int64), np.empty(0, np.int32)
-        if terms.validation.source == "split":
-            split_ids, split_labels = self._oracle.validation_labels(held_out)
-        ids, labels = self._oracle.initial_labels(terms.initial_labels_per_class, terms.seed, split_ids)
-        roles = np.full(ids.size, ROLES.index("initial"), np.int8)
-        if terms.validation.source == "initial_labels":
-            if held_out >= terms.initial_labels_per_class:
-                raise DataError(
-                    f"trial {terms.trial}: validation takes {held_out} of {terms.initial_labels_per_class} initial labels a class and leaves none to train on; "
-                    "lower validation.per_class"
-                )
-            order = np.lexsort((keyed_uint64("carve", terms.seed, ids), labels))
-            rank = np.arange(ids.size) % terms.initial_labels_per_class
-            roles[order[rank < held_out]] = ROLES.index("initial_validation")
-        all_ids = np.concatenate([ids, split_ids])
-        order = np.argsort(all_ids, kind="stable")
-        return {
-            "id": all_ids[order].astype(np.int32),
-            "label": np.concatenate([labels, split_labels])[order].astype(class_type(terms.num_classes)),
-            "role": np.concatenate([roles, np.full(split_ids.size, ROLES.index("split_validation"), np.int8)])[order],
-        }
 
     def _check_terms(self, begun_with: PoolTerms) -> None:
         wanted, written = self._terms.to_mapping(), begun_with.to_mapping()

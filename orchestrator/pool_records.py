@@ -27,11 +27,15 @@ class PoolTerms:
     validation: ValidationConfig
     budget_bits: float
     quotas: tuple[int, ...]
-    """Questions of each round."""
+    """Questions of each round; with `split` only as planned, see PoolState.quotas."""
     data: str = ""
     """Fingerprint of the data with its labels; empty in a ledger of 0.1.0."""
     requery: str
     """`pool`: an image without a label may be asked again in a later round; `never`: one question an image."""
+    initial_choice: str = "random"
+    """How D_S is chosen (search_spaces.config.ScheduleConfig). Ledgers of 0.1.0 do not say it, and none of theirs was drawn blindly."""
+    split: tuple[float, ...] = ()
+    """Each round's share of the questions that the labels leave, where that number is known once they are bought: `priced_balanced`. Else empty."""
 
     @property
     def label_bits(self) -> float:
@@ -39,11 +43,12 @@ class PoolTerms:
         return math.log2(self.num_classes)
 
     def to_mapping(self) -> dict[str, Any]:
-        return asdict(self) | {"quotas": list(self.quotas)}
+        return asdict(self) | {"quotas": list(self.quotas), "split": list(self.split)}
 
     @classmethod
     def from_mapping(cls, terms: dict[str, Any]) -> PoolTerms:
-        return cls(**(terms | {"quotas": tuple(terms["quotas"]), "validation": ValidationConfig(**terms["validation"])}))
+        lists = {name: tuple(terms.get(name, ())) for name in ("quotas", "split")}
+        return cls(**(terms | lists | {"validation": ValidationConfig(**terms["validation"])}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from orchestrator.answers import NO, PENDING, SKIPPED, YES
 from orchestrator.ledger import LedgerError, Segment
 from orchestrator.pool_records import PoolCounts, PoolTerms, Round
+from search_spaces import schedule
 from trainers.stage import Classes, Ids, StageInputs
 
 NO_LABEL: Final = -1
@@ -76,10 +77,16 @@ class PoolState:
         """Whole questions that the bits left before that round can buy."""
         return max(0, math.floor(self.terms.budget_bits - self.spent(before_round) + _BIT_SLACK))
 
+    @property
+    def quotas(self) -> tuple[int, ...]:
+        """Questions of each round: as the terms say or, where labels were drawn until every class had enough, its share of what they left."""
+        return schedule.quotas(self.affordable(1), self.terms.split) if self.terms.split else self.terms.quotas
+
     def quota(self, number: int) -> int:
         """Questions that round `number` may ask: its own quota and what earlier rounds did not charge, as far as bits allow."""
-        carried = sum(self.terms.quotas[one.number - 1] - one.charged for one in self.rounds if one.number < number)
-        return min(self.terms.quotas[number - 1] + carried, self.affordable(number))
+        quotas = self.quotas
+        carried = sum(quotas[one.number - 1] - one.charged for one in self.rounds if one.number < number)
+        return min(quotas[number - 1] + carried, self.affordable(number))
 
     def eligible(self) -> Ids:
         """Images that a next round may ask about, ascending."""
@@ -115,6 +122,7 @@ class PoolState:
         )
 
     def counts(self) -> PoolCounts:
+        quotas = self.quotas
         by_origin = np.bincount(self.origins, minlength=SPLIT_VALIDATION + 1)
         refused = np.zeros(self.origins.size, np.bool_)
         refused[self.refused_ids] = True
@@ -139,7 +147,7 @@ class PoolState:
             skipped=answers[SKIPPED],
             wasted=sum(one.wasted for one in self.rounds),
             conflicts=self.conflicts,
-            unspent=sum(self.terms.quotas[one.number - 1] for one in self.rounds) - questions,
+            unspent=sum(quotas[one.number - 1] for one in self.rounds) - questions,
         )
 
 

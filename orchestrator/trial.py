@@ -61,6 +61,7 @@ class Bench:
 
 def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
     """Returns the pool service of a trial, in the state that its ledger says."""
+    choice = trial.config.schedule.initial_choice
     terms = PoolTerms(
         trial=trial.id,
         seed=trial.seed,
@@ -72,9 +73,10 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
         quotas=trial.schedule.quotas,
         data=data.labelled_fingerprint,
         requery=trial.config.query.requery,
+        initial_choice=choice,
+        split=trial.config.schedule.split if choice == "priced_balanced" else (),
     )
-    first = trial.config.schedule.initial_choice == "first"
-    oracle = open_oracle(trial.config.oracle, data.labels_dir, trial.facts.num_classes, trial.seed, first_labels=first)
+    oracle = open_oracle(trial.config.oracle, data.labels_dir, trial.facts.num_classes, trial.seed, first_labels=choice == "first")
     return Pool(terms, Ledger(open_segments(ledger)), oracle)
 
 

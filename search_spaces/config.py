@@ -42,8 +42,10 @@ class ScheduleConfig:
     initial_labels_per_class: int
     split: tuple[float, ...]
     """Share of the questions in each round; empty: full labels only. As many rounds as shares."""
-    initial_choice: Literal["random", "first"] = "random"
-    """Which images of a class D_S takes: keyed by the seed, or the first ones of the data set whatever the seed (the published code)."""
+    initial_choice: Literal["random", "first", "uniform", "priced_balanced"] = "random"
+    """Which images D_S takes. `random` and `first`: `initial_labels_per_class` of every class, keyed by the seed or the first ones of the data set (the
+    published code); who finds them knows every label, which the budget does not pay for. `uniform`: as many images in all, drawn blindly; a class may be
+    missing. `priced_balanced`: blind draws, each paid for and kept, until every class has its number; the rounds share what is left of the budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +117,9 @@ class Schedule:
     """A schedule in whole numbers."""
 
     initial_labels: int
-    """|D_S|."""
+    """|D_S|; of `priced_balanced` what is expected of it."""
     quotas: tuple[int, ...]
-    """Questions in each round."""
+    """Questions in each round; of `priced_balanced` those that the expected |D_S| leaves. What a trial may really ask is in its ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

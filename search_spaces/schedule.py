@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
+from search_spaces.blind_draws import BlindDraws, blind_draws
 from search_spaces.config import BudgetConfig, DatasetConfig, DatasetFacts, QueryConfig, Schedule, ScheduleConfig
 from search_spaces.errors import SpecError
 
@@ -66,26 +67,49 @@ def validation_bits(dataset: DatasetConfig, facts: DatasetFacts) -> float:
     return dataset.validation.per_class * facts.num_classes * bits_per_label(facts.num_classes) if dataset.validation.source == "split" else 0.0
 
 
-def resolve(budget: BudgetConfig, schedule: ScheduleConfig, facts: DatasetFacts) -> tuple[Schedule, float]:
+def held_out(dataset: DatasetConfig) -> int:
+    """Images of each class that a `split` validation set takes out of the pool."""
+    return dataset.validation.per_class if dataset.validation.source == "split" else 0
+
+
+def draws(schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0) -> BlindDraws | None:
+    """How many labels `priced_balanced` buys, if classes are equally large: the true sizes are hidden labels. None for any other choice of D_S.
+
+    Args:
+        apart: images of each class that are not in the pool.
+    """
+    class_size = facts.train_items // facts.num_classes - apart
+    if schedule.initial_choice != "priced_balanced" or schedule.initial_labels_per_class > class_size:
+        # Where a class cannot be filled, check_pool says so.
+        return None
+    return blind_draws(facts.num_classes, class_size, schedule.initial_labels_per_class)
+
+
+def resolve(budget: BudgetConfig, schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0) -> tuple[Schedule, float]:
     """The schedule in whole numbers and the budget in bits. What the schedule costs never exceeds the budget.
+
+    Args:
+        apart: as for `draws`.
 
     Raises:
         SpecError: the budget is not said once and clearly, D_S costs more than it, or the rounds do not fit the questions that are left.
     """
-    initial = schedule.initial_labels_per_class * facts.num_classes
+    expected = draws(schedule, facts, apart)
+    initial = schedule.initial_labels_per_class * facts.num_classes if expected is None else expected.expected
     label_bits = bits_per_label(facts.num_classes)
     _check_budget_keys(budget)
+    _check_drawn(budget, schedule)
     if budget.mode == "table":
         assert budget.questions is not None
         questions, bits = budget.questions, initial * label_bits + budget.questions
     elif budget.full_labels is not None:
         bits = budget.full_labels * label_bits
-        _check_initial(initial, label_bits, bits, "budget.full_labels")
+        _check_initial(initial, label_bits, bits, "budget.full_labels", expected is not None)
         questions = worth_of_labels(budget.full_labels - initial, facts.num_classes)
     else:
         assert budget.bits is not None
         bits = budget.bits
-        _check_initial(initial, label_bits, bits, "budget.bits")
+        _check_initial(initial, label_bits, bits, "budget.bits", expected is not None)
         # The sum is what is charged; the difference may have been rounded to the next whole number, up or down.
         questions = math.floor(bits - initial * label_bits) + 1
         while initial * label_bits + questions > bits:
@@ -110,10 +134,28 @@ def _check_budget_keys(budget: BudgetConfig) -> None:
         raise SpecError(problem, keys=("budget.bits", "budget.full_labels", "budget.mode"), hint="write one of {full_labels: 100} and {bits: 332.2}")
 
 
-def _check_initial(initial: int, label_bits: float, bits: float, budget_key: str) -> None:
-    if initial * label_bits > bits:
+def _check_drawn(budget: BudgetConfig, schedule: ScheduleConfig) -> None:
+    if schedule.initial_choice != "priced_balanced":
+        return
+    if budget.mode == "table":
         raise SpecError(
-            f"|D_S| = {initial} labels cost {initial * label_bits:.6g} bits, and the budget is {bits:.6g}",
+            "mode table prices a number of labels that is given, and priced_balanced draws it",
+            keys=("schedule.initial_choice", "budget.mode"),
+            hint="write budget: {full_labels: 100}, or another initial_choice",
+        )
+    if not schedule.split:
+        raise SpecError(
+            "how many labels priced_balanced buys is known once they are drawn, and no round spends what they leave",
+            keys=("schedule.initial_choice", "schedule.split", "schedule.stages"),
+            hint="write initial_choice: uniform to spend the whole budget on labels drawn blindly",
+        )
+
+
+def _check_initial(initial: int, label_bits: float, bits: float, budget_key: str, expected: bool) -> None:
+    if initial * label_bits > bits:
+        labels = f"priced_balanced is expected to draw {initial} labels, which" if expected else f"|D_S| = {initial} labels"
+        raise SpecError(
+            f"{labels} cost {initial * label_bits:.6g} bits, and the budget is {bits:.6g}",
             keys=("schedule.initial_labels_per_class", budget_key),
             hint="lower initial_labels_per_class or raise the budget",
         )
@@ -140,12 +182,15 @@ def _check_split(split: Sequence[float], questions: int, initial: int) -> None:
         )
 
 
-def check_pool(schedule: Schedule, dataset: DatasetConfig, query: QueryConfig, facts: DatasetFacts, smallest_class: int, per_class: int) -> None:
+def check_pool(
+    schedule: Schedule, dataset: DatasetConfig, query: QueryConfig, facts: DatasetFacts, smallest_class: int, per_class: int, blind: bool = False
+) -> None:
     """The images suffice for the labels bought and, where no image is asked twice, for the questions.
 
     Args:
         smallest_class: training images of the class that has the fewest.
         per_class: initial labels of each class.
+        blind: D_S is as many labels in all, of whatever classes.
 
     Raises:
         SpecError: they do not.
@@ -157,21 +202,28 @@ def check_pool(schedule: Schedule, dataset: DatasetConfig, query: QueryConfig, f
             keys=("dataset.validation.per_class", "schedule.initial_labels_per_class", "dataset.validation.from"),
             hint="take fewer, or more initial labels",
         )
-    apart = validation.per_class if validation.source == "split" else 0
+    apart = held_out(dataset)
     if apart >= smallest_class:
         raise SpecError(
             f"the validation split takes {apart} images of each class, and the smallest class of {facts.name} has {smallest_class}",
             keys=("dataset.validation.per_class", "dataset.validation.from", "dataset.validation"),
             hint=f"take fewer than {smallest_class}",
         )
-    if apart + per_class > smallest_class:
+    left = facts.train_items - apart * facts.num_classes
+    if blind and schedule.initial_labels > left:
+        raise SpecError(
+            f"{schedule.initial_labels} initial labels are asked for, and {facts.name} has {left} training images" + (" beside validation" if apart else ""),
+            keys=("schedule.initial_labels_per_class", "dataset.validation.per_class"),
+            hint=f"take at most {left // facts.num_classes}",
+        )
+    if not blind and apart + per_class > smallest_class:
         raise SpecError(
             f"{per_class} initial labels of each class are asked for, and the smallest class of {facts.name} has {smallest_class - apart} images"
             + (f" beside {apart} for validation" if apart else ""),
             keys=("schedule.initial_labels_per_class", "dataset.validation.per_class"),
             hint=f"take at most {smallest_class - apart}",
         )
-    unlabelled = facts.train_items - apart * facts.num_classes - schedule.initial_labels
+    unlabelled = left - schedule.initial_labels
     if query.requery == "never" and sum(schedule.quotas) > unlabelled:
         raise SpecError(
             f"requery: never asks each image at most once, and there are {sum(schedule.quotas)} questions for {unlabelled} images",

@@ -15,7 +15,7 @@ from search_spaces.config import DatasetFacts, Schedule, Spec, Trial, TrialConfi
 from search_spaces.domains import as_written, corners, grid
 from search_spaces.errors import Place, SpecError, printable, show
 from search_spaces.names import ADAPTIVE
-from search_spaces.schedule import annotation_hours, bits_per_label, check_pool, resolve, validation_bits
+from search_spaces.schedule import annotation_hours, bits_per_label, check_pool, held_out, resolve, validation_bits
 from search_spaces.schema import SCHEMA, with_defaults, written_settings
 from search_spaces.suggest import Ask, keyed_ask, settings_from
 
@@ -34,8 +34,9 @@ def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[
     try:
         config = build_config(values)
         found = spec.facts
-        schedule, budget_bits = resolve(config.budget, config.schedule, found)
-        check_pool(schedule, config.dataset, config.query, found, spec.smallest_class, config.schedule.initial_labels_per_class)
+        schedule, budget_bits = resolve(config.budget, config.schedule, found, held_out(config.dataset))
+        blind = config.schedule.initial_choice == "uniform"
+        check_pool(schedule, config.dataset, config.query, found, spec.smallest_class, config.schedule.initial_labels_per_class, blind)
         _check_workers(config, spec.resources.workers)
     except SpecError as error:
         raise error.located(_places(spec, values, settings, cases), values) from None
@@ -115,15 +116,20 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     )
     keys = [key]
     asked = False
+    drawn = config.schedule.initial_choice == "priced_balanced"
+    # A share that is planned to come to no question may come to one where it is of what the draws leave.
+    may_ask = [bool(part) for part in (config.schedule.split if drawn else trial.schedule.quotas)]
     for stage, quota in enumerate(trial.schedule.quotas, start=1):
-        if quota or config.method.init != "scratch" or config.method.for_stage(stage) != config.method.for_stage(stage - 1):
+        if may_ask[stage - 1] or config.method.init != "scratch" or config.method.for_stage(stage) != config.method.for_stage(stage - 1):
             parts: dict[str, Any] = {"parent": key, "quota": quota, "strategy": config.query.strategy, "oracle": written.get("oracle", {})}
             if config.query.strategy == "mixed":
                 parts["easy_share"] = config.query.easy_share
+            if drawn:
+                parts |= {"budget_bits": trial.budget_bits, "split": config.schedule.split}
             if asked:
                 # Before the second round no image has been asked and no class refused.
                 parts |= {"requery": config.query.requery, "mask_refused": config.query.mask_refused}
-            asked = asked or quota > 0
+            asked = asked or may_ask[stage - 1]
             key = _hash(parts | {"method": _method_read(config, stage, has_negatives=asked)})
         # A round without questions, from fresh weights, is the training before it again.
         keys.append(key)
@@ -228,7 +234,8 @@ def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> di
     written = _written(config)
     written["budget"] = {"bits": budget_bits}
     written["schedule"]["quotas"] = list(schedule.quotas)
-    del written["schedule"]["split"]
+    # The quotas of priced_balanced are expectations: its shares are what was decided.
+    del written["schedule"]["quotas" if config.schedule.initial_choice == "priced_balanced" else "split"]
     return {"schema": SCHEMA, **written}
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -38,8 +39,22 @@ class Reference:
     def charged(self, number: int) -> int:
         return sum(answer in (0, 1) for answer in self.answers.get(number, {}).values())
 
+    @property
+    def quotas(self) -> list[int]:
+        if not self.terms["split"]:
+            return list(self.terms["quotas"])
+        bought = sum(image.source.startswith("initial") for image in self.images)
+        left = math.floor(self.terms["budget_bits"] - bought * math.log2(self.terms["num_classes"]) + 1e-6)
+        ideal = [left * Fraction(repr(share)) / sum(Fraction(repr(other)) for other in self.terms["split"]) for share in self.terms["split"]]
+        quotas = [math.floor(part) for part in ideal]
+        while sum(quotas) < left:
+            # The one that lacks most, of equal ones the first.
+            at = max(range(len(quotas)), key=lambda i: (ideal[i] - quotas[i], -i))
+            quotas[at] += 1
+        return quotas
+
     def carried(self, number: int) -> int:
-        return sum(self.terms["quotas"][earlier - 1] - self.charged(earlier) for earlier in self.plans if earlier < number)
+        return sum(self.quotas[earlier - 1] - self.charged(earlier) for earlier in self.plans if earlier < number)
 
 
 def replayed(segments: Segments) -> Reference:
@@ -66,7 +81,7 @@ def _plan(to: Reference, meta: dict[str, str], rows: list[dict[str, Any]]) -> No
     number = int(meta["round"])
     if number in to.plans:
         to.problems.append(f"round {number} was planned twice")
-    if len(rows) > to.terms["quotas"][number - 1] + to.carried(number) or to.spent + len(rows) > to.terms["budget_bits"] + 1e-6:
+    if len(rows) > to.quotas[number - 1] + to.carried(number) or to.spent + len(rows) > to.terms["budget_bits"] + 1e-6:
         to.problems.append(f"round {number} holds more than quota or budget")
     to.plans[number], to.answers[number] = {}, {}
     for row in rows:

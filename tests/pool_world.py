@@ -78,6 +78,9 @@ class PeopleOracle:
     def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
         return self.inner.initial_labels(per_class, seed, without)
 
+    def full_labels(self, ids: Ids) -> Classes:
+        return self.inner.full_labels(ids)
+
     def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
         self.asked += zip(ids.tolist(), guesses.tolist(), strict=True)
         if self.die:

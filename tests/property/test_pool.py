@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from orchestrator.answers import PENDING
-from orchestrator.ledger import Ledger
+from orchestrator.first_labels import first_labels
+from orchestrator.ledger import ROLES, Ledger
 from orchestrator.oracle import LabelsOracle, NoisyOracle, Oracle
 from orchestrator.pool import Pool, PoolTerms, Round
 from orchestrator.pool_state import CONFIRMED, ELIMINATED, INITIAL, INITIAL_VALIDATION, NO_LABEL, SPLIT_VALIDATION, UNKNOWN, fold
@@ -38,20 +39,30 @@ def trials(draw: st.DrawFn, least_rounds: int = 0) -> PoolTerms:
     sources: list[Literal["split", "initial_labels", "none"]] = ["split", "none", "initial_labels"]
     source = draw(st.sampled_from(sources if per_class > 1 else sources[:2]))
     quotas = tuple(draw(st.lists(st.sampled_from([40, 20, 10, 7, 1, 0]), min_size=least_rounds, max_size=4)))
-    label_bits = per_class * num_classes * np.log2(num_classes).item()
-    # Often exactly the price of the quotas, sometimes less or more.
-    budget = label_bits + sum(quotas) + draw(st.sampled_from([0, 0, 0, -7, -0.5, 3, 0.5]))
-    return PoolTerms(
+    choice = draw(st.sampled_from(["random", "uniform", "priced_balanced"] if any(quotas) else ["random", "uniform"]))
+    of = PoolTerms(
         trial="0123456789ab",
         seed=draw(st.integers(0, 2**31)),
         num_classes=num_classes,
         pool_items=draw(st.integers(num_classes * 6, 48)),
         initial_labels_per_class=per_class,
         validation=ValidationConfig(source=source, per_class=1),
-        budget_bits=max(budget, label_bits),
+        budget_bits=np.inf,
         quotas=quotas,
         requery=draw(st.sampled_from(["pool", "never"])),
+        initial_choice=choice,
+        split=tuple(quota / sum(quotas) for quota in quotas) if choice == "priced_balanced" else (),
     )
+    label_bits = bought_first(of) * of.label_bits
+    # Often exactly the price of the quotas, sometimes less or more.
+    budget = label_bits + sum(quotas) + draw(st.sampled_from([0, 0, 0, -7, -0.5, 3, 0.5]))
+    return replace(of, budget_bits=max(budget, label_bits))
+
+
+@cache
+def bought_first(of: PoolTerms) -> int:
+    """Labels in the budget of the first purchase."""
+    return int(np.sum(first_labels(of, labels_oracle(of))["role"] != ROLES.index("split_validation")))
 
 
 def check_against_reference(pool: Pool, segments: MemorySegments) -> None:
@@ -90,7 +101,8 @@ def check_counts(pool: Pool) -> None:
     # Pools are disjoint and cover everything; what was not bought is asked or not.
     assert counts.labelled == counts.initial + counts.confirmed + counts.eliminated
     assert counts.labelled + counts.negative_only + counts.unasked + counts.validation == of.pool_items
-    bought = of.initial_labels_per_class * of.num_classes
+    bought = bought_first(of)
+    assert bought == of.initial_labels_per_class * of.num_classes or (of.initial_choice == "priced_balanced" and bought > of.initial_labels_per_class)
     beside = counts.validation if of.validation.source == "split" else 0
     assert counts.confirmed + counts.eliminated + counts.negative_only + counts.unasked == of.pool_items - bought - beside
     # A yes is a confirmed image, one for one.
@@ -98,6 +110,9 @@ def check_counts(pool: Pool) -> None:
     assert counts.label_bits == pytest.approx(bought * of.label_bits)
     assert counts.questions == counts.yes + counts.no == counts.question_bits
     assert counts.label_bits + counts.question_bits <= of.budget_bits + 1e-6
+    if of.split:
+        # What the labels leave is shared out whole.
+        assert of.budget_bits - 1 < counts.label_bits + sum(state.quotas) + 1e-6 <= of.budget_bits + 2e-6
     # A label that is known is never also refused.
     labelled = state.labels[state.refused_ids]
     assert not np.any((labelled != NO_LABEL) & (labelled == state.refused_classes))
@@ -263,14 +278,14 @@ def test_every_trial_keeps_the_rules_and_its_replay_is_bit_for_bit_the_same(of: 
 def test_questions_are_left_over_only_where_the_whole_pool_was_asked(of: PoolTerms, skipped: float) -> None:
     segments = MemorySegments()
     pool = finish(open_pool(of, segments, PeopleOracle(labels_oracle(of), skipped_share=skipped)))
-    counts, rounds = pool.counts(), pool.state().rounds
-    assert counts.unspent == sum(of.quotas) - counts.questions
+    counts, rounds, quotas = pool.counts(), pool.state().rounds, pool.state().quotas
+    assert counts.unspent == sum(quotas) - counts.questions
     for one in rounds:
         before = fold(None, (segment for segment in Ledger(segments).read() if segment.round < one.number))
         assert before is not None
         # What an earlier round could not ask, or was skipped, is asked now, as far as bits and images go.
         bits_left = int(of.budget_bits - before.spent() + 1e-6)
-        granted = sum(of.quotas[: one.number]) - before.counts().questions
+        granted = sum(quotas[: one.number]) - before.counts().questions
         assert one.ids.size == min(bits_left, granted, before.eligible().size)
 
 
@@ -284,9 +299,10 @@ def test_labels_never_asked_about_change_nothing(of: PoolTerms, data: st.DataObj
     never_asked = np.flatnonzero((state.origins == UNKNOWN) & ~state.planned)
     poisoned = truth.copy()
     poisoned[never_asked] = data.draw(st.permutations(truth[never_asked].tolist()))
-    # The class-balanced first purchase is the one thing that may look at every label: it is given.
     second = MemorySegments()
-    second.held["0000.parquet"] = first.held["0000.parquet"]
+    if of.initial_choice == "random" or of.validation.source == "split":
+        # A purchase that is balanced over classes is the one thing that may look at every label: it is given.
+        second.held["0000.parquet"] = first.held["0000.parquet"]
     again = finish(open_pool(of, second, LabelsOracle(poisoned, of.num_classes)), strategy)
     assert second.held == first.held
     assert again.state().digest() == state.digest()
@@ -327,10 +343,13 @@ def test_two_processes_on_one_ledger_never_charge_twice(of: PoolTerms) -> None:
 @given(of=trials(), strategy=st.sampled_from(["random", "easy"]))
 def test_one_full_round_among_empty_ones_is_one_round(of: PoolTerms, strategy: str) -> None:
     total = sum(of.quotas)
-    single = finish(open_pool(replace(of, quotas=(total,)), MemorySegments()), strategy).state().rounds[0]
+
+    def asked(*places: int) -> PoolTerms:
+        return replace(of, quotas=tuple(total * place for place in places), split=tuple(map(float, places)) if of.split else ())
+
+    single = finish(open_pool(asked(1), MemorySegments()), strategy).state().rounds[0]
     for place in range(3):
-        quotas = tuple(total if number == place else 0 for number in range(3))
-        padded = finish(open_pool(replace(of, quotas=quotas), MemorySegments()), strategy).state().rounds[place]
+        padded = finish(open_pool(asked(*(int(number == place) for number in range(3))), MemorySegments()), strategy).state().rounds[place]
         assert np.array_equal(single.ids, padded.ids)
         assert np.array_equal(single.answers, padded.answers)
 

@@ -42,6 +42,11 @@ class OracleContract:
             assert np.bincount(labels, minlength=NUM_CLASSES).tolist() == [4] * NUM_CLASSES
             assert np.all(np.diff(ids) > 0)
 
+    def test_a_full_label_is_the_truth_whichever_image_and_however_often(self, oracle: Oracle) -> None:
+        ids = np.array([7, 3, 399, 3])
+        assert np.array_equal(oracle.full_labels(ids), TRUTH[ids])
+        assert oracle.full_labels(NONE_TAKEN).size == 0
+
     def test_initial_labels_leave_out_what_is_taken(self, oracle: Oracle) -> None:
         taken, _ = oracle.validation_labels(30)
         ids, _ = oracle.initial_labels(40, 0, taken)

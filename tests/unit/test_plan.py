@@ -20,7 +20,7 @@ from search_spaces.errors import SpecError
 from search_spaces.names import FEATURE_BACKBONES, IMAGE_BACKBONES
 from search_spaces.spec import load_spec
 
-TRIAL_FIELDS = {"id", "cases", "seed", "config", "schedule", "bits", "questions", "annotation_hours"}
+TRIAL_FIELDS = {"id", "cases", "seed", "config", "schedule", "bits", "questions", "annotation_hours", "draws"}
 
 HEAVY = ("torch", "torchvision", "ray", "sklearn", "pyarrow", "scipy", "matplotlib", "optuna", "pandas", "boto3")
 

@@ -236,6 +236,35 @@ def test_a_pool_all_labelled_still_trains(data_dir: Path, cache: tuple[Path, Cla
     assert outcome.metrics["steps"] == QUICK.epochs * (len(inputs.pool_ids) // QUICK.batch_size)
 
 
+@pytest.mark.parametrize("kind", ["images", "features"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"consistency": "kl"},
+        {"nls_positive": "onehot"},
+        {"nls": False},
+        {"negative_weight": 0.5},
+        {"entropy_weight": 0.01},
+        {"logit_distance_weight": -1.0},
+        {"labelled_share": 0.7},
+        {"labelled_per_batch": (9,)},
+    ],
+)
+def test_labels_that_miss_classes_train_under_every_loss_and_sampler(tmp_path: Path, kind: str, change: dict[str, Any]) -> None:
+    """As blind draws may: with one class of four missing, and with one class there alone, in a single label."""
+    folder, truth = write_cache(tmp_path / "cache", kind=kind)
+    inputs = some_inputs(truth)
+    for name, held in (("missing", np.flatnonzero(inputs.labels != 2)), ("alone", np.array([0]))):
+        few = dataclasses.replace(inputs, label_ids=inputs.label_ids[held], labels=inputs.labels[held])
+        method = dataclasses.replace(QUICK, backbone="auto", epochs=2, learning_rate=0.1, **change)
+        request = stage_request(folder, few, tmp_path / name, method=method)
+        outcome = run_stage(request)
+        assert outcome.metrics["epochs"] == 2
+        assert np.isfinite(outcome.metrics["loss_last"])
+        assert all(np.isfinite(array).all() for array in scores(request, outcome).values())
+
+
 def test_student_and_teacher_see_other_views_of_the_same_images(data_dir: Path, inputs: StageInputs) -> None:
     trainer = MeanTeacher(QUICK, open_data(data_dir), inputs, seed=0, device=torch.device("cpu"), precision="fp32", ranks=ALONE)
     for number in (0, 1):
