@@ -79,7 +79,7 @@ class TrialConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
-    algorithm: Literal["grid", "random", "tpe", "nsga2"] = "grid"
+    algorithm: Literal["grid", "random", "tpe"] = "grid"
     num_candidates: int | None = None
     seed: int = 0
 

@@ -16,8 +16,8 @@ BACKBONES: Final = ("auto", *IMAGE_BACKBONES, *FEATURE_BACKBONES)
 PRESET_NAMES: Final = ("default", "authors")
 """Sets of published settings (search_spaces.presets)."""
 
-ALGORITHMS: Final = ("grid", "random", "tpe", "nsga2")
-ADAPTIVE: Final = ("tpe", "nsga2")
+ALGORITHMS: Final = ("grid", "random", "tpe")
+ADAPTIVE: Final = ("tpe",)
 """Search algorithms whose next candidate depends on the results of earlier ones."""
 
 NOT_OFFERED: Final = {
@@ -28,6 +28,10 @@ NOT_OFFERED: Final = {
     **dict.fromkeys(
         ("early_stopping", "early_terminate", "scheduler", "asha", "hyperband", "bohb", "median", "pruner"),
         "early stopping is not offered: every candidate runs its whole schedule",
+    ),
+    **dict.fromkeys(
+        ("nsga2", "nsgaii", "nsga3", "nsgaiii", "motpe", "moead", "multi_objective"),
+        "a search for several objectives is not offered: candidates are told apart by validation accuracy alone",
     ),
 }
 """Words of other tools for what this one does not do, and why."""

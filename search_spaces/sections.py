@@ -8,9 +8,9 @@ from typing import Final
 
 from search_spaces.assemble import overlay
 from search_spaces.errors import Place, SpecError, did_you_mean, printable
-from search_spaces.fields import TRIAL_SECTIONS, section_fields, trial_fields, unknown_key
+from search_spaces.fields import TRIAL_SECTIONS, Field, section_fields, trial_fields, unknown_key
 from search_spaces.names import NOT_OFFERED
-from search_spaces.yaml_source import Node, parse, plain
+from search_spaces.yaml_source import Node, has_comment, parse, plain, read_word
 
 TOP_LEVEL: Final = ("name", "dataset", "budget", "base", "cases", "vary", "seeds", "search", "resources", "baseline")
 BASE: Final = ("method", "schedule", "query", "oracle")
@@ -108,7 +108,7 @@ def _mapping(node: Node, key: str, of: str) -> dict[str, Node]:
     return node.value
 
 
-def _known(path: str) -> Mapping[str, object]:
+def _known(path: str) -> Mapping[str, Field]:
     section = path.split(".")[0]
     return section_fields(section) if section in _OUTSIDE_TRIALS else trial_fields()
 
@@ -153,6 +153,8 @@ def trial_leaves(key: str, node: Node, what: str) -> Leaves:
 
 def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
     """The sections hold what each `--set key.path=value` says, a later one over an earlier one.
+
+    Where a key holds text (a path, a name), the value is that text as it stands; elsewhere it is YAML without comments.
 
     Raises:
         SpecError: one cannot be read, or names an unknown key.
@@ -205,7 +207,21 @@ def _parse_override(text: str) -> tuple[str, Node]:
         raise SpecError("is not KEY=VALUE", place=place, hint="write --set method.epochs=5")
     if not value.strip():
         raise SpecError("has no value", key=key, place=place, hint=f"write --set {key}=VALUE; null is written null")
+    field = _text_field(key)
+    if field is not None:
+        # A name from a list has no spaces around it; any other text may.
+        return key, read_word(value.strip() if field.options else value, key, place, optional=field.optional)
+    if has_comment(value):
+        raise SpecError("# starts a comment in YAML, and what follows would be dropped", key=key, place=place, hint="remove it, or quote text that holds #")
     return key, _placed(parse(value, place), place)
+
+
+def _text_field(key: str) -> Field | None:
+    """The field of a key whose value is one piece of text; None where the value is YAML, or nothing is known of the key."""
+    if key in ("name", "baseline"):
+        return Field(kind="text", optional=key == "baseline")
+    field = _known(key).get(key.removeprefix("base."))
+    return field if field is not None and field.kind == "text" else None
 
 
 def _placed(node: Node, place: Place) -> Node:

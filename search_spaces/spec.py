@@ -28,7 +28,7 @@ def load_spec(path_or_name: str, overrides: Sequence[str] = ()) -> Spec:
 
     Args:
         path_or_name: a path, or a bare name to be found in the working folder or among the packaged specs.
-        overrides: `key.path=value`, the value in YAML.
+        overrides: `key.path=value`, the value in YAML or, where the key holds text, as it stands.
 
     Raises:
         SpecError: anything is wrong with it. The message names the file and line (or the override), the key, the value and what is allowed.

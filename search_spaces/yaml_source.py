@@ -117,6 +117,44 @@ def parse(text: str, origin: Place) -> Node:
         raise SpecError(f"is not valid YAML: {printable(str(error), 200)}", place=origin) from None
 
 
+def read_word(text: str, key: str, place: Place, *, optional: bool) -> Node:
+    """Text from a shell, as it stands: nothing in it is a comment, a number or a flag.
+
+    `null` is no text where the key is optional. A value that is one quoted YAML scalar as a whole is what it quotes: shells' users write 'key="a b"'.
+
+    Raises:
+        SpecError: it is no UTF-8, or holds a NUL byte.
+    """
+    if bad := _NO_TEXT.search(text):
+        raise SpecError("holds a NUL byte" if bad.group() == "\x00" else "is not UTF-8 text", key=key, place=place)
+    if optional and text == "null":
+        return Node(None, place)
+    quoted = text.strip()
+    if len(quoted) > 1 and quoted[0] in "'\"" and quoted[-1] == quoted[0] and not has_comment(quoted):
+        try:
+            found = parse(quoted, place).value
+        except SpecError:
+            found = None
+        if isinstance(found, str):
+            return Node(found, place)
+    return Node(text, place)
+
+
+def has_comment(text: str) -> bool:
+    """Whether YAML would pass over a part of the text as a comment."""
+    end = 0
+    try:
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            start = token.start_mark.index
+            # The first line of a block (| or >) may have one, too.
+            if "#" in text[end:start] or (text[start : start + 1] in ("|", ">") and "#" in text[start:].partition("\n")[0]):
+                return True
+            end = max(end, token.end_mark.index)
+    except (yaml.YAMLError, ValueError, OverflowError, IndexError):
+        return False  # what is no YAML is refused for that
+    return "#" in text[end:]
+
+
 def plain(node: Node) -> Any:
     """The value without its places."""
     if isinstance(node.value, dict):

@@ -6,12 +6,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from search_spaces.config import Spec
-from search_spaces.errors import SpecError
+from search_spaces.errors import Place, SpecError
+from search_spaces.sections import Sections, apply_overrides
 from search_spaces.spec import load_spec
 
 VALID = """\
@@ -179,6 +181,7 @@ BAD = [
     Bad("seeds_as_number", "seeds: [0, 1, 2]", "seeds: 3 #@", "a list of different whole numbers", "seeds"),
     Bad("unknown_algorithm", "  algorithm: grid", "  algorithm: gird #@", 'did you mean "grid"?', "search.algorithm"),
     Bad("population_based_training", "  algorithm: grid", "  algorithm: pbt #@", "lie about its bits", "search.algorithm"),
+    Bad("several_objectives", "  algorithm: grid", "  algorithm: nsga2 #@\n  num_candidates: 4", "several objectives is not offered", "search.algorithm"),
     Bad("early_stopping", "  algorithm: grid", "  algorithm: grid\n  early_stopping: asha #@", "whole schedule", "search.early_stopping"),
     Bad("scheduler_at_top_level", "search:", "scheduler: asha #@\nsearch:", "early stopping is not offered", "scheduler"),
     Bad("grid_with_a_number", "  algorithm: grid", "  algorithm: grid\n  num_candidates: 4 #@", "every candidate", "search.num_candidates"),
@@ -303,6 +306,19 @@ OVERRIDES = [
     ("search.algorithm=pbt", "search.algorithm", "lie about its bits"),
     ("resources.workers=0", "resources.workers", "at least 1"),
     ("dataset.name=nothing", "dataset.name", "one of digits"),
+    ("dataset.name=digits #1", "dataset.name", "'digits #1': must be one of digits"),
+    ("dataset.path=\udcff", "dataset.path", "not UTF-8"),
+    ("dataset.path=\x00", "dataset.path", "NUL"),
+    ("baseline=two stages, NLS # it", "baseline", "not the name of a case"),
+    ("method.epochs=5 # five", "method.epochs", "starts a comment"),
+    ("method.epochs=# five", "method.epochs", "starts a comment"),
+    ("seeds=[0, 1] #, 2]", "seeds", "starts a comment"),
+    ("vary.method.nls={choice: [true]} # both", "vary.method.nls", "starts a comment"),
+    ("search={algorithm: grid} # all", "search", "starts a comment"),
+    ("cases={} # none", "cases", "starts a comment"),
+    ("cases=| # none\n a", "cases", "starts a comment"),
+    ("dataset={name: features, path: run #2.npz}", "dataset", "starts a comment"),
+    ("dataset.name=null", "dataset.name", "one of digits"),
     ("budget.bits=10", "budget.bits", "the budget is 10"),
     ("method.epochs", None, "KEY=VALUE"),
     ("=3", None, "KEY=VALUE"),
@@ -326,6 +342,56 @@ def test_a_bad_override_is_refused_and_named_instead_of_a_line(override: str, ke
     assert error.line is None
     assert error.key == key
     str(error).encode()
+
+
+def set_path(value: str) -> object:
+    """What `--set dataset.path=value` says."""
+    sections = Sections(source=Place())
+    apply_overrides(sections, [f"dataset.path={value}"])
+    return sections.trial["dataset.path"].value
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1))
+@example("run #2.npz")
+@example("#")
+@example("yes")
+@example("010")
+@example("&a *b !c")
+@example(" two  spaces ")
+@example("a: {b")
+@example('"a" and "b"')
+@example('"a" # "b"')
+@example("C:\\new\\table")
+def test_text_from_a_shell_is_text(text: str) -> None:
+    quoted = "'" + text.replace("'", "''") + "'"
+    if text.strip() and text != "null" and not (text.strip()[0] in "'\"" and text.strip()[-1] == text.strip()[0]):
+        assert set_path(text) == text
+    if text.isprintable():
+        # A quoted YAML scalar is what it quotes, which is how to say the rest.
+        assert set_path(quoted) == text
+
+
+def test_null_and_quotes_from_a_shell() -> None:
+    assert set_path("null") is None
+    assert set_path("'null'") == set_path('"null"') == "null"
+    assert set_path('"a \\u00e9"') == "a é"
+    assert set_path("~") == "~"
+
+
+def test_a_file_with_a_number_sign_in_its_name_is_that_file(tmp_path: Path) -> None:
+    np.savez(tmp_path / "run", x=np.zeros((500, 8), np.float32), y=np.arange(500) % 5)
+    (tmp_path / "run.npz").rename(tmp_path / "run")
+    np.savez(tmp_path / "run #2.npz", x=np.zeros((700, 8), np.float32), y=np.arange(700) % 7)
+    spec = load_spec("features_example.yaml", [f"dataset.path={tmp_path}/run #2.npz"])
+    assert spec.base["dataset"]["path"] == f"{tmp_path}/run #2.npz"
+    assert spec.facts.num_classes == 7
+
+
+def test_the_name_and_the_baseline_of_a_sweep_are_text(tmp_path: Path) -> None:
+    spec = load_spec(write(tmp_path, VALID), ["name=12", "baseline=two stages, NLS"])
+    assert (spec.name, spec.baseline) == ("12", "two stages, NLS")
+    assert load_spec(write(tmp_path, VALID), ["baseline=null"]).baseline is None
+    assert load_spec(write(tmp_path, VALID), ["query.strategy= hard "]).base["query"]["strategy"] == "hard"
 
 
 def test_an_override_of_a_varied_key_is_refused(tmp_path: Path) -> None:
