@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ def test_every_row_that_the_paper_has_finds_its_number(name: str) -> None:
 
 def test_imagenets_questions_are_shared_out_as_cifars() -> None:
     assert trials_of("table2_imagenet.yaml")["two stages, NLS"].schedule.quotas == (561_255, 415_745)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_quotas_named_in_comments_are_those_that_a_plan_has(name: str) -> None:
+    comments = [line.partition("#")[2] for line in (PACKAGED / name).read_text().splitlines()]
+    named = [said for comment in comments for said in re.findall(r"[\d,]+(?: \+ [\d,]+)+", comment)]
+    quotas = {trial.schedule.quotas for trial in trials_of(name).values()}
+    assert named
+    for said in named:
+        assert tuple(int(part.replace(",", "")) for part in said.split(" + ")) in quotas, said
 
 
 def test_the_authors_labelled_rows_are_not_used_for_full_labels() -> None:
