@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -75,15 +75,45 @@ class Simplex:
         """Steps to be shared out after every round has its least."""
         return self.units - stages * self.floor_units
 
-    def shares(self, weights: list[float]) -> tuple[float, ...]:
-        """The shares of rounds with these non-negative weights, after floor and step: largest remainders up, of equal ones the earlier rounds'."""
-        total, free = sum(weights), self.free_units(len(weights))
-        ideal = [free * (weight / total if total > 0 else 1 / len(weights)) for weight in weights]
-        whole = [math.floor(value) for value in ideal]
-        largest_first = sorted(range(len(whole)), key=lambda i: (whole[i] - ideal[i], i))
-        for i in largest_first[: free - sum(whole)]:
-            whole[i] += 1
-        return tuple((self.floor_units + steps) / self.units for steps in whole)
+    def equal(self, stages: int) -> tuple[float, ...]:
+        """Shares as equal as the step allows; of what is left over, the earlier rounds have one step more."""
+        each, over = divmod(self.units, stages) if stages else (0, 0)
+        return tuple((each + (i < over)) / self.units for i in range(stages))
+
+    def split(self, numbers: Sequence[float]) -> tuple[float, ...]:
+        """The shares that numbers from 0 to 1 stand for, one for each round but the last.
+
+        A number is the part of all ways to share out what is left in which that round has more than its share: the smaller it is, the larger the share. Numbers
+        drawn uniformly make every possible split equally likely. Computed in whole numbers, so that no machine rounds it otherwise.
+        """
+        left, steps = self.free_units(len(numbers) + 1), []
+        for others, number in zip(range(len(numbers), 0, -1), numbers, strict=True):
+            top, bottom = number.as_integer_ratio()
+            most = top * _ways(left, others)
+            # An estimate in floating point; the whole numbers near it decide.
+            taken = min(left, max(0, int(left + (others - 1) / 2 - (left + (others + 1) / 2) * number ** (1 / others))))
+            while taken < left and _ways(left - taken - 1, others) * bottom > most:
+                taken += 1
+            while taken > 0 and _ways(left - taken, others) * bottom <= most:
+                taken -= 1
+            steps.append(taken)
+            left -= taken
+        return tuple((self.floor_units + taken) / self.units for taken in (*steps, left))
+
+    def numbers(self, shares: Sequence[float]) -> tuple[float, ...]:
+        """Numbers that stand for these shares: the inverse of `split`."""
+        left, found = self.free_units(len(shares)), []
+        for others, share in zip(range(len(shares) - 1, 0, -1), shares, strict=False):
+            taken = round(share * self.units) - self.floor_units
+            more, as_much = _ways(left - taken - 1, others), _ways(left - taken, others)
+            found.append((more + as_much) / (2 * _ways(left, others)))
+            left -= taken
+        return tuple(found)
+
+
+def _ways(steps: int, others: int) -> int:
+    """How many ways there are to share out that many steps, or fewer, among `others` rounds."""
+    return math.comb(steps + others, others) if steps >= 0 else 0
 
 
 Domain = Choice | IntRange | Uniform | LogUniform | Simplex
@@ -224,7 +254,7 @@ def corners(vary: Mapping[str, Domain], stages: int | None) -> Iterator[dict[str
         settings = dict(zip(ends, point, strict=True))
         if isinstance(simplex := vary.get(SPLIT), Simplex):
             count = settings.get(STAGES, stages or 0)
-            settings[SPLIT] = simplex.shares([1.0] * count) if count else ()
+            settings[SPLIT] = simplex.equal(count)
         yield {key: as_written(settings[key]) for key in vary}
 
 

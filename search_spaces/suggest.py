@@ -24,7 +24,7 @@ class Parameter:
 
     name: str
     kind: Literal["float", "int", "category"]
-    """`category`: the number of an option, from 0 to high."""
+    """`category`: the number of an option, from 0 to high; of options that are numbers, which have an order, an `int` in ascending order."""
     low: float
     high: float
     """Included."""
@@ -36,7 +36,7 @@ Ask = Callable[[Parameter], float]
 
 
 def flatten(vary: Mapping[str, Domain], stages: int | None) -> tuple[Parameter, ...]:
-    """Every parameter that any candidate can need; for a simplex one for each share of the longest split."""
+    """Every parameter that any candidate can need; for a simplex one for each share of the longest split but its last, which is what is left."""
     found: list[Parameter] = []
     for key, domain in vary.items():
         if isinstance(domain, Simplex):
@@ -60,9 +60,7 @@ def settings_from(vary: Mapping[str, Domain], stages: int | None, ask: Ask) -> d
             if count < 2:
                 settings[key] = (1.0,) * count
                 continue
-            # A sum of exponentials, normalised, is uniform on the simplex.
-            weights = [-math.log(max(ask(parameter), 1e-12)) for parameter in _shares_parameters(key, count)]
-            settings[key] = domain.shares(weights)
+            settings[key] = domain.split([ask(parameter) for parameter in _shares_parameters(key, count)])
         else:
             settings[key] = _value(domain, ask(_parameter(key, domain)))
     return {key: as_written(settings[key]) for key in vary}
@@ -74,9 +72,10 @@ def numbers_of(vary: Mapping[str, Domain], settings: Mapping[str, Any]) -> dict[
     for key, domain in vary.items():
         value = settings[key]
         if isinstance(domain, Simplex):
-            numbers.update(_share_numbers(key, domain, value))
+            names = [parameter.name for parameter in _shares_parameters(key, len(value))]
+            numbers.update(zip(names, domain.numbers(value), strict=True))
         elif isinstance(domain, Choice):
-            numbers[key] = [as_written(option) for option in domain.options].index(as_written(value))
+            numbers[key] = [as_written(option) for option in _in_order(domain)].index(as_written(value))
         else:
             numbers[key] = value
     return numbers
@@ -104,7 +103,7 @@ def from_unit(parameter: Parameter, unit: float) -> float:
 def _parameter(key: str, domain: Choice | IntRange | Uniform | LogUniform) -> Parameter:
     match domain:
         case Choice(options):
-            return Parameter(name=key, kind="category", low=0, high=len(options) - 1)
+            return Parameter(name=key, kind="int" if _are_numbers(options) else "category", low=0, high=len(options) - 1)
         case IntRange(low, high):
             return Parameter(name=key, kind="int", low=low, high=high)
         case Uniform(low, high) | LogUniform(low, high):
@@ -113,22 +112,23 @@ def _parameter(key: str, domain: Choice | IntRange | Uniform | LogUniform) -> Pa
 
 def _value(domain: Choice | IntRange | Uniform | LogUniform, number: float) -> Any:
     match domain:
-        case Choice(options):
-            return options[int(number)]
+        case Choice():
+            return _in_order(domain)[int(number)]
         case IntRange(low, high):
             return min(high, max(low, int(number)))
         case Uniform(low, high) | LogUniform(low, high):
             return min(high, max(low, float(f"{number:.{_DIGITS}g}")))
 
 
+def _are_numbers(options: tuple[Any, ...]) -> bool:
+    return all(isinstance(option, (int, float)) and not isinstance(option, bool) for option in options)
+
+
+def _in_order(domain: Choice) -> tuple[Any, ...]:
+    """The options as a searcher counts them: numbers ascending, so that it can tell near from far; others as listed."""
+    return tuple(sorted(domain.options)) if _are_numbers(domain.options) else domain.options
+
+
 def _shares_parameters(key: str, count: int) -> list[Parameter]:
-    # One share needs no number: it is 1.
-    return [Parameter(name=f"{key}[{i}]", kind="float", low=0.0, high=1.0) for i in range(count)] if count > 1 else []
-
-
-def _share_numbers(key: str, domain: Simplex, shares: list[float]) -> dict[str, float]:
-    count, free = len(shares), domain.free_units(len(shares))
-    # Any positive scale gives the same shares; this one keeps every exponential far from zero.
-    scale = min(count, 20) / max(free, 1)
-    weights = [(round(share * domain.units) - domain.floor_units) * scale for share in shares]
-    return {parameter.name: math.exp(-weight) for parameter, weight in zip(_shares_parameters(key, count), weights, strict=False)}
+    # The last share needs no number: it is what the others leave.
+    return [Parameter(name=f"{key}[{i}]", kind="float", low=0.0, high=1.0) for i in range(count - 1)]
