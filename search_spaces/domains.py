@@ -137,7 +137,7 @@ def parse_domain(key: str, written: Any) -> Domain:
             return _range(key, form, inside)
         case "simplex":
             return _simplex(key, inside)
-    raise SpecError(f"unknown kind of domain {form!r}", key=key, hint=f"write {forms}")
+    raise SpecError(f"unknown kind of domain {show(form)}", key=key, hint=f"write {forms}")
 
 
 def _choice(key: str, inside: Any) -> Choice:
@@ -146,9 +146,12 @@ def _choice(key: str, inside: Any) -> Choice:
     if any(isinstance(item, Mapping) for item in inside):
         raise SpecError("choice takes plain values, not mappings", key=key, value=inside)
     options = tuple(tuple(item) if isinstance(item, list) else item for item in inside)
-    for i, item in enumerate(options):
-        if any(type(item) is type(other) and item == other for other in options[:i]):
+    known: set[str] = set()
+    for item in options:
+        written = f"{type(item).__name__} {item!r}"
+        if written in known:
             raise SpecError("choice lists a value twice", key=key, value=item)
+        known.add(written)
     return Choice(options)
 
 

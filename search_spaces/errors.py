@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +12,10 @@ from trainers.errors import UserError
 
 _LONGEST_VALUE: Final = 80
 _LONGEST_KEY: Final = 120
+_LONGEST_PART: Final = 800
+_LONGEST_FILE: Final = 1024
+_MOST_COMPARED: Final = 1000
+"""Names that one is compared with for a hint, which takes a while each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +34,14 @@ class Place:
     def __str__(self) -> str:
         if self.override is not None:
             return f"--set {printable(self.override, _LONGEST_KEY)}"
-        name = printable(self.file or "", 4096)
+        name = printable(self.file or "", _LONGEST_FILE)
         return f"{name}:{self.line}" if name and self.line is not None else name
+
+    def inside(self, other: Place) -> str:
+        """Where this is, for a message about another place; begins with a space, and is empty where both are the same override."""
+        if self.override is not None:
+            return "" if self.override == other.override else f" in --set {printable(self.override, _LONGEST_KEY)}"
+        return f" in line {self.line}" if self.line is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +94,9 @@ class SpecError(UserError):
         if self.key is not None:
             shown = "" if self.value is ABSENT else f" = {show(self.value)}"
             parts.append(printable(self.key, _LONGEST_KEY) + shown)
-        parts.append(self.problem + (f"; {self.hint}" if self.hint else ""))
-        return ": ".join(parts)
+        # They may quote a name or path from a file, as long and as strange as its writer liked.
+        said = [printable(part, _LONGEST_PART) for part in (self.problem, self.hint) if part]
+        return ": ".join([*parts, "; ".join(said)])
 
     def located(self, places: Mapping[str, Place], values: Mapping[str, Any]) -> SpecError:
         """The same error with its place, unless it has one.
@@ -110,6 +122,12 @@ class SpecError(UserError):
         return self if place is None else SpecError(self.problem, key=self.key, value=self.value, place=place, hint=self.hint, keys=self.keys)
 
 
+def written_twice(key: str, place: Place, first: Place) -> SpecError:
+    """The error for a key that one mapping writes twice."""
+    where = first.inside(place)
+    return SpecError("the key is written twice" + (f", first{where}" if where else ""), key=key, place=place, hint="keep one of them")
+
+
 def printable(text: str, longest: int) -> str:
     """`text` in one line without control characters, cut after `longest`."""
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
@@ -129,5 +147,5 @@ def show(value: Any) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the nearest of `known`, or None where nothing is near."""
-    near = difflib.get_close_matches(word[:_LONGEST_KEY], list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:_LONGEST_KEY], list(itertools.islice(known, _MOST_COMPARED)), n=1, cutoff=0.6)
     return f'did you mean "{near[0]}"?' if near else None

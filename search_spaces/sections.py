@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from search_spaces.assemble import overlay
-from search_spaces.errors import Place, SpecError, did_you_mean, printable
+from search_spaces.errors import Place, SpecError, did_you_mean, printable, written_twice
 from search_spaces.fields import TRIAL_SECTIONS, Field, section_fields, trial_fields, unknown_key
 from search_spaces.names import NOT_OFFERED
 from search_spaces.yaml_source import Node, has_comment, parse, plain, read_word
@@ -80,7 +80,7 @@ def _read_base(found: Sections, node: Node) -> None:
             )
         for path, leaf in leaves(child, key).items():
             if path in found.trial:
-                raise SpecError(f"the key is written twice, first in line {found.trial[path].place.line}", key=path, place=leaf.place, hint="keep one of them")
+                raise written_twice(path, leaf.place, found.trial[path].place)
             found.trial[path] = leaf
         _note_headings(found, child, key)
 
@@ -131,7 +131,7 @@ def leaves(node: Node, path: str) -> Leaves:
     for key, child in _mapping(node, path, ", ".join(inside)).items():
         for leaf_path, leaf in leaves(child, f"{path}.{key}").items():
             if leaf_path in found:
-                raise SpecError("the key is written twice", key=leaf_path, place=leaf.place, hint="keep one of them")
+                raise written_twice(leaf_path, leaf.place, found[leaf_path].place)
             found[leaf_path] = leaf
     return found
 
@@ -181,9 +181,9 @@ def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
 
 def _set_trial_key(sections: Sections, key: str, node: Node) -> None:
     if key == "base":
-        written: Leaves = {}
-        for section, child in _mapping(node, "base", ", ".join(BASE)).items():
-            written.update(leaves(child, section))
+        apart = Sections(source=node.place)
+        _read_base(apart, node)
+        written = apart.trial
     else:
         written = leaves(node, key.removeprefix("base."))
     sections.trial = overlay(sections.trial, written)
@@ -213,7 +213,7 @@ def _parse_override(text: str) -> tuple[str, Node]:
         return key, read_word(value.strip() if field.options else value, key, place, optional=field.optional)
     if has_comment(value):
         raise SpecError("# starts a comment in YAML, and what follows would be dropped", key=key, place=place, hint="remove it, or quote text that holds #")
-    return key, _placed(parse(value, place), place)
+    return key, _placed(parse(value, place, key), place)
 
 
 def _text_field(key: str) -> Field | None:

@@ -16,7 +16,7 @@ from search_spaces.names import ADAPTIVE, ALGORITHMS, NOT_OFFERED
 from search_spaces.presets import SUPPLIED
 from search_spaces.sections import Sections, apply_overrides, read_sections
 from search_spaces.trials import check_candidates, make_trial
-from search_spaces.variations import Places, check_crossing, check_grid_size, explained, read_cases, read_vary
+from search_spaces.variations import Places, check_crossing, check_number_of_trials, explained, read_cases, read_vary
 from search_spaces.yaml_source import find_spec, parse, plain, read_text
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -87,14 +87,14 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         keys = ("search.algorithm", "dataset.validation.from")
         raise SpecError(problem, keys=keys, hint="write validation: {from: split, per_class: 10}, or search with grid or random").located(base_places, base)
     make_trial(spec, {}, spec.seeds[0])
-    check_grid_size(spec, base)
+    check_number_of_trials(spec, base)
     check_candidates(spec)
     return spec
 
 
 def _places(sections: Sections) -> Places:
     found: Places = {("base", heading): place for heading, place in sections.headings.items()}
-    for leaves in (sections.trial, sections.outside):
+    for leaves in (sections.top, sections.trial, sections.outside):
         found.update({("base", key): node.place for key, node in leaves.items()})
     return found
 
@@ -120,14 +120,14 @@ def _seeds(sections: Sections) -> tuple[int, ...]:
     allowed = "a list of different whole numbers from 0, as in [0, 1, 2]"
     if not isinstance(node.value, list) or not node.value:
         raise SpecError(f"must be {allowed}", key="seeds", value=plain(node), place=node.place)
-    seeds: list[int] = []
+    seeds: dict[int, None] = {}
     for item in node.value:
-        place = item.place
-        if not isinstance(item.value, int) or isinstance(item.value, bool) or not 0 <= item.value <= _LARGEST_SEED:
-            raise SpecError(f"must be {allowed}", key="seeds", value=plain(item), place=place)
-        if item.value in seeds:
-            raise SpecError(f"the seed {item.value} stands there twice", key="seeds", value=plain(node), place=place, hint="the same seed is the same trial")
-        seeds.append(item.value)
+        place, seed = item.place, item.value
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= _LARGEST_SEED:
+            raise SpecError(f"is no seed; seeds must be different whole numbers from 0 to {_LARGEST_SEED}", key="seeds", value=plain(item), place=place)
+        if seed in seeds:
+            raise SpecError(f"the seed {seed} stands there twice", key="seeds", value=plain(node), place=place, hint="the same seed is the same trial")
+        seeds[seed] = None
     return tuple(seeds)
 
 

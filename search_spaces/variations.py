@@ -22,13 +22,13 @@ from search_spaces.domains import (
     parse_domain,
     stage_counts,
 )
-from search_spaces.errors import Place, SpecError, printable
+from search_spaces.errors import Place, SpecError, printable, written_twice
 from search_spaces.fields import convert, trial_fields
 from search_spaces.sections import Leaves, Sections, trial_leaves
 from search_spaces.yaml_source import Node, plain
 
 MOST_TRIALS: Final = 20_000
-"""Of a grid; more is a slip of the pen."""
+"""Of a sweep; more is a slip of the pen."""
 
 Places = dict[tuple[str, ...], Place]
 
@@ -61,7 +61,7 @@ def read_cases(sections: Sections, places: Places) -> dict[str, dict[str, Any]]:
         for key, child in (node.value or {}).items():
             for path, leaf in trial_leaves(key, child, "a case").items():
                 if path in leaves:
-                    raise SpecError("the key is written twice", key=path, place=leaf.place, hint="keep one of them")
+                    raise written_twice(path, leaf.place, leaves[path].place)
                 leaves[path] = leaf
         found[name] = {}
         for path, leaf in leaves.items():
@@ -101,7 +101,7 @@ def read_vary(sections: Sections, places: Places) -> dict[str, Domain]:
             raise SpecError("is a section; one key at a time is varied", key=path, place=place, hint=f"write {inside[0]}: ...")
         trial_leaves(key, node, "vary")
         if path in found:
-            raise SpecError("the key is written twice", key=path, place=place, hint="keep one of them")
+            raise written_twice(path, place, places["vary", path])
         if path in sections.overridden:
             problem = "is varied, and --set gives it one value"
             raise SpecError(problem, key=path, place=sections.trial[path].place, hint=f"write --set 'vary.{path}={{choice: [...]}}' or remove it from vary")
@@ -159,8 +159,8 @@ def check_crossing(search: SearchConfig, base: Mapping[str, Any], cases: Mapping
             raise SpecError("is continuous, and a grid needs values that can be listed", key=key, place=place, hint=hint)
         for name, case in cases.items():
             if key in case:
-                where = places["cases", name, key].line
-                raise SpecError(f'is varied, and the case "{printable(name, 60)}" sets it in line {where}', key=key, place=place, hint="keep one of them")
+                where = places["cases", name, key].inside(place)
+                raise SpecError(f'is varied, and the case "{printable(name, 60)}" sets it{where}', key=key, place=place, hint="keep one of them")
     if STAGES in vary and SPLIT not in vary and SPLIT in base:
         hint = "write stages instead of split in base for equal shares, or vary schedule.split with {simplex: {}}"
         raise SpecError("the number of stages is varied, and base lists the shares of a split", key=STAGES, place=places["vary", STAGES], hint=hint)
@@ -173,18 +173,29 @@ def check_crossing(search: SearchConfig, base: Mapping[str, Any], cases: Mapping
                 raise SpecError(problem, key=SPLIT, place=places["vary", SPLIT], hint="lower floor, or take fewer stages")
 
 
-def check_grid_size(spec: Spec, base: Mapping[str, Any]) -> None:
-    """The grid is not absurdly large.
+def check_number_of_trials(spec: Spec, base: Mapping[str, Any]) -> None:
+    """The trials are not absurdly many; counted without listing them.
 
     Raises:
-        SpecError: it is.
+        SpecError: they are. Names what asks for most of them.
     """
-    if spec.search.algorithm != "grid":
+    seeds = len(spec.seeds)
+    if spec.search.algorithm == "grid":
+        rows: list[Mapping[str, Any]] = list(spec.cases.values()) or [{}]
+        candidates = sum(grid_size(spec.vary, number_of_stages(overlay(base, case))) for case in rows)
+        key, hint = ("vary", "vary fewer values, or search with random or tpe") if spec.vary else ("cases", "split them into several sweeps")
+    else:
+        candidates = spec.search.num_candidates or 0
+        key, hint = "search.num_candidates", "draw fewer; a sweep can be extended later"
+    if candidates * seeds <= MOST_TRIALS:
         return
-    rows: list[Mapping[str, Any]] = list(spec.cases.values()) or [{}]
-    count = sum(grid_size(spec.vary, number_of_stages(overlay(base, case))) for case in rows) * len(spec.seeds)
-    if count > MOST_TRIALS:
-        place = next((place for path, place in spec.places.items() if path[0] == "vary"), Place(file=str(spec.source)))
-        raise SpecError(
-            f"the grid has {count} trials, more than {MOST_TRIALS}", key="vary", place=place, hint="vary fewer values, or search with random or tpe"
-        )
+    if seeds > candidates:
+        key, hint = "seeds", "take fewer seeds"
+    place = next((place for path, place in spec.places.items() if path[0] == "vary"), None) if key == "vary" else spec.places.get(("base", key))
+    each = f"{_counted(candidates, 'candidate')} with {_counted(seeds, 'seed')} each, {_counted(candidates * seeds, 'trial')}"
+    raise SpecError(f"asks for {each}; at most {MOST_TRIALS} are possible", key=key, place=place or Place(file=str(spec.source)), hint=hint)
+
+
+def _counted(number: int, word: str) -> str:
+    said = str(number) if number < 10**12 else f"about 10^{len(str(number)) - 1}"
+    return f"{said} {word}{'' if number == 1 else 's'}"

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 from yaml import events as ev
 
-from search_spaces.errors import Place, SpecError, did_you_mean, printable, show
+from search_spaces.errors import Place, SpecError, did_you_mean, printable, show, written_twice
 
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 12
@@ -91,11 +91,12 @@ def read_text(path: Path, shown: str) -> str:
         raise SpecError("is not UTF-8 text", place=Place(file=shown, line=line), hint="save it as UTF-8") from None
 
 
-def parse(text: str, origin: Place) -> Node:
+def parse(text: str, origin: Place, key: str | None = None) -> Node:
     """The one document in `text`.
 
     Args:
         origin: the file or override that the text came from; its line is filled in for a file.
+        key: path of the key that the document is the value of, for messages.
 
     Raises:
         SpecError: the text is not YAML, or uses what a spec may not: aliases, tags, duplicate keys, several documents, numbers that are not finite.
@@ -104,7 +105,7 @@ def parse(text: str, origin: Place) -> Node:
         problem = "holds a NUL byte" if bad.group() == "\x00" else "is not UTF-8 text"
         raise SpecError(problem, place=_at(origin, text.count("\n", 0, bad.start())))
     try:
-        return _Reader(text, origin).document()
+        return _Reader(text, origin).document(key)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = printable(" ".join(filter(None, (error.context, error.problem))), 200)
@@ -171,7 +172,7 @@ class _Reader:
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
         self._origin = origin
 
-    def document(self) -> Node:
+    def document(self, key: str | None) -> Node:
         root: Node | None = None
         for event in self._events:
             if isinstance(event, (ev.StreamStartEvent, ev.StreamEndEvent, ev.DocumentEndEvent)):
@@ -180,7 +181,7 @@ class _Reader:
                 if root is not None:
                     raise SpecError("starts a second YAML document", place=self._place(event), hint="a spec is one document; remove the line ---")
                 continue
-            root = self._node(event, 1, None)
+            root = self._node(event, 1, key)
         return root or Node(None, _at(self._origin, 0))
 
     def _place(self, event: Any) -> Place:
@@ -212,7 +213,7 @@ class _Reader:
             if key == "<<":
                 raise SpecError("merge keys (<<) are not allowed", key=below, place=place, hint="write the values out")
             if key in found:
-                raise SpecError(f"the key is written twice, first in line {found[key].place.line}", key=below, place=place, hint="keep one of them")
+                raise written_twice(below, place, found[key].place)
             found[key] = Node(self._node(next(self._events), depth + 1, below).value, place)
         return found
 

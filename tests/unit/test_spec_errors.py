@@ -174,10 +174,16 @@ BAD = [
     Bad("section_as_varied_key", "vary: {}", "vary:\n  schedule: {stages: {int: [1, 2]}} #@", "is a section", "schedule"),
     Bad("seeds_varied", "vary: {}", "vary:\n  seeds: {choice: [1]} #@", "whole sweep", "seeds"),
     Bad("stages_varied_beside_a_split", "vary: {}", "vary:\n  schedule.stages: {int: [1, 2]} #@", "base lists the shares", "schedule.stages"),
-    Bad("grid_too_large", "vary: {}", "vary:\n  method.epochs: {int: [1, 99999]} #@", "more than 20000", "vary"),
+    Bad("grid_too_large", "vary: {}", "vary:\n  method.epochs: {int: [1, 99999]} #@", "199998 candidates with 3 seeds each, 599994 trials; at most", "vary"),
+    Bad("many_seeds", "seeds: [0, 1, 2]", f"seeds: {list(range(20_000))} #@", "asks for 2 candidates with 20000 seeds each, 40000 trials", "seeds"),
+    Bad("many_cases", "cases:\n", "cases: #@\n" + "".join(f"  c{i}: {{}}\n" for i in range(7000)), "7002 candidates with 3 seeds", "cases"),
+    Bad("long_search", "  num_candidates: 4", "  num_candidates: 100000 #@", "asks for 100000 candidates with 1 seed each", "search.num_candidates", SEARCH),
+    Bad("astronomic_grid", "vary: {}", "vary:\n  method.epochs: {int: [1, 99999]} #@\n  method.batch_size: {int: [2, 1000000]}", "599993400006 trials", "vary"),
     Bad("empty_seeds", "seeds: [0, 1, 2]", "seeds: [] #@", "a list of different whole numbers", "seeds"),
     Bad("seed_twice", "seeds: [0, 1, 2]", "seeds: [0, 1, 0] #@", "twice", "seeds"),
-    Bad("negative_seed", "seeds: [0, 1, 2]", "seeds: [-1] #@", "from 0", "seeds"),
+    Bad("negative_seed", "seeds: [0, 1, 2]", "seeds: [-1] #@", "seeds = -1: is no seed; seeds must be different whole numbers from 0", "seeds"),
+    Bad("huge_seed", "seeds: [0, 1, 2]", "seeds: [2147483648] #@", "to 2147483647", "seeds"),
+    Bad("seed_that_is_text", "seeds: [0, 1, 2]", "seeds: [0, one] #@", "seeds = 'one': is no seed", "seeds"),
     Bad("seeds_as_number", "seeds: [0, 1, 2]", "seeds: 3 #@", "a list of different whole numbers", "seeds"),
     Bad("unknown_algorithm", "  algorithm: grid", "  algorithm: gird #@", 'did you mean "grid"?', "search.algorithm"),
     Bad("population_based_training", "  algorithm: grid", "  algorithm: pbt #@", "lie about its bits", "search.algorithm"),
@@ -324,14 +330,82 @@ OVERRIDES = [
     ("=3", None, "KEY=VALUE"),
     ("method.epochs=", "method.epochs", "no value"),
     ("method.epochs=[", None, "not valid YAML"),
-    ("method.epochs=*a", None, "anchors and aliases"),
-    ("method.epochs=!!python/name:os.system x", None, "tag"),
+    ("method.epochs=*a", "method.epochs", "anchors and aliases"),
+    ("method.epochs=!!python/name:os.system x", "method.epochs", "tag"),
     ("method.epochs=\x00", None, "NUL"),
     ("method.epochs=\udcff", None, "not UTF-8"),
     ("method.\udcff=1", None, "KEY=VALUE"),
     ("method=3", "method", "must be a mapping"),
     ("base=3", "base", "must be a mapping"),
 ]
+
+
+def test_a_key_written_twice_names_the_other_place(tmp_path: Path) -> None:
+    path = write(tmp_path, VALID)
+    for override, key in (
+        ("search={seed: 1, seed: 2}", "search.seed"),
+        ("base={method: {epochs: 1}, method.epochs: 2}", "method.epochs"),
+        ("cases={a: {method.nls: true, method: {nls: false}}}", "method.nls"),
+        ("vary={method.nls: {choice: [true]}, base.method.nls: {choice: [true]}}", "method.nls"),
+    ):
+        error = refusal(path, override)
+        assert error.key == key and str(error).endswith("the key is written twice; keep one of them"), str(error)
+    text = VALID.replace("    epochs: 20", "    epochs: 20\n  method.epochs: 30 #@")
+    assert "bad.yaml:15: method.epochs: the key is written twice, first in line 14; keep one of them" in str(refusal(write(tmp_path, text)))
+    varied = refusal(write(tmp_path, VALID), "vary.schedule.split={choice: [[0.5, 0.5]]}", "cases={a: {schedule.split: [1.0]}}")
+    assert 'the case "a" sets it in --set cases={a: {schedule.split: [1.0]}}' in str(varied)
+    assert 'the case "full labels only" sets it in line 24' in str(refusal(path, "vary.schedule.split={choice: [[0.5, 0.5]]}"))
+
+
+LONG = "x" * 500_000
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: example", f"name: {LONG}"),
+        ("  name: digits", f'  name: folder\n  path: "{LONG}"'),
+        ("  name: digits", f'  name: features\n  path: "{LONG}"'),
+        ("  name: digits", '  name: folder\n  path: "' + "y/" * 2000 + '"'),
+        ("  name: digits", f'  name: "{LONG}"'),
+        ("  workers: 1", f'  workers: "{LONG}"'),
+        ("vary: {}", f"vary:\n  method.nls:\n    ? {LONG}\n    : 1"),
+        ("  two stages, NLS: {}", f"  ? {LONG}\n  : {{}}"),
+        ("resources:", f"? {LONG}\n: 1\nresources:"),
+        ("seeds: [0, 1, 2]", f"seeds: [0]\nbaseline: {LONG}"),
+        ("seeds: [0, 1, 2]", f"seeds: {LONG}"),
+    ],
+)
+def test_a_message_is_short_however_long_the_value(old: str, new: str, tmp_path: Path) -> None:
+    error = refusal(write(tmp_path, VALID.replace(old, new)))
+    assert len(str(error)) < 2500
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: example", 'name: "\\e[31mred"'),
+        ("  name: digits", '  name: folder\n  path: "/\\e[31mred\\a\\u202e"'),
+        ("  name: digits", '  name: features\n  path: "/\\e]0;title\\a"'),
+        ("  two stages, NLS: {}", '  "\\e[31mred": {}'),
+        ("  two stages, NLS: {}", '  "two stages, NLS": {"\\e[31mred": 1}'),
+        ("vary: {}", 'vary: {"\\e[31mred": {}}'),
+        ("vary: {}", 'vary: {method.nls: {"\\e[31mred": 1}}'),
+        ("seeds: [0, 1, 2]", 'seeds: [0]\nbaseline: "\\e[31mred"'),
+        ("    requery: pool", '    requery: "\\e[31mred"'),
+    ],
+)
+def test_terminal_escapes_in_names_are_printed_escaped(old: str, new: str, tmp_path: Path) -> None:
+    error = refusal(write(tmp_path, VALID.replace(old, new)))
+    assert str(error).isprintable() and "\\x1b" in str(error)
+
+
+def test_terminal_escapes_in_a_files_name_are_printed_escaped(tmp_path: Path) -> None:
+    for name in ("\x1b[31mred.yaml", "\u202ereversed.yaml"):
+        assert str(refusal(str(tmp_path / name))).isprintable()
+        (tmp_path / name).write_text("- a\n")
+        assert str(refusal(str(tmp_path / name))).isprintable()
+        assert str(refusal(write(tmp_path, VALID), f"dataset={{name: folder, path: {name!r}}}")).isprintable()
 
 
 @pytest.mark.parametrize(("override", "key", "says"), OVERRIDES, ids=[repr(text) for text, _, _ in OVERRIDES])
