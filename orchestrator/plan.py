@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from search_spaces.config import Spec
 from search_spaces.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION, draws, held_out
@@ -11,6 +11,12 @@ from search_spaces.trials import enumerate_trials, stage_prefixes, trial_to_mapp
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+MOST_ROWS: Final = 500
+"""Candidates in a printed plan; nobody reads more, and a table of them takes its time to lay out."""
+
+_MOST_SEEDS: Final = 20
 
 
 def plan(spec: Spec) -> dict[str, Any]:
@@ -26,14 +32,20 @@ def plan(spec: Spec) -> dict[str, Any]:
     if trials is None:
         search = {"algorithm": spec.search.algorithm, "num_candidates": spec.search.num_candidates, "seeds": list(spec.seeds)}
         return {"name": spec.name, "trials": None, "search": search, "stage_trainings": {"total": None, "distinct": None}}
-    prefixes = [key for trial in trials for key in stage_prefixes(trial)]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    prefixes: list[str] = []
+    shared: dict[str, Any] = {}
     for trial in trials:
-        mapping = trial_to_mapping(trial)
-        row = {key: mapping[key] for key in ("id", "cases", "seed", "config", "schedule", "bits")}
-        found = draws(trial.config.schedule, trial.facts, held_out(trial.config.dataset))
-        rows.append(row | {"questions": trial.questions, "annotation_hours": trial.annotation_hours, "draws": None if found is None else asdict(found)})
-    return {"name": spec.name, "trials": rows, "stage_trainings": {"total": len(prefixes), "distinct": len(set(prefixes))}}
+        if trial.seed == spec.seeds[0]:
+            # What a candidate's seeds have in common is worked out once: seeds share no stage with each other.
+            prefixes += stage_prefixes(trial)
+            mapping = trial_to_mapping(trial)
+            shared = {key: mapping[key] for key in ("cases", "config", "schedule", "bits")}
+            found = draws(trial.config.schedule, trial.facts, held_out(trial.config.dataset))
+            shared |= {"questions": trial.questions, "annotation_hours": trial.annotation_hours, "draws": None if found is None else asdict(found)}
+        rows.append({"id": trial.id, "seed": trial.seed} | shared)
+    seeds = len(spec.seeds)
+    return {"name": spec.name, "trials": rows, "stage_trainings": {"total": len(prefixes) * seeds, "distinct": len(set(prefixes)) * seeds}}
 
 
 def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
@@ -57,7 +69,8 @@ def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
         # A number is never broken; a list of rounds may be.
         table.add_column(heading, justify="right", overflow="fold", no_wrap=heading != "rounds")
     table.add_column("seeds", overflow="fold")
-    for rows in _by_candidate(found["trials"]):
+    candidates = _by_candidate(found["trials"])
+    for rows in candidates[:MOST_ROWS]:
         first = rows[0]
         quotas = " + ".join(f"{quota:,}" for quota in first["schedule"]["quotas"]) or "none"
         labels, drawn = f"{first['schedule']['initial_labels']:,}", first["draws"]
@@ -68,6 +81,8 @@ def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
         cells += [f"{first['bits']:,.2f}", f"{first['annotation_hours']:,.2f}", _numbers([row["seed"] for row in rows])]
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
+    if len(candidates) > MOST_ROWS:
+        console.print(f"{len(candidates) - MOST_ROWS:,} more candidates are not shown; --json lists every trial.", highlight=False)
     if any(row["draws"] is not None for row in found["trials"]):
         console.print(
             "~: expected. initial_choice: priced_balanced pays for every blind draw until each class has its labels; in brackets where nine draws in ten end, "
@@ -95,4 +110,8 @@ def _by_candidate(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _numbers(values: list[int]) -> str:
-    return ", ".join(str(value) for value in values)
+    if len(values) <= _MOST_SEEDS:
+        return ", ".join(str(value) for value in values)
+    if values == list(range(values[0], values[-1] + 1)):
+        return f"{values[0]} to {values[-1]}"
+    return f"{_numbers(values[:_MOST_SEEDS])}, ... ({len(values)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any, Final
 
 from search_spaces.config import TrialConfig, ValidationConfig
@@ -31,7 +32,7 @@ def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             flat.update(flatten(value, f"{path}."))
         else:
             flat[path] = value
@@ -120,15 +121,25 @@ def build_config(values: Mapping[str, Any]) -> TrialConfig:
 
 def config_to_mapping(config: TrialConfig) -> dict[str, Any]:
     """The configuration as a nested mapping of JSON values, with every default; build_config(flatten(...)) is the inverse."""
+    return nest(flat_settings(config))
+
+
+def flat_settings(config: TrialConfig) -> dict[str, Any]:
+    """Key path -> JSON value of everything in the configuration, with every default."""
     flat: dict[str, Any] = {}
-    for key in trial_fields():
-        section, *names = key.split(".")
-        value = getattr(config, section)
+    for key, names in _attributes():
+        value: Any = config
         for name in names:
-            value = getattr(value, "source" if name == "from" else name, ABSENT)
+            value = getattr(value, name, ABSENT)
         if value is not ABSENT:
             flat[key] = list(value) if isinstance(value, tuple) else value
-    return nest(flat)
+    return flat
+
+
+@cache
+def _attributes() -> list[tuple[str, list[str]]]:
+    """Of every key of a trial, the attributes that lead to its value."""
+    return [(key, ["source" if name == "from" else name for name in key.split(".")]) for key in trial_fields()]
 
 
 def _build(cls: type[Any], prefix: str, values: Mapping[str, Any]) -> Any:

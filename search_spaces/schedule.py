@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal, localcontext
 from fractions import Fraction
+from functools import cache
 from typing import Final
 
 from search_spaces.blind_draws import BlindDraws, blind_draws
@@ -29,12 +31,27 @@ def bits_per_label(num_classes: int) -> float:
 
 def worth_of_labels(labels: int, num_classes: int) -> int:
     """Whole yes/no questions that cost no more than `labels` full labels: floor(labels * log2 C), exactly."""
+    if num_classes & (num_classes - 1) == 0:
+        return labels * (num_classes.bit_length() - 1)
     product = labels * bits_per_label(num_classes)
-    nearest = round(product)
-    if abs(product - nearest) > 1e-9 * max(1.0, product):
-        return math.floor(product)
-    # Too near to a whole number for floating point: 2^q <= C^labels decides.
-    return nearest if 1 << nearest <= num_classes**labels else nearest - 1
+    digits = 50
+    while abs(product - round(product)) <= 1e-9 * max(1.0, product) and labels:
+        # Too near to a whole number for floating point. log2 C is irrational where C is no power of 2, so that enough digits always tell.
+        with localcontext() as context:
+            context.prec = digits
+            exact = labels * _log2(num_classes, digits)
+            below, above = (math.floor(exact * (1 + sign * Decimal(10) ** (5 - digits))) for sign in (-1, 1))
+        if below == above:
+            return below
+        digits *= 2
+    return math.floor(product)
+
+
+@cache
+def _log2(number: int, digits: int) -> Decimal:
+    with localcontext() as context:
+        context.prec = digits
+        return Decimal(number).ln() / Decimal(2).ln()
 
 
 def quotas(questions: int, shares: Sequence[float]) -> tuple[int, ...]:

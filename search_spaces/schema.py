@@ -8,10 +8,12 @@ is to change, write a new schema beside this one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from search_spaces.assemble import flatten, nest
-from search_spaces.fields import SECTIONS, Field, method_fields, section_fields
+from search_spaces.errors import ABSENT
+from search_spaces.fields import SECTIONS, method_fields, section_fields
 from trainers.config import METHODS
 
 SCHEMA: Final = 2
@@ -82,37 +84,30 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Method -> key path -> default."""
 
-_UNKNOWN: Final = Field(kind="text")
 
-
-def default_of(key: str, method: str | None) -> Any:
-    """The default that a record means where it does not spell the key out: the schema's, or, of a setting added since, its class's.
+@cache
+def defaults(method: str | None) -> Mapping[str, Any]:
+    """Key path -> the default that a record means where it does not spell the key out: the schema's, or, of a setting added since, its class's.
 
     Args:
-        method: name of the method whose setting a key under `method` is.
-
-    Returns:
-        ABSENT where the key has no default.
+        method: whose settings the keys under `method` are.
     """
-    section = key.partition(".")[0]
-    frozen = METHOD_DEFAULTS.get(method or "", {}) if section == "method" else DEFAULTS
-    if key in frozen:
-        return frozen[key]
-    return _born_with(section, method).get(key, _UNKNOWN).default
+    known = {key: field.default for section in SECTIONS for key, field in section_fields(section).items()}
+    if method in METHODS:
+        known |= {key: field.default for key, field in method_fields(method).items()}
+    return {**known, **DEFAULTS, **METHOD_DEFAULTS.get(method or "", {})}
 
 
-def _born_with(section: str, method: str | None) -> Mapping[str, Field]:
-    if section == "method":
-        return method_fields(method) if method in METHODS else {}
-    return section_fields(section) if section in SECTIONS else {}
+def written(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Of these settings (key path -> value) the ones that differ from the schema's defaults."""
+    method = flat.get("method.name")
+    known = defaults(method if isinstance(method, str) else None)
+    return {key: value for key, value in flat.items() if not _same(value, known.get(key, ABSENT))}
 
 
 def written_settings(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a nested mapping (sections of a trial or of a sweep) that differ from the schema's defaults; equal ones are equal settings."""
-    flat = flatten(mapping)
-    method = flat.get("method.name")
-    method = method if isinstance(method, str) else None
-    return nest({key: value for key, value in flat.items() if not _same(value, default_of(key, method))})
+    """As `written`, of a nested mapping (sections of a trial or of a sweep); equal results are equal settings."""
+    return nest(written(flatten(mapping)))
 
 
 def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,4 +124,4 @@ def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
 def _same(value: Any, default: Any) -> bool:
     """Whether a value is the default; 1 is not true, and a list is the tuple that YAML and JSON cannot have."""
     value = tuple(value) if isinstance(value, list) else value
-    return isinstance(value, bool) == isinstance(default, bool) and value == default
+    return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)

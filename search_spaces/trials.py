@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from search_spaces.assemble import build_config, config_to_mapping, flatten, number_of_stages, overlay
+from search_spaces.assemble import build_config, config_to_mapping, flat_settings, flatten, nest, number_of_stages, overlay
 from search_spaces.config import DatasetFacts, Schedule, Spec, Trial, TrialConfig
 from search_spaces.domains import as_written, corners, grid
 from search_spaces.errors import Place, SpecError, printable, show
 from search_spaces.names import ADAPTIVE
 from search_spaces.schedule import annotation_hours, bits_per_label, check_pool, held_out, resolve, validation_bits
-from search_spaces.schema import SCHEMA, with_defaults, written_settings
+from search_spaces.schema import SCHEMA, with_defaults, written
 from search_spaces.suggest import Ask, keyed_ask, settings_from
 
 _ID_DIGITS: Final = 12
@@ -103,14 +103,13 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     part of it.
     """
     config = trial.config
-    written = _written(config)
-    del written["schedule"]["split"]
+    said = _said(config)
     key = _hash(
         {
             "schema": SCHEMA,
-            "dataset": written["dataset"],
+            "dataset": said["dataset"],
             "seed": trial.seed,
-            "schedule": written["schedule"],
+            "schedule": said["schedule"],
             "method": _method_read(config, 0, has_negatives=False),
         }
     )
@@ -121,7 +120,7 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     may_ask = [bool(part) for part in (config.schedule.split if drawn else trial.schedule.quotas)]
     for stage, quota in enumerate(trial.schedule.quotas, start=1):
         if may_ask[stage - 1] or config.method.init != "scratch" or config.method.for_stage(stage) != config.method.for_stage(stage - 1):
-            parts: dict[str, Any] = {"parent": key, "quota": quota, "strategy": config.query.strategy, "oracle": written.get("oracle", {})}
+            parts: dict[str, Any] = {"parent": key, "quota": quota, "strategy": config.query.strategy, "oracle": said.get("oracle", {})}
             if config.query.strategy == "mixed":
                 parts["easy_share"] = config.query.easy_share
             if drawn:
@@ -231,25 +230,27 @@ def _with_seed(trial: Trial, seed: int) -> Trial:
 
 def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> dict[str, Any]:
     """What makes a candidate itself. The budget is in bits and the schedule in whole questions, however they were written."""
-    written = _written(config)
-    written["budget"] = {"bits": budget_bits}
-    written["schedule"]["quotas"] = list(schedule.quotas)
+    said = _said(config)
+    said["budget"] = {"bits": budget_bits}
     # The quotas of priced_balanced are expectations: its shares are what was decided.
-    del written["schedule"]["quotas" if config.schedule.initial_choice == "priced_balanced" else "split"]
-    return {"schema": SCHEMA, **written}
+    drawn = config.schedule.initial_choice == "priced_balanced"
+    said["schedule"] |= {"split": list(config.schedule.split)} if drawn else {"quotas": list(schedule.quotas)}
+    return {"schema": SCHEMA, **said}
 
 
-def _written(config: TrialConfig) -> dict[str, Any]:
-    """The settings that are no default, by section. Without the path: where the data lies is no part of what a trial is."""
-    written = written_settings(config_to_mapping(config))
-    written["dataset"].pop("path", None)
-    return written
+def _said(config: TrialConfig) -> dict[str, Any]:
+    """The settings that are no default, by section. Without the path, for where the data lies is no part of what a trial is, and without the shares."""
+    said = written(flat_settings(config))
+    said.pop("dataset.path", None)
+    del said["schedule.split"]
+    return nest(said)
 
 
 def _method_read(config: TrialConfig, stage: int, *, has_negatives: bool) -> dict[str, Any]:
     method = config.method.for_stage(stage)
-    read = method.settings_read(has_negatives=has_negatives, has_parent=stage > 0)
-    return {"version": method.version, **written_settings({"method": {"name": method.name, **read}})["method"]}
+    read = {"name": method.name, **method.settings_read(has_negatives=has_negatives, has_parent=stage > 0)}
+    said = written({f"method.{name}": value for name, value in read.items()})
+    return {"version": method.version, **{key.removeprefix("method."): value for key, value in said.items()}}
 
 
 def _trial_id(candidate: str, seed: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,23 @@ def test_the_published_stage_quotas_come_out_of_their_shares() -> None:
 def test_labels_are_worth_exactly_the_whole_questions_that_fit(labels: int, num_classes: int) -> None:
     found = worth_of_labels(labels, num_classes)
     assert 2**found <= num_classes**labels < 2 ** (found + 1)
+
+
+@given(labels=st.integers(0, 10**12), num_classes=CLASSES)
+def test_the_worth_of_many_labels_is_as_exact_and_costs_no_time(labels: int, num_classes: int) -> None:
+    """Against 80 digits of the logarithm; C^labels of a billion labels would fill a gigabyte."""
+    found = worth_of_labels(labels, num_classes)
+    with localcontext() as context:
+        context.prec = 80
+        exact = labels * Decimal(num_classes).ln() / Decimal(2).ln()
+    assert found == math.floor(exact + Decimal("1e-50"))
+
+
+@pytest.mark.parametrize("labels", [3, 28, 59, 146, 643, 4004, 8651, 12_655, 21_306, 76_573, 97_879, 325_147])
+def test_a_worth_that_is_all_but_whole_is_on_the_right_side(labels: int) -> None:
+    """As many labels of 10 classes are worth a whole number of questions but for a little, more or less (denominators of log2 10 as a continued fraction)."""
+    found = worth_of_labels(labels, 10)
+    assert 2**found <= 10**labels < 2 ** (found + 1)
 
 
 @given(bits=st.floats(1, 1e7), per_class=st.integers(1, 50), num_classes=CLASSES, shares=SHARES)

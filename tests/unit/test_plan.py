@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator.plan import plan, print_plan
+from orchestrator.plan import _numbers, plan, print_plan
 from search_spaces.config import DatasetConfig
 from search_spaces.datasets import BUILT_IN, size
 from search_spaces.errors import SpecError
@@ -88,6 +88,44 @@ def test_the_printed_plan_has_a_row_for_every_candidate() -> None:
     for name in load_spec("ablations.yaml").cases:
         assert name in text
     assert "108 stage trainings, 81 of them distinct" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "trials"),
+    [
+        ("smoke.yaml", ["cases={}", f"seeds={list(range(20_000))}"], 20_000),
+        ("smoke.yaml", ["cases={}", "seeds=[0]", "vary.method.epochs={int: [1, 2000]}"], 2000),
+        ("stage_schedules.yaml", ["search.algorithm=random", "search.num_candidates=2000", "seeds=[0]"], 1500),
+        ("smoke.yaml", ["cases={}", "budget.full_labels=1000000000"], 2),
+        ("stage_schedules.yaml", ["search.num_candidates=20000", "seeds=[0]", "budget.full_labels=1000000000"], None),
+    ],
+)
+def test_a_plan_costs_what_is_asked(name: str, overrides: list[str], trials: int | None) -> None:
+    """A trial in a millisecond or less, of this process's time; four times as long is allowed."""
+    start = time.process_time()
+    spec = load_spec(name, overrides)
+    found = plan(spec)
+    console = Console(file=io.StringIO(), width=120)
+    print_plan(found, console)
+    assert time.process_time() - start < 2 + 4e-3 * (trials or 0)
+    assert found["trials"] is None if trials is None else len(found["trials"]) >= trials
+    assert isinstance(console.file, io.StringIO)
+    assert len(console.file.getvalue()) < 500_000
+
+
+def test_a_long_plan_is_cut_and_says_so() -> None:
+    found = plan(load_spec("smoke.yaml", ["cases={}", "seeds=[0]", "vary.method.epochs={int: [1, 600]}"]))
+    console = Console(file=io.StringIO(), width=120)
+    print_plan(found, console)
+    assert isinstance(console.file, io.StringIO)
+    assert "100 more candidates are not shown; --json lists every trial." in console.file.getvalue()
+    assert found["stage_trainings"] == {"total": 3 * 600, "distinct": 3 * 600}
+
+
+def test_many_seeds_are_written_short() -> None:
+    assert _numbers([0, 1, 2]) == "0, 1, 2"
+    assert _numbers(list(range(7, 2007))) == "7 to 2006"
+    assert _numbers([5, *range(30)][:25]).endswith("17, 18, ... (25)")
 
 
 def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from search_spaces import fields
+from search_spaces import assemble, fields
 from search_spaces.errors import ABSENT, SpecError
 from search_spaces.fields import method_fields, section_fields
-from search_spaces.schema import DEFAULTS, METHOD_DEFAULTS, default_of, with_defaults, written_settings
+from search_spaces.schema import DEFAULTS, METHOD_DEFAULTS, defaults, with_defaults, written_settings
 from search_spaces.spec import load_spec
 from search_spaces.trials import enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
 from trainers.config import METHODS, MeanTeacherConfig
@@ -39,7 +39,7 @@ class ChangedConfig(MeanTeacherConfig):
 @pytest.fixture
 def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The method has settings that the schema has never heard of, or is the class that the test names."""
-    caches = (fields.section_fields, fields.trial_fields, fields.method_fields)
+    caches = (fields.section_fields, fields.trial_fields, fields.method_fields, assemble._attributes, defaults)
     monkeypatch.setitem(METHODS, "mean_teacher", getattr(request, "param", LaterConfig))
     for cached in caches:
         cached.cache_clear()
@@ -125,7 +125,7 @@ def test_a_mapping_without_what_has_a_default_is_whole() -> None:
     mapping = json.loads(json.dumps(trial_to_mapping(trial)))
     mapping["config"] = written_settings(mapping["config"])
     assert trial_from_mapping(mapping) == trial
-    assert default_of("schedule.initial_labels_per_class", None) is ABSENT
+    assert defaults(None)["schedule.initial_labels_per_class"] is ABSENT
     assert with_defaults({"oracle": {"name": "noisy"}}).keys().isdisjoint({"oracle.false_yes", "search.seed"})
 
 
