@@ -168,8 +168,11 @@ def trial_from_mapping(mapping: Mapping[str, Any]) -> Trial:
             # They become paths.
             if not isinstance(mapping[key], str) or not _ID.fullmatch(mapping[key]):
                 raise ValueError(f"{show(mapping[key])} is no {key} of {_ID_DIGITS} hex digits")
-        if not all(isinstance(case, str) for case in mapping["cases"]):
-            raise TypeError("the name of a case is no text")
+        if not all(isinstance(text, str) for text in (facts.name, *mapping["cases"])):
+            raise TypeError("the name of a case or of the data is no text")
+        if facts.num_classes < 2 or facts.kind not in ("images", "features"):
+            raise ValueError(f"{facts.num_classes} classes of {show(facts.kind)} are no data set")
+        json.dumps(mapping["settings"], allow_nan=False)
         return Trial(
             id=mapping["id"],
             candidate=mapping["candidate"],

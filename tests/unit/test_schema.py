@@ -129,6 +129,9 @@ def test_a_mapping_without_what_has_a_default_is_whole() -> None:
     assert with_defaults({"oracle": {"name": "noisy"}}).keys().isdisjoint({"oracle.false_yes", "search.seed"})
 
 
+FACTS = trial_to_mapping(make_trial(load_spec("smoke.yaml"), {}, 0))["facts"]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -142,8 +145,9 @@ def test_a_mapping_without_what_has_a_default_is_whole() -> None:
         ("settings", 4),
         ("config", []),
         ("config", {"method": []}),
+        ("settings", {"method.epochs": float("nan")}),
         ("facts", {"num_classes": "ten"}),
-        ("facts", {**trial_to_mapping(make_trial(load_spec("smoke.yaml"), {}, 0))["facts"], "num_classes": 1.5}),
+        *(("facts", {**FACTS, key: value}) for key, value in (("num_classes", 1.5), ("num_classes", 0), ("name", None), ("kind", "sounds"), ("more", 1))),
         ("schedule", {"initial_labels": 2, "quotas": [-3]}),
         ("schedule", {"initial_labels": 2, "quotas": None}),
         ("schedule", []),
