@@ -51,7 +51,7 @@ def find_spec(path_or_name: str) -> Path:
     """
     place = Place(file=path_or_name)
     try:
-        path = Path(path_or_name)
+        path = _at_home(path_or_name)
         if not path_or_name or "\x00" in path_or_name:
             raise ValueError("empty or with a NUL byte")
         packaged = PACKAGED / path_or_name
@@ -59,6 +59,8 @@ def find_spec(path_or_name: str) -> Path:
             return packaged
         if path.is_dir():
             raise SpecError("is a folder, not a spec file", place=place)
+        if path.is_symlink() and not path.exists():
+            raise SpecError("is a link to a file that is not there", place=place)
         if not path.exists():
             others = {p.name for folder in (PACKAGED, Path()) for p in folder.glob("*.yaml")}
             hint = did_you_mean(path.name, others) or f"packaged: {', '.join(sorted(p.name for p in PACKAGED.glob('*.yaml')))}"
@@ -68,6 +70,22 @@ def find_spec(path_or_name: str) -> Path:
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be a spec file ({_reason(error)})", place=place) from None
     return path
+
+
+def _at_home(written: str) -> Path:
+    """The path, with a home folder for a leading ~ unless there is a file of that very name.
+
+    Raises:
+        SpecError: nobody has that home folder.
+    """
+    path = Path(written)
+    if not written.startswith("~") or path.exists():
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        problem = f"there is no home folder for {printable(path.parts[0], 60)} on this machine"
+        raise SpecError(problem, place=Place(file=written), hint="write the whole path") from None
 
 
 def read_text(path: Path, shown: str) -> str:

@@ -515,6 +515,24 @@ class TestFiles:
         error = refusal(write(tmp_path, "\n".join(lines)))
         assert "anchors and aliases" in str(error) and error.line == 1
 
+    @pytest.mark.parametrize("kind", ["pipe", "endless", "nothing", "circle"])
+    def test_what_is_no_file_is_refused_at_once(self, kind: str, tmp_path: Path) -> None:
+        path = tmp_path / "spec.yaml"
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to({"endless": "/dev/zero", "nothing": "gone.yaml", "circle": "spec.yaml"}[kind])
+        says = "not a regular file" if kind in ("pipe", "endless") else "is a link to a file that is not there"
+        assert says in str(refusal(str(path)))
+
+    def test_a_home_folder_is_found_and_one_of_nobody_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        write(tmp_path, VALID)
+        assert load_spec("~/bad.yaml").name == "example"
+        assert "no home folder for ~nouser" in str(refusal("~nouser/bad.yaml"))
+        error = refusal("smoke.yaml", "dataset={name: features, path: ~nouser/x.npz}")
+        assert error.key == "dataset.path"
+
     def test_a_device_is_no_spec(self) -> None:
         assert "not a regular file" in str(refusal("/dev/null"))
 

@@ -1,0 +1,79 @@
+"""Damaged specs, the same ones in every run: the packaged files with lines, values and bytes changed. Each is a spec or is refused with one plain message."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.plan import plan, print_plan
+from search_spaces.errors import SpecError
+from search_spaces.fields import section_fields, trial_fields
+from search_spaces.spec import load_spec
+from search_spaces.yaml_source import PACKAGED
+
+TEXTS = [path.read_text() for path in sorted(PACKAGED.glob("*.yaml")) if "imagenet" not in path.name]
+
+KEYS = [*trial_fields(), *section_fields("search"), *section_fields("resources")]
+KEYS += ["seeds", "name", "baseline", "cases", "vary", "base", "dataset", "search", "resources"]
+KEYS += ["vary.schedule.split", "vary.schedule.stages", "vary.method.epochs"]
+
+VALUES = ["0", "-1", "2", "1e308", "-1e308", "1e-320", "-0.0", "999999999999", "99999999999999999999", "true", "null", "''", "1_000", "0x10", "x" * 300]
+VALUES += ["[]", "{}", "[[]]", "[0.5, 0.5]", "[1, 1e-9]", "[0, 1, 2147483647]", "{a: 1,", "[1, 2", "- 1", "*a", "&a 1", "!!int 1", "|\n x", "? x", "[" * 40]
+VALUES += ["{choice: [1, 2]}", "{choice: [null]}", "{choice: [[1.0], [0.5, 0.5]]}", "{int: [0, 100]}", "{int: [1, 1000000000000]}", "{uniform: [-1e308, 1e9]}"]
+VALUES += ["{loguniform: [1e-320, 1e308]}", "{simplex: {}}", "{simplex: {step: 0.0001}}", "{simplex: {floor: 1, step: 1}}", "{simplex: {floor: 0.999}}"]
+VALUES += ["digits", "imagenet", "folder", "features", "grid", "random", "tpe", "noisy", "mixed", "table", "authors", "initial_labels", "none", "/dev/null"]
+VALUES += ["~nouser/x", "\x00", "\x85", "\t", "\u2028", "\u202e", "\ufeff", "\udcff", "\U0001f600", '"\\e[31m"']
+
+
+def with_other_lines(rng: random.Random, text: str) -> bytes:
+    lines = text.split("\n")
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(lines))
+        match rng.randrange(5):
+            case 0:
+                lines.insert(at, rng.choice(lines))
+            case 1:
+                lines[at] = " " * rng.randint(0, 4) + f"{rng.choice(KEYS)}: {rng.choice(VALUES)}"
+            case 2:
+                lines[at] = " " * rng.randint(0, 3) + lines[at]
+            case _:
+                lines[at] = f"{lines[at].partition(':')[0]}: {rng.choice(VALUES)}"
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def with_other_bytes(rng: random.Random, text: str) -> bytes:
+    data = bytearray(text.encode())
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(data))
+        if rng.random() < 0.5:
+            data[at] ^= 1 << rng.randrange(8)
+        else:
+            data[at : at + rng.randint(0, 20)] = rng.choice(VALUES).encode("utf-8", "surrogatepass")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_damaged_spec_is_a_spec_or_is_refused_with_a_message(seed: int, tmp_path: Path) -> None:
+    rng, path = random.Random(seed), tmp_path / "damaged.yaml"
+    refused = 0
+    for _ in range(60):
+        text = rng.choice(TEXTS)
+        damage = rng.choice([with_other_lines, with_other_bytes, None])
+        path.write_bytes(damage(rng, text) if damage else text.encode())
+        overrides = [f"{rng.choice(KEYS)}={rng.choice(VALUES)}" for _ in range(rng.randint(1, 3) if damage is None else 0)]
+        try:
+            spec = load_spec(str(path), overrides)
+        except SpecError as error:
+            refused += 1
+            assert str(error).isprintable() and len(str(error)) < 2500
+            assert "line None" not in str(error)
+            continue
+        found = plan(spec)
+        json.dumps(found, allow_nan=False)
+        print_plan(found, Console(file=io.StringIO(), width=100))
+    assert 20 < refused < 60
