@@ -16,6 +16,7 @@ from orchestrator.layout import checked_name
 from orchestrator.locks import hold
 from orchestrator.records import CHECKSUM, checksum, encode_object, parse_object
 from orchestrator.storage import commit_file
+from search_spaces.schema import written_method
 from trainers.config import MethodConfig
 from trainers.errors import UserError
 from trainers.stage import SCORE_ARRAYS, StageInputs, StageOutcome, StageRequest
@@ -46,7 +47,7 @@ def stage_key(
     parts = {
         "method": type(method).name,
         "version": type(method).version,
-        "settings": read,
+        "settings": written_method(type(method).name, read),
         "data": fingerprint,
         "inputs": inputs.digest(),
         "seed": seed,

@@ -105,6 +105,12 @@ def written(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not _same(value, known.get(key, ABSENT))}
 
 
+def written_method(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a method's settings (name -> value) the ones that differ from the schema's defaults."""
+    said = written({"method.name": name, **{f"method.{key}": value for key, value in settings.items()}})
+    return {key.removeprefix("method."): value for key, value in said.items() if key != "method.name"}
+
+
 def written_settings(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """As `written`, of a nested mapping (sections of a trial or of a sweep); equal results are equal settings."""
     return nest(written(flatten(mapping)))

@@ -16,7 +16,7 @@ from search_spaces.domains import as_written, corners, grid
 from search_spaces.errors import Place, SpecError, printable, show
 from search_spaces.names import ADAPTIVE
 from search_spaces.schedule import annotation_hours, bits_per_label, check_pool, held_out, resolve, validation_bits
-from search_spaces.schema import SCHEMA, with_defaults, written
+from search_spaces.schema import SCHEMA, with_defaults, written, written_method
 from search_spaces.suggest import Ask, keyed_ask, settings_from
 
 _ID_DIGITS: Final = 12
@@ -251,9 +251,8 @@ def _said(config: TrialConfig) -> dict[str, Any]:
 
 def _method_read(config: TrialConfig, stage: int, *, has_negatives: bool) -> dict[str, Any]:
     method = config.method.for_stage(stage)
-    read = {"name": method.name, **method.settings_read(has_negatives=has_negatives, has_parent=stage > 0)}
-    said = written({f"method.{name}": value for name, value in read.items()})
-    return {"version": method.version, **{key.removeprefix("method."): value for key, value in said.items()}}
+    read = method.settings_read(has_negatives=has_negatives, has_parent=stage > 0)
+    return {"name": method.name, "version": method.version, **written_method(method.name, read)}
 
 
 def _trial_id(candidate: str, seed: int) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
+from orchestrator.stage_store import stage_key
 from search_spaces import assemble, fields
 from search_spaces.errors import ABSENT, SpecError
 from search_spaces.fields import method_fields, section_fields
 from search_spaces.schema import DEFAULTS, METHOD_DEFAULTS, defaults, with_defaults, written_settings
 from search_spaces.spec import load_spec
 from search_spaces.trials import enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
+from tests.stage_world import QUICK, TRAIN, some_inputs
 from trainers.config import METHODS, MeanTeacherConfig
 
 NEW_SCHEMA = "a default has changed: write a new schema, do not edit this one"
@@ -69,6 +73,22 @@ def test_a_new_setting_with_another_value_is_another_trial(later: None) -> None:
     assert stage_prefixes(plain)[0] != stage_prefixes(sharp)[0]
 
 
+def key_of(method: MeanTeacherConfig, parent: str | None = None) -> str:
+    inputs = some_inputs(np.zeros(TRAIN, np.int32))
+    return stage_key(method=method, fingerprint="patterns", inputs=inputs, seed=0, parent=parent, world_size=1, device_kind="cpu")
+
+
+STAGES = key_of(QUICK), key_of(QUICK, "parent")
+
+
+def test_a_new_setting_changes_no_key_of_a_trained_stage(later: None) -> None:
+    """So that a sweep that is gone on with finds what it trained."""
+    settings = {item.name: getattr(QUICK, item.name) for item in dataclasses.fields(QUICK)}
+    method = LaterConfig(**settings)
+    assert (key_of(method), key_of(method, "parent")) == STAGES
+    assert key_of(dataclasses.replace(method, sharpening=0.5)) != STAGES[0]
+
+
 def test_a_record_without_the_new_setting_is_read_with_its_default(later: None) -> None:
     trial = make_trial(load_spec("smoke.yaml", ["cases={}"]), {}, 0)
     mapping = json.loads(json.dumps(trial_to_mapping(trial)))
@@ -100,8 +120,6 @@ def test_the_schema_is_todays_defaults() -> None:
 
 
 def test_the_path_of_the_data_is_no_part_of_an_id(tmp_path: Any) -> None:
-    import numpy as np
-
     found = []
     for name in ("a.npz", "b.npz"):
         np.savez(tmp_path / name, x=np.zeros((500, 8), np.float32), y=np.arange(500) % 5)
