@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from search_spaces.assemble import build_config, config_to_mapping, flat_settings, flatten, nest, number_of_stages, overlay
@@ -18,6 +19,7 @@ from search_spaces.names import ADAPTIVE
 from search_spaces.schedule import annotation_hours, bits_per_label, check_pool, held_out, resolve, validation_bits
 from search_spaces.schema import SCHEMA, with_defaults, written, written_method
 from search_spaces.suggest import Ask, keyed_ask, settings_from
+from trainers.config import MethodConfig
 
 _ID_DIGITS: Final = 12
 _ID: Final = re.compile(f"[0-9a-f]{{{_ID_DIGITS}}}")
@@ -249,9 +251,14 @@ def _said(config: TrialConfig) -> dict[str, Any]:
     return nest(said)
 
 
-def _method_read(config: TrialConfig, stage: int, *, has_negatives: bool) -> dict[str, Any]:
-    method = config.method.for_stage(stage)
-    read = method.settings_read(has_negatives=has_negatives, has_parent=stage > 0)
+def _method_read(config: TrialConfig, stage: int, *, has_negatives: bool) -> Mapping[str, Any]:
+    return _read(config.method.for_stage(stage), has_negatives, stage > 0)
+
+
+@lru_cache(maxsize=1024)
+def _read(method: MethodConfig, has_negatives: bool, has_parent: bool) -> Mapping[str, Any]:
+    """Most stages of a sweep read the same settings."""
+    read = method.settings_read(has_negatives=has_negatives, has_parent=has_parent)
     return {"name": method.name, "version": method.version, **written_method(method.name, read)}
 
 
