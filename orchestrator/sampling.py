@@ -17,7 +17,7 @@ from search_spaces.assemble import number_of_stages
 from search_spaces.config import Spec, Trial
 from search_spaces.errors import SpecError
 from search_spaces.suggest import Parameter, flatten, numbers_of
-from search_spaces.trials import candidate_settings, make_trial
+from search_spaces.trials import candidate_settings, make_trial, with_seed
 
 MOST_REPEATS = 100
 """Suggestions in a row that may repeat a known candidate before the search ends early: the space is then as good as exhausted."""
@@ -79,7 +79,7 @@ class Learned:
             return self._left.popleft()
         if len(self.candidates) >= (self.spec.search.num_candidates or 0):
             return None
-        values = {candidate.id: value_of(self.layout, candidate) for candidate in self.candidates}
+        drawn = {candidate.id: candidate for candidate in self.candidates}
         for _ in range(MOST_REPEATS):
             suggested = self._study.ask()
             try:
@@ -89,20 +89,20 @@ class Learned:
                 # Pruned, not failed: the sampler counts it among the worst and turns elsewhere.
                 self._study.tell(suggested, state=optuna.trial.TrialState.PRUNED)
                 continue
-            if candidate.id not in values:
+            if candidate.id not in drawn:
                 self._open[candidate.id] = suggested
                 # On record before it runs: its trials' folders must have a name in the sweep.
                 put_candidates(self.layout, [candidate], first=len(self.candidates))
                 self.candidates.append(candidate)
                 return candidate
-            known = values[candidate.id]
+            known = value_of(self.layout, drawn[candidate.id])
             self._study.tell(suggested, known, state=None if known is not None else optuna.trial.TrialState.FAIL)
         return None
 
     def _candidate(self, suggested: optuna.trial.Trial) -> Candidate:
         settings = candidate_settings(self.spec, lambda parameter: _suggest(suggested, parameter))
-        trials = tuple(make_trial(self.spec, settings, seed) for seed in self.spec.seeds)
-        return Candidate(trials[0].candidate, (), settings, trials)
+        first = make_trial(self.spec, settings, self.spec.seeds[0])
+        return Candidate(first.candidate, (), settings, tuple(with_seed(first, seed) for seed in self.spec.seeds))
 
     def tell(self, candidate: Candidate, value: float | None) -> None:
         """The sampler knows what the candidate reached."""

@@ -72,7 +72,12 @@ def enumerate_trials(spec: Spec) -> list[Trial] | None:
         trial = make_trial(spec, settings, spec.seeds[0], cases)
         first = found.get(trial.candidate)
         found[trial.candidate] = trial if first is None else replace(first, cases=first.cases + tuple(c for c in cases if c not in first.cases))
-    return [_with_seed(trial, seed) for trial in found.values() for seed in spec.seeds]
+    return [with_seed(trial, seed) for trial in found.values() for seed in spec.seeds]
+
+
+def with_seed(trial: Trial, seed: int) -> Trial:
+    """The trial of the same candidate with another seed."""
+    return replace(trial, seed=seed, id=_trial_id(trial.candidate, seed))
 
 
 def candidate_settings(spec: Spec, ask: Ask) -> dict[str, Any]:
@@ -227,10 +232,6 @@ def _check_workers(config: TrialConfig, workers: int) -> None:
     if config.method.batch_size % workers:
         problem = f"a batch of {config.method.batch_size} images cannot be shared equally by resources.workers = {workers}"
         raise SpecError(problem, keys=("method.batch_size", "resources.workers"), hint="write a multiple of the number of workers")
-
-
-def _with_seed(trial: Trial, seed: int) -> Trial:
-    return replace(trial, seed=seed, id=_trial_id(trial.candidate, seed))
 
 
 def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> dict[str, Any]:
