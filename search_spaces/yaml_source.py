@@ -30,6 +30,8 @@ _NUMBER: Final = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)
 _AMBIGUOUS_NUMBER: Final = re.compile(r"[-+]?(0[0-9]+|0[xob][0-9a-fA-F_]+|[0-9][0-9_,]*_[0-9_]*(\.[0-9_]*)?|[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?)")
 _NOT_FINITE: Final = re.compile(r"[-+]?\.?(inf|infinity|nan)", re.IGNORECASE)
 _MAX_DIGITS: Final = 18
+_OPENING: Final = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken)
+_CLOSING: Final = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)
 _NO_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
 
 Scalar = str | int | float | bool | None
@@ -161,9 +163,12 @@ def read_word(text: str, key: str, place: Place, *, optional: bool) -> Node:
 
 def has_comment(text: str) -> bool:
     """Whether YAML would pass over a part of the text as a comment."""
-    end = 0
+    end = depth = 0
     try:
         for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            if depth > MAX_DEPTH:
+                return False  # refused for that, and slow to scan
             start = token.start_mark.index
             # The first line of a block (| or >) may have one, too.
             if "#" in text[end:start] or (text[start : start + 1] in ("|", ">") and "#" in text[start:].partition("\n")[0]):

@@ -322,6 +322,8 @@ OVERRIDES = [
     ("vary.method.nls={choice: [true]} # both", "vary.method.nls", "starts a comment"),
     ("search={algorithm: grid} # all", "search", "starts a comment"),
     ("cases={} # none", "cases", "starts a comment"),
+    (f"cases={'[' * 100_000}", "cases", "nested deeper"),
+    (f"cases={'? ' * 50_000}", "cases", "a key must be a plain word"),
     ("cases=| # none\n a", "cases", "starts a comment"),
     ("dataset={name: features, path: run #2.npz}", "dataset", "starts a comment"),
     ("dataset.name=null", "dataset.name", "one of digits"),
@@ -408,7 +410,7 @@ def test_terminal_escapes_in_a_files_name_are_printed_escaped(tmp_path: Path) ->
         assert str(refusal(write(tmp_path, VALID), f"dataset={{name: folder, path: {name!r}}}")).isprintable()
 
 
-@pytest.mark.parametrize(("override", "key", "says"), OVERRIDES, ids=[repr(text) for text, _, _ in OVERRIDES])
+@pytest.mark.parametrize(("override", "key", "says"), OVERRIDES, ids=[repr(text[:60]) for text, _, _ in OVERRIDES])
 def test_a_bad_override_is_refused_and_named_instead_of_a_line(override: str, key: str | None, says: str, tmp_path: Path) -> None:
     error = refusal(write(tmp_path, VALID), override)
     assert says in str(error), str(error)
