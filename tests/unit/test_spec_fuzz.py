@@ -1,4 +1,4 @@
-"""Damaged specs, the same ones in every run: the packaged files with lines, values and bytes changed. Each is a spec or is refused with one plain message."""
+"""Damaged specs: each is a spec all the same or is refused with one plain message. The packaged files are damaged in the same ways in every run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator.plan import plan, print_plan
@@ -15,6 +17,7 @@ from search_spaces.errors import SpecError
 from search_spaces.fields import section_fields, trial_fields
 from search_spaces.spec import load_spec
 from search_spaces.yaml_source import PACKAGED
+from tests.unit.test_spec_errors import SEARCH, VALID, refusal
 
 TEXTS = [path.read_text() for path in sorted(PACKAGED.glob("*.yaml")) if "imagenet" not in path.name]
 
@@ -77,3 +80,78 @@ def test_a_damaged_spec_is_a_spec_or_is_refused_with_a_message(seed: int, tmp_pa
         json.dumps(found, allow_nan=False)
         print_plan(found, Console(file=io.StringIO(), width=100))
     assert 20 < refused < 60
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=300))
+def test_no_bytes_raise_anything_but_a_spec_error(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "bytes.yaml"
+    path.write_bytes(data)
+    refusal(str(path))
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        "-",
+        "&a",
+        "*a",
+        "!!int",
+        "!",
+        "|",
+        ">",
+        "'",
+        '"',
+        "\\",
+        "%YAML 9.9",
+        "---",
+        "...",
+        "? ",
+        "<<:",
+        "\t",
+        "\r",
+        "\x85",
+        "\ufeff",
+        "null",
+        "~",
+        "1e5",
+        "-1",
+        "0x1",
+    ]
+) | st.text(max_size=6)
+
+
+@settings(max_examples=250, deadline=None)
+@given(source=st.sampled_from([VALID, SEARCH]), start=st.integers(0, len(VALID)), cut=st.integers(0, 40), fragment=FRAGMENTS)
+def test_no_mutation_of_a_spec_raises_anything_but_a_spec_error(
+    source: str, start: int, cut: int, fragment: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "mutated.yaml"
+    path.write_bytes((source[:start] + fragment + source[start + cut :]).encode("utf-8", "surrogatepass"))
+    try:
+        load_spec(str(path))
+    except SpecError as error:
+        assert str(error).isprintable()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    key=st.sampled_from(
+        ["method.epochs", "schedule.split", "vary", "cases", "seeds", "search", "budget", "dataset.validation", "vary.schedule.stages", "baseline", "name"]
+    )
+    | st.text(max_size=12),
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+        max_leaves=6,
+    ),
+)
+def test_no_override_raises_anything_but_a_spec_error(key: str, value: object) -> None:
+    try:
+        load_spec("smoke.yaml", [f"{key}={value}"])
+    except SpecError as error:
+        assert str(error).isprintable()
