@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainers.errors import UserError
+from orchestrator import console, faults
 
 Verb = Callable[[argparse.Namespace], int]
+
+_DEBUG = "on an error, also show the traceback (as does ORCHESTRATE_DEBUG=1)"
 
 
 def _print_json(value: Any) -> None:
@@ -49,38 +54,44 @@ def _sweep(args: argparse.Namespace) -> int:
 def _resume(args: argparse.Namespace) -> int:
     from orchestrator import run
 
-    return run.resume(Path(args.dir), _engine(args), args.set, as_json=args.json)
+    return run.resume(args.dir, _engine(args), args.set, as_json=args.json)
 
 
 def _retry(args: argparse.Namespace) -> int:
     from orchestrator import run
 
-    return run.retry(Path(args.dir), _engine(args), args.set, as_json=args.json)
+    return run.retry(args.dir, _engine(args), args.set, as_json=args.json)
 
 
 def _extend(args: argparse.Namespace) -> int:
     from orchestrator import run
 
-    return run.extend(Path(args.dir), args.num_candidates, _engine(args), args.set, as_json=args.json)
+    return run.extend(args.dir, args.num_candidates, _engine(args), args.set, as_json=args.json)
 
 
 def _status(args: argparse.Namespace) -> int:
     from orchestrator import run
 
-    return run.show_status(Path(args.dir), watch=args.watch, as_json=args.json)
+    if not args.watch:
+        return run.show_status(args.dir, watch=False, as_json=args.json)
+    console.stop_when_nobody_reads()
+    try:
+        return run.show_status(args.dir, watch=True, as_json=args.json)
+    except BrokenPipeError:
+        return 0
 
 
 def _report(args: argparse.Namespace) -> int:
     from orchestrator import run
 
-    return run.show_report(Path(args.dir), as_json=args.json)
+    return run.show_report(args.dir, as_json=args.json)
 
 
 def _ledger(args: argparse.Namespace) -> int:
     from orchestrator import ledger_verbs
 
     verb: Callable[..., int] = getattr(ledger_verbs, args.action)
-    return verb(Path(args.dir), as_json=args.json)
+    return verb(args.dir, as_json=args.json)
 
 
 def _data(args: argparse.Namespace) -> int:
@@ -94,7 +105,14 @@ def _data(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from orchestrator import doctor
 
-    return doctor.doctor(out=Path(args.out), with_ray=not args.no_ray, as_json=args.json)
+    return doctor.doctor(out=args.out, with_ray=not args.no_ray, as_json=args.json)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse repeats what was typed as it is; a terminal would obey it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(console.escaped(message))
 
 
 def _add(verbs: Any, name: str, run: Verb | None, text: str, example: str) -> argparse.ArgumentParser:
@@ -102,6 +120,8 @@ def _add(verbs: Any, name: str, run: Verb | None, text: str, example: str) -> ar
         name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.set_defaults(run=run)
+    # Its absence after the verb must not undo its presence before.
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG)
     return parser
 
 
@@ -135,12 +155,13 @@ def _engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="orchestrate",
         description="Find the labelling schedule that wins at equal bits: full labels, yes/no answers, stages and quotas.",
         epilog="example:\n  orchestrate plan ablations.yaml\n  orchestrate sweep ablations.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--debug", action="store_true", help=_DEBUG)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     plan = _add(verbs, "plan", _plan, "list every trial of a spec with its price; trains nothing", "orchestrate plan ablations.yaml")
@@ -158,32 +179,32 @@ def build_parser() -> argparse.ArgumentParser:
         ("retry", _retry, "run the failed trials of a sweep again, from their last checkpoint, and whatever else is unfinished"),
     ):
         verb = _add(verbs, name, run, text, f"orchestrate {name} runs/ablations")
-        verb.add_argument("dir", metavar="DIR", help="the sweep's folder")
+        verb.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
         _resource_argument(verb)
         _engine_arguments(verb)
         _json_flag(verb)
 
     extend = _add(verbs, "extend", _extend, "add candidates to a search", "orchestrate extend runs/search -n 20")
-    extend.add_argument("dir", metavar="DIR", help="the sweep's folder")
+    extend.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
     extend.add_argument("-n", "--num-candidates", type=_positive, required=True, metavar="N", help="how many more candidates")
     _resource_argument(extend)
     _engine_arguments(extend)
     _json_flag(extend)
 
     status = _add(verbs, "status", _status, "show trials and stages with bits, accuracy and time to go", "orchestrate status runs/ablations --watch")
-    status.add_argument("dir", metavar="DIR", help="the sweep's folder")
+    status.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
     status.add_argument("--watch", action="store_true", help="show it anew every two seconds until the sweep ends")
     _json_flag(status)
 
     report = _add(verbs, "report", _report, "write and show the table: Markdown, CSV, JSON and one offline HTML file", "orchestrate report runs/ablations")
-    report.add_argument("dir", metavar="DIR", help="the sweep's folder")
+    report.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
     _json_flag(report)
 
     _ledger_verbs(verbs)
     _data_verbs(verbs)
 
     doctor = _add(verbs, "doctor", _doctor, "say what is missing on this machine, and the command that mends it", "orchestrate doctor --no-ray")
-    doctor.add_argument("--out", metavar="DIR", default="runs", help="where sweeps will be written (default: runs)")
+    doctor.add_argument("--out", metavar="DIR", type=_folder, default="runs", help="where sweeps will be written (default: runs)")
     doctor.add_argument("--no-ray", action="store_true", help="skip starting Ray, which takes some seconds")
     _json_flag(doctor)
     return parser
@@ -198,7 +219,7 @@ def _ledger_verbs(verbs: Any) -> None:
         ("replay", "rebuild the pool from the segments alone and print its state"),
     ):
         action = _add(actions, name, _ledger, text, f"orchestrate ledger {name} runs/ablations/trials/0123456789ab")
-        action.add_argument("dir", metavar="TRIAL_DIR", help="the trial's folder, DIR/trials/ID")
+        action.add_argument("dir", metavar="TRIAL_DIR", type=_folder, help="the trial's folder, DIR/trials/ID")
         _json_flag(action)
 
 
@@ -217,6 +238,8 @@ def _data_verbs(verbs: Any) -> None:
 def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder is empty")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is an address and not a folder: sweeps are kept in folders of a file system; name one, such as runs/mine")
     return Path(text)
 
 
@@ -230,15 +253,17 @@ def _positive(text: str) -> int:
     return value
 
 
+_signalled = threading.Event()
+
+
 def _take_over_signals() -> None:
     """The first SIGINT or SIGTERM stops in good order; one that comes while that goes on leaves at once, for all that counts is on disk already."""
-    came = False
+    _signalled.clear()
 
     def interrupt(signum: int, frame: object) -> NoReturn:
-        nonlocal came
-        if came:
+        if _signalled.is_set():
             os._exit(130)
-        came = True
+        _signalled.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
@@ -246,27 +271,21 @@ def _take_over_signals() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status."""
-    args = build_parser().parse_args(argv)
+    """Runs one command and returns its exit status; whatever goes wrong is one message on standard error."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(words)
+    debug = faults.debug_wanted(args.debug)
+    command = shlex.join(["orchestrate", *words])
     _take_over_signals()
+    faults.watch_threads(debug=debug)
     try:
         run: Verb = args.run
         return run(args)
-    except UserError as error:
-        print(f"orchestrate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("orchestrate: interrupted; everything answered and trained so far is kept", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has gone; there is nobody left to tell.
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        # What no part could say better: a folder that may not be read, a full disk.
-        print(f"orchestrate: {error.filename or 'the system'}: {error.strerror or error}. What was recorded before is kept.", file=sys.stderr)
-        return 2
+    except BaseException as error:
+        return faults.told(error, command, debug=debug, interrupted=_signalled.is_set())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from orchestrator.__main__ import main as process
+
+    sys.exit(process())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -319,3 +322,94 @@ def test_a_damaged_sweep_is_not_gone_on_with_by_guessing(
     assert victim.name in err
     # Whatever is made of it, nothing is bought anew.
     assert {path: path.read_bytes() for path in root.glob("trials/*/ledger/*.parquet")} == ledgers
+
+
+class Hostile(Exception):
+    """Whose text carries what a terminal obeys."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("bits"), "this is a defect of orchestrate"),
+        (AssertionError(), "AssertionError"),
+        (RecursionError("maximum recursion depth exceeded"), "RecursionError"),
+        (UnicodeEncodeError("ascii", "·", 0, 1, "ordinal not in range"), "defect"),
+        (Hostile("\x1b[2J"), "\\x1b[2J"),
+        (SystemExit(1), "defect"),
+        (MemoryError(), "needs more memory"),
+        (ModuleNotFoundError("No module named 'optuna'", name="optuna"), "the package optuna is not installed"),
+        (OSError(errno.EIO, "Input/output error"), "orchestrate plan smoke.yaml"),
+        (OSError(errno.ENOSPC, "No space left on device", "/full/file"), "/full/file: No space left on device"),
+        (OSError(errno.EXDEV, "Invalid cross-device link", "/a", None, "/b"), "/a -> /b: Invalid cross-device link"),
+        (TimeoutError("waited in vain"), "waited in vain"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_whatever_is_left_is_one_message_and_a_traceback_on_demand_only(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str) -> None:
+    from orchestrator import plan
+
+    def fail(found: object) -> None:
+        raise error
+
+    monkeypatch.setattr(plan, "print_plan", fail)
+    monkeypatch.delenv("ORCHESTRATE_DEBUG", raising=False)
+    err = _refused(run, "plan", "smoke.yaml")
+    assert said in err
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
+    assert "the system:" not in err
+    assert ("Please report it" in err) == ("defect" in err)
+    for words in (["--debug", "plan", "smoke.yaml"], ["plan", "--debug", "smoke.yaml"], ["plan", "smoke.yaml", "--debug"]):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "Traceback" in err
+        assert "in fail" in err
+    monkeypatch.setenv("ORCHESTRATE_DEBUG", "1")
+    assert "Traceback" in run("plan", "smoke.yaml")[2]
+    monkeypatch.setenv("ORCHESTRATE_DEBUG", "0")
+    assert "Traceback" not in run("plan", "smoke.yaml")[2]
+
+
+@pytest.mark.parametrize("command", [command for command, parser in _commands().items() if not _subparsers(parser)])
+def test_every_command_takes_debug(command: str) -> None:
+    assert "--debug" in _commands()[command].format_help()
+
+
+def test_a_working_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os, sys, runpy; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); sys.path.insert(0, {str(ROOT)!r}); "
+    code += "from orchestrator import cli; sys.exit(cli.main(['report', 'runs/x']))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "the system:" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/x", "gs://bucket", "file:///tmp/x", "S3://b/x"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep", "smoke.yaml", "--engine", "inline", "--out"],
+        ["resume"],
+        ["retry"],
+        ["extend", "-n", "1"],
+        ["status"],
+        ["report"],
+        ["doctor", "--no-ray", "--out"],
+    ]
+    + [["ledger", action] for action in ("show", "verify", "replay")],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_an_address_is_no_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "is an address and not a folder" in _refused(run, *words, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_name_carries_is_printed_and_not_obeyed(run: Run, tmp_path: Path) -> None:
+    for words in (["report", f"{tmp_path}/\x1b[31mred"], ["\x1b[31mred"], ["plan", "smoke.yaml", "\x1b[31mred"], ["plan", "\x1b[31mred.yaml"]):
+        err = _refused(run, *words)
+        assert "\x1b" not in err
+        assert "[31mred" in err
