@@ -9,10 +9,11 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from orchestrator import ray_setup
 from search_spaces.config import ResourcesConfig
@@ -49,8 +50,12 @@ class Cluster:
     sizes: tuple[tuple[float, float], ...] = ()
     """CPUs and GPUs of each node: a rank cannot be spread over two."""
 
+    @property
+    def is_embedded(self) -> bool:
+        return self.address == "embedded"
+
     def __str__(self) -> str:
-        where = "embedded Ray on this machine" if self.address == "embedded" else f"Ray at {self.address}"
+        where = "embedded Ray on this machine" if self.is_embedded else f"Ray at {self.address}"
         return f"{where}: {self.nodes} node(s), {self.cpus:g} CPUs, {self.gpus:g} GPUs"
 
 
@@ -73,19 +78,44 @@ def connect(*, address: str | None = None, local: bool = False, verbose: bool = 
     import ray
     from ray.exceptions import RayError
 
+    _read_auth_mode_again()
     quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "CRITICAL", "ignore_reinit_error": False}
     # Ray prints its warnings to standard output, which is for results alone.
     with redirect_stdout(sys.stderr):
         try:
             with _own_sigterm():
                 found = _join(ray, wanted, quiet) if wanted else _embed(ray, quiet)
-        # Where the head is lost while it connects, Ray ends the process.
-        except (OSError, RuntimeError, ValueError, RayError, SystemExit) as error:
+        # Where the head is lost while it connects, Ray ends the process; what a start that fails raises is anything, down to a bare Exception.
+        except (Exception, SystemExit) as error:
+            if wanted is None:
+                _leave_nothing(ray)
             raise ClusterError(ray_setup.explain(error, wanted)) from error
         try:
             yield found
+        except RayError as error:
+            said = str(error).strip().partition("\n")[0]
+            raise ClusterError(f"{found}: failed ({type(error).__name__}: {said}). What is recorded is kept; go on with: orchestrate resume DIR") from error
         finally:
             ray.shutdown()
+
+
+def _read_auth_mode_again() -> None:
+    """Ray reads RAY_AUTH_MODE when it is first imported, which may have been before `_check` found out that a token is to be presented."""
+    from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
+
+    # As Ray itself does where it turns tokens on for a Ray of its own.
+    Config.initialize("")
+
+
+def _leave_nothing(ray: Any) -> None:
+    """No process is left of a Ray that did not come up."""
+    with suppress(Exception, SystemExit):
+        ray.shutdown()
+    with suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            # Named, for this process may have others.
+            if child.name() in ("raylet", "gcs_server"):
+                child.kill()
 
 
 def _wanted(address: str | None, local: bool) -> str | None:
@@ -161,8 +191,8 @@ def _embed(ray: Any, quiet: dict[str, Any]) -> Cluster:
 
 def _protect_token() -> None:
     """Ray writes its access token readable by everyone on the machine."""
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file() and stat.S_IMODE(token.stat().st_mode) & 0o077:
+    token = ray_setup.token_file()
+    if token is not None and token.is_file() and stat.S_IMODE(token.stat().st_mode) & 0o077:
         token.chmod(0o600)
 
 

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -50,7 +49,11 @@ def network(machine: ray_setup.Machine) -> Iterator[Finding]:
 
 
 def token() -> Iterator[Finding]:
-    path = Path.home() / ".ray" / "auth_token"
+    path = ray_setup.token_file()
+    if path is None:
+        mend = "export HOME=/a/folder/you/may/write; or orchestrate sweep SPEC --engine inline"
+        yield Finding(check="token", state="fail", found="this user has no home folder, and Ray keeps its access token in ~/.ray", mend=mend)
+        return
     if not path.is_file():
         yield Finding(check="token", state="ok", found=f"none at {path} yet; Ray makes one when it first starts")
         return

@@ -112,6 +112,8 @@ class Machine:
     """Why the folder cannot be written; None if it can."""
     ip: str
     network_problem: str | None
+    home_problem: str | None = None
+    """Why Ray cannot keep its access token; None if it can."""
 
 
 def look() -> Machine:
@@ -130,7 +132,21 @@ def look() -> Machine:
         temp_problem=problem,
         ip=ip,
         network_problem=refused("127.0.0.1") or refused(ip),
+        home_problem=_homeless(),
     )
+
+
+def _homeless() -> str | None:
+    """Why the folder of Ray's access token cannot be had; None if it can, or if the token is elsewhere."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return None
+    token = token_file()
+    if token is None:
+        return "this user has no home folder"
+    if token.is_file():
+        return None if os.access(token, os.R_OK) else f"{token} cannot be read"
+    place = next(folder for folder in token.parents if folder.exists())
+    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written"
 
 
 def unwritable(folder: Path) -> str | None:
@@ -162,6 +178,8 @@ def cannot_start(machine: Machine) -> str | None:
     if machine.temp_space < LEAST_TEMP_SPACE:
         space = f"{machine.temp_space / 2**20:.0f} MiB free and needs {LEAST_TEMP_SPACE // 2**20}"
         return f"Ray's temporary folder {machine.temp} has {space}. Free some, or name another: export RAY_TMPDIR=/some/short/folder"
+    if machine.home_problem:
+        return f"{machine.home_problem}, and Ray keeps its access token in ~/.ray. Name another: export HOME=/a/folder/you/may/write; or --engine inline"
     if machine.network_problem:
         return (
             f"this machine refuses connections to itself ({machine.ip} or 127.0.0.1: {machine.network_problem}), and Ray's processes talk that way. "
@@ -170,13 +188,23 @@ def cannot_start(machine: Machine) -> str | None:
     return None
 
 
+def token_file() -> Path | None:
+    """Where Ray keeps this user's access token; None for a user without a home (a container's bare user number, with HOME unset)."""
+    try:
+        return Path.home() / ".ray" / "auth_token"
+    except RuntimeError:
+        return None
+
+
 def own_token() -> str | None:
     """The access token that this user would present to a Ray, from the places where Ray looks; None if there is none."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return os.environ["RAY_AUTH_TOKEN"]
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else token_file()
     try:
-        return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").read_text(encoding="utf-8").strip() or None
-    except OSError:
+        return path.read_text(encoding="utf-8").strip() or None if path is not None else None
+    except (OSError, ValueError):
         return None
 
 
@@ -237,6 +265,11 @@ def explain(error: BaseException, address: str | None) -> str:
     text = str(error).strip()
     cause = f"{text} {error.__cause__ or ''}"
     said = text.splitlines()[0] if text else type(error).__name__
+    if address is None and "timed out during startup" in text:
+        return (
+            "Ray did not start on this machine within the 30 s that it gives itself: the machine is very busy, or short of memory. Try again when others have "
+            "finished, see what is missing: orchestrate doctor; or run without Ray: --engine inline"
+        )
     if address is None:
         return f"cannot start Ray on this machine ({said}). See what is missing: orchestrate doctor; or run without Ray: --engine inline"
     versions = _VERSIONS.findall(text)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import pytest
@@ -129,12 +129,23 @@ class Head:
     token: str
 
 
+def _leave_token(home: Path, token: str) -> None:
+    """Where a Ray of this user's own leaves it."""
+    (home / ".ray").mkdir(exist_ok=True)
+    (home / ".ray" / "auth_token").write_text(token)
+
+
 @contextmanager
-def _head() -> Iterator[Head]:
+def _head(guard: Literal["told", "found", "none"] = "told") -> Iterator[Head]:
+    """guard: whether its token is given to it, or lies in its home, where it finds it, or it has none."""
     # A short path: Ray's sockets lie deep below it.
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        env = _environment() | {"RAY_TMPDIR": folder, "HOME": folder, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
-        env["RAY_AUTH_TOKEN"] = token = secrets.token_hex(16)
+        env = _environment() | {"RAY_TMPDIR": folder, "HOME": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        token = secrets.token_hex(16)
+        if guard == "told":
+            env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        elif guard == "found":
+            _leave_token(Path(folder), token)
         port = _free_port()
         where = ["--node-ip-address=127.0.0.1", f"--port={port}"]
         command = [str(BIN / "ray"), "start", "--head", "--block", *where, "--num-cpus=1", "--include-dashboard=false"]
@@ -192,6 +203,46 @@ class TestAGuardedHead:
         told = _visit("auto", HOME=guarded.folder, RAY_TMPDIR=guarded.folder, RAY_AUTH_TOKEN=guarded.token)
         # Ray calls this machine by its outer address, whichever it was given.
         assert guarded.address.rpartition(":")[2] + ":" in told["where"]
+
+
+def _orchestrate(*words: str, **env: str) -> tuple[int, str]:
+    """What a command of a user with this environment ends with, and says."""
+    command = [sys.executable, "-m", "orchestrator.cli", *words]
+    environment = {name: value for name, value in _environment().items() if name != "HOME"} | {"OMP_NUM_THREADS": "1"} | env
+    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=4 * PATIENCE)
+    return ended.returncode, ended.stdout
+
+
+@pytest.mark.slow
+class TestASweepJoinsARayThatRayStartStarted:
+    """The command itself: its modules are loaded in its own order, of which Ray's first import reads whether to present a token."""
+
+    @pytest.mark.parametrize(("guard", "has_token"), [("found", True), ("none", True), ("none", False)])
+    def test_and_doctor_says_so(self, guard: Literal["found", "none"], has_token: bool, tmp_path: Path) -> None:
+        with _head(guard) as head, tempfile.TemporaryDirectory() as home:
+            if has_token:
+                _leave_token(Path(home), head.token)
+            env = {"HOME": home, "RAY_TMPDIR": head.folder, "ORCHESTRATE_CACHE": str(tmp_path / "cache")}
+            code, said = _orchestrate("doctor", "--out", str(tmp_path), "--json", **env)
+            [here] = [check for check in json.loads(said)["checks"] if check["check"] == "ray here"]
+            assert here["state"] == "ok", here
+            short = ["--set", "method.epochs=1", "--set", "seeds=[0]"]
+            code, said = _orchestrate("sweep", "smoke.yaml", "--out", str(tmp_path / "found"), *short, **env)
+            assert code == 0, said
+            assert head.address.rpartition(":")[2] + ": 1 node(s)" in said
+            code, said = _orchestrate("sweep", "smoke.yaml", "--address", head.address, "--out", str(tmp_path / "named"), *short, **env)
+            assert code == 0, said
+
+    def test_but_not_without_its_token(self, tmp_path: Path) -> None:
+        with _head("found") as head, tempfile.TemporaryDirectory() as home:
+            env = {"HOME": home, "RAY_TMPDIR": head.folder, "ORCHESTRATE_CACHE": str(tmp_path / "cache")}
+            code, said = _orchestrate("sweep", "smoke.yaml", "--out", str(tmp_path / "found"), **env)
+            assert code == 2, said
+            assert "Copy ~/.ray/auth_token from its head node" in said
+            assert "Traceback" not in said
+            code, said = _orchestrate("doctor", "--out", str(tmp_path), "--json", **env)
+            [here] = [check for check in json.loads(said)["checks"] if check["check"] == "ray here"]
+            assert here["state"] == "fail", here
 
 
 @pytest.mark.slow
