@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from orchestrator import ray_setup
+from orchestrator.ray_watch import DAEMONS, Starting, head_of, leave, watched
 from search_spaces.config import ResourcesConfig
 from trainers.errors import UserError
 
@@ -83,7 +84,7 @@ def connect(*, address: str | None = None, local: bool = False, verbose: bool = 
     # Ray prints its warnings to standard output, which is for results alone.
     with redirect_stdout(sys.stderr):
         try:
-            with _own_sigterm():
+            with _own_sigterm(), _guarded(wanted):
                 found = _join(ray, wanted, quiet) if wanted else _embed(ray, quiet)
         # Where the head is lost while it connects, Ray ends the process; what a start that fails raises is anything, down to a bare Exception.
         except (Exception, SystemExit) as error:
@@ -114,7 +115,7 @@ def _leave_nothing(ray: Any) -> None:
     with suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             # Named, for this process may have others.
-            if child.name() in ("raylet", "gcs_server"):
+            if child.name() in DAEMONS:
                 child.kill()
 
 
@@ -154,6 +155,21 @@ def _own_sigterm() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _guarded(wanted: str | None) -> Iterator[None]:
+    """Where the Ray dies while this process connects to it, Ray would wait for a minute and end the process: here it ends soon, with a message."""
+
+    def lost(name: str) -> None:
+        what = "cannot start Ray on this machine" if wanted is None else f"cannot reach Ray at {wanted}"
+        leave(f"{what}: {name} has died. Try again; see what is missing: orchestrate doctor; or run without Ray: --engine inline")
+
+    if wanted is not None and wanted.startswith("ray://"):
+        yield
+        return
+    with watched([Starting()] if wanted is None else [head_of(wanted)], lost, embedded=wanted is None):
+        yield
 
 
 def _describe(ray: Any, address: str) -> Cluster:

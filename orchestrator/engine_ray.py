@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,18 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
+from ray.tune.error import TuneError
 
 from orchestrator.candidate import FATAL, CandidateTrainable, Shared
 from orchestrator.candidates import is_failed, is_finished, load_candidates
 from orchestrator.cluster import Cluster, gangs_that_fit
 from orchestrator.datasets import PreparedData
 from orchestrator.engine_inline import Outcome, label_of
-from orchestrator.gang import HEAD, BrokerActor, new_name
+from orchestrator.gang import HEAD, BrokerActor, first_line, new_name
 from orchestrator.layout import SweepLayout
 from orchestrator.progress import Progress
+from orchestrator.ray_watch import leave, services, watched
+from orchestrator.scratch import scratch_folder
 from orchestrator.search import Source, SourceSearcher
 from orchestrator.stage_store import CannotGoOn
 from search_spaces.config import ResourcesConfig
@@ -55,10 +57,15 @@ def run_on_ray(
     broker = BrokerActor.options(resources=HEAD).remote(new_name(), layout.stage_store, gangs, resources, device)  # type: ignore[attr-defined]
     shared = Shared(layout=layout, data=data, resources=resources, device=device, broker=broker)
     fatal = Fatal(broker)
-    # Tune insists on a folder of its own; nothing in it is ever read back.
-    scratch = Path(tempfile.mkdtemp(prefix="orchestrate-tune-"))
+    go_on = f"Everything recorded so far is kept; go on with: orchestrate resume {given}"
+
+    def lost(name: str) -> None:
+        leave(f"{name} has died, and the sweep with it. {go_on}", lambda: _clear(scratch, progress))
+
+    guard = watched(services(ray, cluster.address), lost, embedded=cluster.is_embedded)
     try:
-        with _shown(broker, layout, progress, estimate):
+        # Tune insists on a folder of its own; nothing in it is ever read back.
+        with scratch_folder() as scratch, guard, _shown(broker, layout, progress, estimate):
             ended = _tuner(shared, source, num_candidates, gangs, scratch, fatal).fit()
         if fatal.message is not None:
             raise CannotGoOn(fatal.message)
@@ -69,13 +76,22 @@ def run_on_ray(
     except KeyboardInterrupt:
         progress.note(f"interrupted; stopping (a second time leaves at once). Go on with: orchestrate resume {given}")
         raise
+    # What Ray or Tune stumble over is not to blame on a trial: those record their own failures. Ray ends a process that has lost its cluster by SystemExit.
+    except (RayError, TuneError, SystemExit) as error:
+        raise CannotGoOn(f"Ray failed while the sweep ran ({type(error).__name__}: {first_line(error)}). {go_on}") from error
     finally:
-        ray.kill(broker, no_restart=True)
-        shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(Exception):
+            ray.kill(broker, no_restart=True)
     trials = [trial for candidate in load_candidates(layout) for trial in candidate.trials]
     failed = tuple(trial.id for trial in trials if is_failed(layout, trial))
     waiting = tuple(trial.id for trial in trials if not is_failed(layout, trial) and not is_finished(layout, trial))
     return Outcome(failed=failed, waiting=waiting), use
+
+
+def _clear(scratch: Path, progress: Progress) -> None:
+    """The terminal is as it was, and no temporary file is left."""
+    progress.stop()
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _close(broker: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def remote_error(error: RayTaskError) -> Exception:
     return cause if isinstance(cause, Exception) else error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

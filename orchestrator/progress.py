@@ -57,12 +57,16 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self.stop()
         with self._lock:
             took = duration(self._clock() - self._began)
             failed = f", {self._failed} {'trial' if self._failed == 1 else 'trials'} failed" if self._failed else ""
             self._print(Text(f"{self._trained} {'stage' if self._trained == 1 else 'stages'} trained, {self._shared} shared{failed} in {took}"))
+
+    def stop(self) -> None:
+        """The terminal is as it was before; lines can still be printed."""
+        if self._live is not None:
+            self._live.stop()
 
     def set_total(self, total_stages: int | None) -> None:
         """A search that has drawn more candidates knows of more stages."""

@@ -72,6 +72,11 @@ class Nodes:
         self._process.stdin.flush()
         self._answer()
 
+    @property
+    def session(self) -> int:
+        """Of all its processes."""
+        return self._process.pid
+
     def assert_free(self) -> None:
         """No process that a sweep had on these nodes is left."""
         wait_until("the nodes are free", lambda: not of_kind(self._process.pid, RANK, BROKER, POOL, CANDIDATE), patience=120)
