@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from orchestrator.patience import Deaths, epochs_done
 from orchestrator.stage_store import CannotGoOn, StageStore, new_attempt
 from trainers.stage import StageOutcome, StageRequest, TrainingFailed
 
@@ -77,7 +78,7 @@ class _Job:
 
     request: StageRequest
     done: asyncio.Future[None]
-    broke: int = 0
+    deaths: Deaths
     """Gangs that broke while they trained it."""
 
 
@@ -90,7 +91,7 @@ class Broker:
     gangs: int
     store: StageStore
     max_failures: int
-    """Gangs that one stage may break before it counts as failed, and starts in a row that may break before there is no gang to be had."""
+    """Gangs that one stage may break in a row, its checkpoints not moving on, and starts in a row that may break before there is no gang to be had."""
     use: Use = field(default_factory=Use)
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _queue: deque[_Job] = field(default_factory=deque)
@@ -119,7 +120,7 @@ class Broker:
             if self.store.find(request.key) is not None:
                 return False
             request.work_dir.mkdir(parents=True, exist_ok=True)
-            job = _Job(request, asyncio.get_running_loop().create_future())
+            job = _Job(request, asyncio.get_running_loop().create_future(), Deaths(self.max_failures, epochs_done(request.work_dir)))
             self._jobs[request.key] = job
             self._queue.append(job)
             self._dispatch()
@@ -185,9 +186,9 @@ class Broker:
         except GangBroken as error:
             self._discard(gang)
             self.use.broken += 1
-            job.broke += 1
-            if job.broke > self.max_failures:
-                self._end(job, TrainingFailed(f"stage {job.request.stage}: {job.broke} gangs broke while training it, at last: {error}"))
+            if job.deaths.too_many(epochs_done(job.request.work_dir)):
+                said = f"{job.deaths.in_vain} gangs in a row broke while training it, and no checkpoint moved on in between; at last: {error}"
+                self._end(job, TrainingFailed(f"stage {job.request.stage}: {said}"))
             else:
                 self._queue.appendleft(job)
         except asyncio.CancelledError:

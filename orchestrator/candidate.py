@@ -24,6 +24,8 @@ from search_spaces.config import ResourcesConfig, Trial
 from trainers.errors import UserError
 from trainers.stage import StageRequest
 
+ASKED = "asked"
+"""Kind of the event that says in which folder the stage is trained that a trial now waits for."""
 FATAL = "fatal"
 """Key of a reported result that ends the sweep: the message says why nothing can go on."""
 
@@ -57,6 +59,7 @@ class BrokerStages:
         found = self.store.find(request.key)
         if found is not None:
             return found
+        self.broker.tell.remote((ASKED, request.trial, str(request.work_dir)))
         self._train(request)
         found = self.store.find(request.key)
         if found is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,13 +16,14 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
-from orchestrator.candidate import FATAL, CandidateTrainable, Shared
-from orchestrator.candidates import is_failed, is_finished, load_candidates
+from orchestrator.candidate import ASKED, FATAL, CandidateTrainable, Shared
+from orchestrator.candidates import candidate_from_row, is_failed, is_finished, load_candidates
 from orchestrator.cluster import Cluster, gangs_that_fit
 from orchestrator.datasets import PreparedData
 from orchestrator.engine_inline import Outcome, label_of
 from orchestrator.gang import HEAD, BrokerActor, first_line, new_name
 from orchestrator.layout import SweepLayout
+from orchestrator.patience import epochs_done, recorded
 from orchestrator.progress import Progress
 from orchestrator.ray_watch import leave, services, watched
 from orchestrator.scratch import scratch_folder
@@ -29,6 +31,8 @@ from orchestrator.search import Source, SourceSearcher
 from orchestrator.stage_store import CannotGoOn
 from search_spaces.config import ResourcesConfig
 
+LOOK_SECONDS = 0.5
+"""Between two looks at how far the candidates are."""
 CANDIDATES_PER_GANG = 2
 """Candidates at work for each gang: their seeds run side by side, so that one that waits for a shared stage leaves no gang idle."""
 
@@ -56,7 +60,7 @@ def run_on_ray(
     given, layout = layout.root, replace(layout, root=layout.root.resolve())
     broker = BrokerActor.options(resources=HEAD).remote(new_name(), layout.stage_store, gangs, resources, device)  # type: ignore[attr-defined]
     shared = Shared(layout=layout, data=data, resources=resources, device=device, broker=broker)
-    fatal = Fatal(broker)
+    fatal, restarts = Fatal(broker), Restarts(layout, resources.max_failures)
     go_on = f"Everything recorded so far is kept; go on with: orchestrate resume {given}"
 
     def lost(name: str) -> None:
@@ -65,8 +69,8 @@ def run_on_ray(
     guard = watched(services(ray, cluster.address), lost, embedded=cluster.is_embedded)
     try:
         # Tune insists on a folder of its own; nothing in it is ever read back.
-        with scratch_folder() as scratch, guard, _shown(broker, layout, progress, estimate):
-            ended = _tuner(shared, source, num_candidates, gangs, scratch, fatal).fit()
+        with scratch_folder() as scratch, guard, _shown(broker, layout, progress, estimate, restarts):
+            ended = _tuner(shared, source, num_candidates, gangs, scratch, fatal, restarts).fit()
         if fatal.message is not None:
             raise CannotGoOn(fatal.message)
         for error in ended.errors:
@@ -122,7 +126,43 @@ class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         return self.message is not None
 
 
-def _tuner(shared: Shared, source: Source, num_candidates: int, gangs: int, scratch: Path, fatal: Fatal) -> tune.Tuner:
+class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
+    """Lets Tune start a candidate again for as long as its trials get further between two deaths of its process. (Tune counts over its whole life.)"""
+
+    def __init__(self, layout: SweepLayout, limit: int) -> None:
+        self._layout = layout
+        self._limit = limit
+        self._died_at: dict[str, Any] = {}
+        """Tune's trial -> how far it was when it first ran or last died."""
+        self._looked = 0.0
+        self.training: dict[str, Path] = {}
+        """Trial -> where the stage is trained that it waits for."""
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for trial in trials:
+            # Once granted, the allowance holds until the next death.
+            allowed = self._limit + trial.num_failures + 1
+            if trial.status == "RUNNING" and trial.max_failures < allowed:
+                reached = self._reached(trial)
+                if self._died_at.setdefault(trial.trial_id, reached) != reached:
+                    trial.max_failures = allowed
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._died_at[trial.trial_id] = self._reached(trial)
+
+    def _reached(self, trial: Any) -> list[tuple[int, int]]:
+        """Of each seed: what is on record, and the checkpoint of the stage that is being trained."""
+        found = []
+        for seed in candidate_from_row(trial.config["row"]).trials:
+            training = self.training.get(seed.id)
+            found.append((recorded(self._layout.trials / seed.id), epochs_done(training) if training is not None else 0))
+        return found
+
+
+def _tuner(shared: Shared, source: Source, num_candidates: int, gangs: int, scratch: Path, fatal: Fatal, restarts: Restarts) -> tune.Tuner:
     # 0.1 CPU for a candidate would keep a 2-CPU gang off 2 cores.
     trainable = tune.with_resources(tune.with_parameters(CandidateTrainable, shared=shared), tune.PlacementGroupFactory([HEAD]))
     return tune.Tuner(
@@ -139,14 +179,15 @@ def _tuner(shared: Shared, source: Source, num_candidates: int, gangs: int, scra
             storage_path=str(scratch),
             verbose=0,
             stop=fatal,
+            callbacks=[restarts],
             failure_config=tune.FailureConfig(max_failures=shared.resources.max_failures),
         ),
     )
 
 
 @contextmanager
-def _shown(broker: Any, layout: SweepLayout, progress: Progress, estimate: Callable[[], int] | None) -> Iterator[None]:
-    """Events of the trials reach the display while the block runs."""
+def _shown(broker: Any, layout: SweepLayout, progress: Progress, estimate: Callable[[], int] | None, restarts: Restarts) -> Iterator[None]:
+    """Events of the trials reach the display, and the count of restarts, while the block runs."""
     stop = threading.Event()
     labels: dict[str, str] = {}
 
@@ -164,6 +205,9 @@ def _shown(broker: Any, layout: SweepLayout, progress: Progress, estimate: Calla
         if events and estimate is not None:
             progress.set_total(estimate())
         for kind, trial_id, value in events:
+            if kind == ASKED:
+                restarts.training[trial_id] = Path(value)
+                continue
             getattr(progress, kind)(label(trial_id), value)
 
     def loop() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.patience import Deaths, epochs_done
 from orchestrator.stage_store import new_attempt
 from search_spaces.config import ResourcesConfig
 from trainers.errors import UserError
@@ -75,7 +76,7 @@ class LocalLauncher:
     device: str
     world_size: int
     max_failures: int = 0
-    """How often ranks that died are started anew, from the stage's last checkpoint."""
+    """How often in a row ranks that died are started anew, from the stage's last checkpoint, without getting further."""
 
     @property
     def device_kind(self) -> str:
@@ -83,14 +84,16 @@ class LocalLauncher:
 
     def train(self, request: StageRequest) -> StageOutcome:
         """Raises:
-        TrainingFailed: the stage itself failed, or ranks died once too often; what its checkpoints hold is kept.
+        TrainingFailed: the stage itself failed, or ranks died once too often without getting further; what its checkpoints hold is kept.
         """
-        for _ in range(self.max_failures):
+        deaths = Deaths(self.max_failures, epochs_done(request.work_dir))
+        while True:
             try:
                 return self._attempt(request)
             except RankDied:
+                if deaths.too_many(epochs_done(request.work_dir)):
+                    raise
                 request = dataclasses.replace(request, attempt=new_attempt())
-        return self._attempt(request)
 
     def _attempt(self, request: StageRequest) -> StageOutcome:
         context = multiprocessing.get_context("spawn")

@@ -96,7 +96,7 @@ class ResourcesConfig:
     """Seconds to wait for resources that the cluster can grow to."""
     checkpoint_seconds: float = 5.0
     max_failures: int = 3
-    """Restarts of one candidate after its process died."""
+    """Restarts in a row of one candidate or stage whose process died, as long as it gets no further in between; others are not counted."""
     share_stages: bool = True
 
 

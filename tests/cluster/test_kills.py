@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 from orchestrator.layout import TrialLayout
+from orchestrator.patience import epochs_done
 from orchestrator.stage_records import read_stages
 from tests.cluster.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp, uninterrupted
-from tests.integration.sweeps import outcome_of
+from tests.integration.sweeps import ONE_TRIAL_SPEC, outcome_of
 
 # A machine that is busy with other things takes many times as long.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -92,6 +94,31 @@ def test_any_process_may_be_killed_at_any_time_with_two_ranks(spec: Path, two_ra
             second.assert_nothing_is_left()
         sweep.assert_nothing_is_left()
     assert outcome_of(root) == two_ranks
+    paid_once(root)
+
+
+def test_deaths_between_which_it_gets_further_are_not_counted(temp: Path, tmp_path: Path) -> None:
+    """As on machines that are preempted: no failure is allowed, and ranks and candidates die again and again, each time after a checkpoint or a record."""
+    # One candidate: of several, one that waits for its turn gets no further meanwhile.
+    spec = tmp_path / "one.yaml"
+    spec.write_text(ONE_TRIAL_SPEC)
+    argv = ["--set", "method.epochs=60", "--set", "resources.max_failures=0", "--set", "resources.checkpoint_seconds=0"]
+    undisturbed, root = tmp_path / "undisturbed", tmp_path / "preempted"
+    uninterrupted(undisturbed, ["sweep", str(spec), "--engine", "inline", "--out", str(undisturbed), *argv])
+
+    def newest(sweep: RealSweep) -> dict[str, int]:
+        return {folder.name: epochs_done(folder) for folder in sweep.root.glob("stages/*")}
+
+    with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root), *argv]) as sweep:
+        for number in range(6):
+            before = newest(sweep)
+            sweep.until("a checkpoint moves on", lambda sweep, before=before: any(n > before.get(key, 0) for key, n in newest(sweep).items()))  # type: ignore[misc]
+            # The driver looks twice a second at how far the candidates are.
+            time.sleep(1.5 if number % 2 else 0)
+            sweep.shoot(CANDIDATE if number % 2 else RANK)
+        assert sweep.ended() == 0, sweep.said()
+        sweep.assert_nothing_is_left()
+    assert outcome_of(root) == outcome_of(undisturbed)
     paid_once(root)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.broker import Broker, Gang, GangBroken, NoGang
 from orchestrator.stage_store import CannotGoOn, StageStore
+from trainers.checkpoint import save_epoch
 from trainers.config import MeanTeacherConfig
 from trainers.errors import DataError
 from trainers.stage import StageInputs, StageOutcome, StageRequest, TrainingFailed
@@ -31,6 +32,8 @@ class World:
     max_failures: int = 2
     outcomes: dict[str, list[Any]] = field(default_factory=dict)
     """key -> what its trainings end with, in order: an exception to raise, or a future to wait for; then success."""
+    epochs: dict[str, list[int]] = field(default_factory=dict)
+    """key -> the epoch of the checkpoint that each of its trainings leaves, in order; then none."""
     starts: list[BaseException | None] = field(default_factory=list)
     """What the starts of gangs end with, in order; then success."""
     trained: list[str] = field(default_factory=list)
@@ -78,6 +81,9 @@ class FakeGang:
             self.keys.append(request.key)
             self.world.trained.append(request.key)
             self.world.attempts.append(request.attempt)
+            epochs = self.world.epochs.get(request.key, [])
+            if epochs:
+                save_epoch(request.work_dir, request.attempt, epochs.pop(0), {"key": request.key})
             ends = self.world.outcomes.get(request.key, [])
             end = ends.pop(0) if ends else None
             if isinstance(end, asyncio.Future):
@@ -201,6 +207,32 @@ def test_a_stage_that_breaks_too_many_gangs_fails_for_everyone_who_waits(tmp_pat
             assert "death 2" in str(error)
         # Asked again later (a retry), it is tried again.
         assert await world.ask("a") is True
+
+    run(work)
+
+
+def test_a_stage_whose_checkpoints_move_on_may_lose_any_number_of_gangs(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=1, max_failures=1)
+
+    async def work() -> None:
+        world.outcomes["a"] = [GangBroken("preempted") for _ in range(20)]
+        world.epochs["a"] = list(range(1, 21))
+        assert await world.ask("a") is True
+        assert len(world.trained) == 21
+
+    run(work)
+
+
+def test_a_stage_that_comes_to_the_same_epoch_again_and_again_fails(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=1, max_failures=1)
+
+    async def work() -> None:
+        world.outcomes["a"] = [GangBroken(f"death {number}") for number in range(20)]
+        world.epochs["a"] = [1, 2, 3, 3, 3, 3]
+        end = await result(world.ask("a"))
+        assert isinstance(end, TrainingFailed)
+        assert "death 4" in str(end), "two deaths in vain after the third checkpoint"
+        assert "checkpoint" in str(end)
 
     run(work)
 
