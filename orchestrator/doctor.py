@@ -17,10 +17,12 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator import datasets, doctor_ray, doctor_versions, ray_setup
+from orchestrator.console import escaped
 from orchestrator.finding import Finding, State
 from orchestrator.layout import cache_root
 from orchestrator.ray_setup import GIB
 from orchestrator.storage import LocalSegments, StorageError
+from trainers.errors import UserError
 
 FEW_BYTES: Final = 2 * GIB
 """Free space below which a folder is worth a warning."""
@@ -45,9 +47,10 @@ def doctor(*, out: Path, with_ray: bool, as_json: bool) -> int:
 
 
 def _line(finding: Finding) -> Text:
-    line = Text.assemble((f"{finding.state:5}", _COLOURS[finding.state]), f"{finding.check:14} {finding.found}")
+    # Names of folders and packages are others' text.
+    line = Text.assemble((f"{finding.state:5}", _COLOURS[finding.state]), f"{finding.check:14} {escaped(finding.found)}")
     if finding.mend:
-        line.append(f"\n{'':5}{'':14} mend: {finding.mend}")
+        line.append(f"\n{'':5}{'':14} mend: {escaped(finding.mend)}")
     return line
 
 
@@ -74,6 +77,8 @@ def check(out: Path, *, with_ray: bool = True) -> Iterator[Finding]:
     for name, run in checks:
         try:
             yield from run()
+        except UserError as error:
+            yield Finding(check=name, state="fail", found=str(error), mend="what it says; then: orchestrate doctor")
         except Exception as error:
             # A check that cannot be made is itself a finding, and no reason to keep the others back.
             yield Finding(check=name, state="warn", found=f"could not be looked at ({type(error).__name__}: {error})")

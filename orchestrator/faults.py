@@ -57,6 +57,8 @@ def message(error: BaseException, command: str) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{_of_system(error, command)} {KEPT}"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "this user, or the one that a path names by ~, has no home folder. Write the path without ~, or: export HOME=/a/folder/you/may/write"
     if isinstance(error, MemoryError):
         return f"`{command}` needs more memory than this machine has free. Free some, or run it on a larger one. {KEPT}"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("orchestrator", "search_spaces", "trainers"):
@@ -86,7 +88,7 @@ def _has_working_folder() -> bool:
 
 def _defect(error: BaseException, command: str) -> str:
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    what = type(error).__name__ + (f": {said[:300]}" if said else "")
+    what = type(error).__name__ + (f": {said[:300].rstrip('.')}" if said else "")
     return (
         f"this is a defect of orchestrate, or of a library that it uses: {what}. Please report it to its maintainers, with the command (`{command}`) and the "
         "text that it prints under --debug."

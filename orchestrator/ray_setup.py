@@ -66,7 +66,7 @@ def _memory_groups() -> set[Path]:
     """Folders of the control groups of this process and of those above, as far as this machine or container shows them."""
     groups = {Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")}
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return groups
     for _, controllers, inside in (line.split(":", 2) for line in lines):

@@ -337,6 +337,7 @@ class Hostile(Exception):
         (UnicodeEncodeError("ascii", "·", 0, 1, "ordinal not in range"), "defect"),
         (Hostile("\x1b[2J"), "\\x1b[2J"),
         (SystemExit(1), "defect"),
+        (RuntimeError("Could not determine home directory."), "has no home folder"),
         (MemoryError(), "needs more memory"),
         (ModuleNotFoundError("No module named 'optuna'", name="optuna"), "the package optuna is not installed"),
         (OSError(errno.EIO, "Input/output error"), "orchestrate plan smoke.yaml"),

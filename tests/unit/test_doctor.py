@@ -15,6 +15,7 @@ import pytest
 from orchestrator import doctor, doctor_ray, doctor_versions, ray_setup
 from orchestrator.finding import Finding
 from orchestrator.ray_setup import GIB, Machine
+from trainers.errors import UserError
 
 GOOD = Machine(memory=8 * GIB, shared_memory=GIB, temp=Path("/tmp"), temp_space=8 * GIB, temp_problem=None, ip="127.0.0.1", network_problem=None)
 
@@ -38,6 +39,7 @@ def test_a_machine_with_all_it_needs_has_no_obstacle() -> None:
         ({"temp": Path("/" + "x" * 60)}, "too long a path"),
         ({"temp_space": 2**20}, "1 MiB free"),
         ({"network_problem": "Connection refused"}, "loopback"),
+        ({"home_problem": "this user has no home folder"}, "export HOME="),
     ],
 )
 def test_each_lack_is_named_with_a_way_out(change: dict[str, object], said: str) -> None:
@@ -74,6 +76,49 @@ def test_a_token_that_others_can_read_fails_with_the_command_that_mends_it(tmp_p
     assert subprocess.run(finding.mend.split(), check=True).returncode == 0
     assert next(doctor_ray.token()).state == "ok"
     assert "secret" not in finding.found + finding.mend
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container's bare user number is, with HOME unset."""
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    for name in ("HOME", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "XDG_CACHE_HOME", "ORCHESTRATE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_a_home_is_told_so_and_may_keep_the_token_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert next(doctor_ray.token()).state == "fail"
+    problem = ray_setup.cannot_start(ray_setup.look())
+    assert problem is not None
+    assert "no home folder" in problem
+    assert ray_setup.own_token() is None
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert ray_setup.look().home_problem is None
+    assert ray_setup.own_token() == "secret"
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc/nothing")
+    # Root is told yes for every folder; others are told which one they may not write.
+    assert "/proc cannot be written" in (ray_setup.look().home_problem or "") or os.access("/proc", os.W_OK)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ray_setup.look().home_problem is None
+
+
+def test_what_a_check_says_to_the_user_is_a_failure_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse() -> Path:
+        raise UserError("ORCHESTRATE_CACHE: \x1b[31m is no folder")
+
+    monkeypatch.setattr(doctor, "cache_root", refuse)
+    found = [finding for finding in doctor.check(tmp_path, with_ray=False) if finding.check == "cache"]
+    assert [finding.state for finding in found] == ["fail"]
+    assert found[0].mend
+    assert "\x1b" not in doctor._line(found[0]).plain
 
 
 def test_an_output_folder_is_probed_and_left_as_it_was(tmp_path: Path) -> None:

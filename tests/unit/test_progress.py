@@ -136,3 +136,20 @@ def test_threads_lose_no_event() -> None:
     lines = out.getvalue().splitlines()
     assert len(lines) == 81
     assert [line[: line.index("]") + 1] for line in lines[:80]] == [f"[{number:>2}/80]" for number in range(1, 81)]
+
+
+def test_what_a_terminal_would_obey_is_shown_and_not_obeyed() -> None:
+    hostile = "a\x1b[2J\x1b]0;title\x07\x9b31m\r\u202e"
+    for terminal in (False, True):
+        out = io.StringIO()
+        console = Console(file=out, width=100, force_terminal=terminal, color_system=None)
+        with Progress(4, console) as progress:
+            progress.stage_started(hostile, 0)
+            progress.epoch(hostile, 0, 1, 2)
+            shown = Console(width=100, file=io.StringIO(), record=True)
+            shown.print(progress.renderable())
+            progress.stage_finished(hostile, record(0))
+            progress.trial_failed(hostile, hostile)
+            progress.note(hostile)
+        said = (shown.export_text() if terminal else out.getvalue()) + str([line.plain for line in progress._recent])
+        assert not any(char in said for char in "\x1b\x07\x9b\r\u202e")
