@@ -208,7 +208,8 @@ class CandidateRun:
 
 def _said(error: UserError | OSError) -> str:
     if isinstance(error, OSError):
-        return f"{error.filename or 'storage'}: {error.strerror or error}. Everything recorded so far is kept; mend this and resume the sweep."
+        named = error.filename or "a file of the sweep's folder, or of a node's temporary folder (the system does not say which)"
+        return f"{named}: {error.strerror or error}. Everything recorded so far is kept; mend this and resume the sweep."
     return str(error)
 
 

@@ -272,6 +272,9 @@ def _take_over_signals() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; whatever goes wrong is one message on standard error."""
+    if argv is None:
+        # Called by a script that an earlier version installed, which does not come by way of __main__.
+        console.ready()
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(words)
     debug = faults.debug_wanted(args.debug)

@@ -104,17 +104,21 @@ def _times(found: dict[str, Any]) -> str:
 def _round_trip(address: str | None) -> dict[str, Any]:
     """What `orchestrator.ray_round_trip` found, in a process that is gone when this returns, with all it started."""
     command = [sys.executable, "-m", "orchestrator.ray_round_trip", *([address] if address else [])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True) as child:
         try:
-            said, _ = child.communicate(timeout=ROUND_TRIP_SECONDS)
+            said, complaints = child.communicate(timeout=ROUND_TRIP_SECONDS)
         except subprocess.TimeoutExpired:
             return {"problem": f"Ray did not answer within {ROUND_TRIP_SECONDS:g} s"}
         finally:
             if child.poll() is None:
                 _kill_tree(child.pid)
-    lines = said.splitlines()
-    found: dict[str, Any] = json.loads(lines[-1]) if lines else {"problem": f"Ray ended the process that asked it (exit {child.returncode})"}
-    return found
+    for line in reversed(said.splitlines()):
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                return found
+    last = next((line for line in reversed(complaints.splitlines()) if line.startswith("orchestrate: ")), "")
+    return {"problem": last.removeprefix("orchestrate: ") or f"Ray ended the process that asked it (exit {child.returncode})"}
 
 
 def _kill_tree(pid: int) -> None:
