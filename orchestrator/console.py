@@ -110,8 +110,8 @@ def _listener(descriptor: int, stream: TextIO | None) -> TextIO:
         return _Listener(open(descriptor, "wb", closefd=False), encoding="utf-8", errors=_HANDLER)
     if type(stream) is not io.TextIOWrapper:
         return stream
-    encoding, by_line = stream.encoding, stream.line_buffering
-    return _Listener(stream.detach(), encoding=encoding, errors=_HANDLER, line_buffering=by_line)
+    encoding, by_line, at_once = stream.encoding, stream.line_buffering, stream.write_through
+    return _Listener(stream.detach(), encoding=encoding, errors=_HANDLER, line_buffering=by_line, write_through=at_once)
 
 
 def stop_when_nobody_reads() -> None:
