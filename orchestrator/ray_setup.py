@@ -222,6 +222,8 @@ def knock(address: str) -> str | None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return f"nothing answers there ({reason}). Start one: ray start --head --port={port}; unset RAY_ADDRESS or leave out --address to run on this machine"
     said = _cluster_id(address, None)
+    if said is None and os.environ.get("RAY_AUTH_MODE", "").lower() == "token" and own_token() is None:
+        return "it asks for no access token, but RAY_AUTH_MODE=token has this process present one, and there is none here. Unset it: unset RAY_AUTH_MODE"
     if said != "UNAUTHENTICATED":
         return said
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":

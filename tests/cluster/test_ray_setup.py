@@ -96,6 +96,21 @@ def test_another_kind_of_server_is_not_taken_for_a_ray() -> None:
         server.server_close()
 
 
+def test_a_token_that_this_user_should_present_and_does_not_have_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By a Ray that wants none."""
+    monkeypatch.setattr(ray_setup, "_cluster_id", lambda address, token: None)
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert ray_setup.knock(address) is None
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        assert "unset RAY_AUTH_MODE" in (ray_setup.knock(address) or "")
+        _leave_token(tmp_path, "secret")
+        assert ray_setup.knock(address) is None
+
+
 def test_a_temporary_folder_that_ray_cannot_use_is_named() -> None:
     assert "/proc/nothing cannot be written" in _refused(RAY_TMPDIR="/proc/nothing")
     with tempfile.TemporaryDirectory() as folder:
