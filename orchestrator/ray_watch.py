@@ -46,23 +46,23 @@ class Service:
     port: int
     grace: float
     """Seconds for which it may refuse connections."""
-    refused_since: float | None = None
+    silent_since: float | None = None
 
     def is_lost(self, now: float) -> bool:
         """Knocks once. Whether nobody has answered for longer than the grace."""
+        grace = FAR_GRACE_SECONDS
         try:
             socket.create_connection((self.host, self.port), timeout=EVERY_SECONDS).close()
-        except TimeoutError:
-            # A full queue of a busy process, or a packet lost: only a refusal says that nobody is there. (A host that is gone never refuses.)
-            if self.grace < FAR_GRACE_SECONDS:
-                return False
+        except ConnectionRefusedError:
+            # Only a refusal says that nobody is there: a network may be away for a while, and a busy process may be slow to answer.
+            grace = self.grace
         except OSError:
             pass
         else:
-            self.refused_since = None
+            self.silent_since = None
             return False
-        self.refused_since = now if self.refused_since is None else self.refused_since
-        return now - self.refused_since >= self.grace
+        self.silent_since = now if self.silent_since is None else self.silent_since
+        return now - self.silent_since >= grace
 
 
 @dataclass(slots=True)
