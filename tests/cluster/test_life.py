@@ -116,7 +116,7 @@ def test_a_place_that_cannot_be_written_ends_the_sweep_with_one_message(temp: Pa
     assert "Traceback" not in said
     assert not list(root.glob("trials/*/error.json"))
     for path in blocked:
-        path.rmdir()
+        path.unlink()
     status, said = run(root, temp, "resume", str(root), "--local")
     assert status == 0, said
     assert list(finished(root).values()) == [2, 2]
