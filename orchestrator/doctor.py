@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from orchestrator.finding import Finding, State
 from orchestrator.layout import cache_root
 from orchestrator.ray_setup import GIB
 from orchestrator.storage import LocalSegments, StorageError
-from trainers.errors import UserError
+from trainers.errors import DataError, UserError, one_line
 
 FEW_BYTES: Final = 2 * GIB
 """Free space below which a folder is worth a warning."""
@@ -98,11 +99,13 @@ def _existing(folder: Path) -> Path:
 
 
 def disk(out: Path) -> Iterator[Finding]:
-    places = (
+    places: tuple[tuple[str, Path, str], ...] = (
         ("output", out, "orchestrate sweep SPEC --out /a/larger/disk/NAME"),
-        ("cache", cache_root(), "export ORCHESTRATE_CACHE=/a/larger/disk/orchestrate"),
         ("Ray's temp", ray_setup.temp_folder(), "export RAY_TMPDIR=/a/larger/disk"),
     )
+    # That it is nowhere is said of the cache.
+    with contextlib.suppress(DataError):
+        places = (*places[:1], ("cache", cache_root(), "export ORCHESTRATE_CACHE=/a/larger/disk/orchestrate"), *places[1:])
     for name, folder, mend in places:
         free = shutil.disk_usage(_existing(folder)).free
         state: State = "fail" if free < ray_setup.LEAST_TEMP_SPACE else "warn" if free < FEW_BYTES else "ok"
@@ -128,18 +131,23 @@ def output(out: Path) -> Iterator[Finding]:
 
 
 def cache() -> Iterator[Finding]:
-    root = cache_root()
+    mend = "export ORCHESTRATE_CACHE=/a/folder/you/may/write"
+    try:
+        root = cache_root()
+    except DataError as error:
+        yield Finding(check="cache", state="fail", found=str(error), mend=mend)
+        return
     place = _existing(root)
     problem = ray_setup.unwritable(place) if place.is_dir() else f"{place} is a file"
     state: State = "fail" if problem else "ok"
     found = f"{root}: cannot be written ({problem})" if problem else f"{root}: can be written"
-    yield Finding(check="cache", state=state, found=found, mend="export ORCHESTRATE_CACHE=/a/folder/you/may/write" if problem else "")
+    yield Finding(check="cache", state=state, found=found, mend=mend if problem else "")
 
 
 def data() -> Iterator[Finding]:
     absent = []
     for row in datasets.list_data():
-        name = f"{row.name} ({row.path})" if row.path else row.name
+        name = one_line(f"{row.name} ({row.path})") if row.path else row.name
         if row.state == "prepared":
             found = f"{name}: prepared, {row.train_items} training and {row.test_items} test items of {row.num_classes} classes"
             yield Finding(check="data", state="ok", found=found)

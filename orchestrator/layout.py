@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from search_spaces.user_files import expand
+from trainers.errors import DataError
+
 _ONE_NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -114,8 +117,18 @@ class SweepLayout:
 
 
 def cache_root() -> Path:
-    """Where decoded data sets are kept: $ORCHESTRATE_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("ORCHESTRATE_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrate"
+    """Where decoded data sets are kept, absolute: $ORCHESTRATE_CACHE, else the user's cache folder.
+
+    Raises:
+        DataError: none of the variables says where, and the user has no home folder; or ~name is nobody.
+    """
+    # Absolute: workers of a cluster have other working folders.
+    for variable, below in (("ORCHESTRATE_CACHE", ""), ("XDG_CACHE_HOME", "orchestrate")):
+        if chosen := os.environ.get(variable):
+            return expand(chosen, variable) / below
+    try:
+        return Path.home() / ".cache" / "orchestrate"
+    except RuntimeError:
+        raise DataError(
+            "there is no place for decoded data: this user has no home folder. Set ORCHESTRATE_CACHE (or HOME) to a folder you may write."
+        ) from None

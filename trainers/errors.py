@@ -8,4 +8,13 @@ class UserError(Exception):
 
 
 class DataError(UserError):
-    """A data set is missing, damaged or not what its description says."""
+    """A data set is missing, damaged or not what its description says. Its message is one line that a terminal shows as it is."""
+
+    def __init__(self, message: str) -> None:
+        # Names of files and classes come from other people's archives.
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """`text` with what a terminal would obey or not show (escapes, line ends, invisible signs) written as escapes: \\x1b, \\n, \\u202e."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
