@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from orchestrator.data_arrays import SPLITS, Array, Labels, Loaded, Progress, write_array
+from orchestrator.data_pickle import PickleRefused, read_pickle
+from search_spaces.user_files import check_regular, read_regular
 from trainers.errors import DataError
 
 
@@ -58,9 +58,14 @@ STD: Final = (0.2470, 0.2435, 0.2616)
 """Of CIFAR-10; used for CIFAR-100 too, as the published mean-teacher code does (Tarvainen and Valpola 2017)."""
 
 
+_LARGEST_NAMES: Final = 1 << 20
+_LARGEST_ITEM: Final = 8192
+"""Bytes that a file of names, and an image with its label and file name in a batch, never exceed in any way of writing them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cifar:
-    """The folder of the batches, or the one above it. Nothing is downloaded, and nothing but arrays, lists and strings is unpickled."""
+    """The folder of the batches, or the one above it. Nothing is downloaded, and nothing is unpickled (orchestrator.data_pickle)."""
 
     root: Path
     layout: BatchLayout
@@ -72,9 +77,9 @@ class Cifar:
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
         source, layout = self._folder(), self.layout
-        names = _unpickle(self._file(source, layout.names_file), layout)
+        names = _read(self._file(source, layout.names_file), layout, 0)
         class_names = names.get(layout.names_key)
-        if not isinstance(class_names, list) or len(class_names) != layout.num_classes:
+        if not isinstance(class_names, list) or len(class_names) != layout.num_classes or not all(isinstance(name, str) for name in class_names):
             raise DataError(f"{source / layout.names_file}: {layout.names_key} is not a list of {layout.num_classes} names. {layout.expected}.")
         total, done, labels = sum(sum(batches.values()) for batches in layout.batches.values()), 0, {}
         for split, batches in layout.batches.items():
@@ -90,7 +95,7 @@ class Cifar:
             if len(empty):
                 raise DataError(f"{source}: no {split} image has class {empty[0]} ({class_names[empty[0]]}). {layout.expected}.")
             write_array(folder / f"{split}.npy", np.concatenate(images))
-        return Loaded(kind="images", labels=labels, class_names=tuple(map(str, class_names)), augment={"shift": 4, "flip": True}, mean=MEAN, std=STD)
+        return Loaded(kind="images", labels=labels, class_names=tuple(class_names), augment={"shift": 4, "flip": True}, mean=MEAN, std=STD)
 
     def _folder(self) -> Path:
         inner = self.root / self.layout.folder
@@ -101,22 +106,23 @@ class Cifar:
         return self.root
 
     def _file(self, folder: Path, name: str) -> Path:
-        if not (folder / name).is_file():
-            raise DataError(f"{folder / name}: no such file. {self.layout.expected}.")
-        return folder / name
+        path = folder / name
+        if not path.exists():
+            raise DataError(f"{path}: no such file. {self.layout.expected}.")
+        check_regular(path, path.stat().st_mode)
+        return path
 
 
 def _batch(path: Path, layout: BatchLayout, items: int) -> tuple[Array, Labels]:
     """uint8 [items, 32, 32, 3] and int32 [items]."""
-    found = _unpickle(path, layout)
+    found = _read(path, layout, items)
     data, labels = found.get("data"), found.get(layout.labels_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (items, 3072):
         what = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else type(data).__name__
         raise DataError(f"{path}: `data` is {what}; expected uint8 [{items}, 3072]. {layout.expected}.")
-    try:
-        classes = np.asarray(labels)
-    except ValueError:
-        classes = np.zeros(0)
+    # Looked at one by one: lists in lists may stand for far more than a file's bytes.
+    plain = isinstance(labels, list) and all(isinstance(label, (int, np.integer)) and abs(int(label)) < 2**31 for label in labels)
+    classes = np.asarray(labels) if plain or isinstance(labels, np.ndarray) else np.zeros(0)
     if classes.shape != (items,) or classes.dtype.kind not in "iu":
         raise DataError(f"{path}: `{layout.labels_key}` is not a list of {items} whole numbers. {layout.expected}.")
     if classes.min() < 0 or classes.max() >= layout.num_classes:
@@ -125,31 +131,14 @@ def _batch(path: Path, layout: BatchLayout, items: int) -> tuple[Array, Labels]:
     return data.reshape(items, 3, 32, 32).transpose(0, 2, 3, 1), classes.astype(np.int32)
 
 
-ARRAY_PARTS: Final = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    ("_codecs", "encode"),
-}
-"""All that a pickle of arrays refers to."""
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """A pickle may name any function and have it called; this one calls none but numpy's constructors of arrays."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ARRAY_PARTS:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no CIFAR batch does")
-        return super().find_class(module.replace("numpy.core", "numpy._core") if hasattr(np, "_core") else module, name)
-
-
-def _unpickle(path: Path, layout: BatchLayout) -> dict[str, Any]:
+def _read(path: Path, layout: BatchLayout, items: int) -> dict[str, Any]:
+    """The dict in a batch of so many images, or (0) in the file of names."""
     try:
-        # The published files were written by Python 2.
-        found = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except Exception as error:  # a damaged pickle can fail anywhere
-        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error}); truncated or damaged? {layout.expected}.") from None
+        found = read_pickle(read_regular(path, most=_LARGEST_NAMES + items * _LARGEST_ITEM))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}). {layout.expected}.") from None
+    except PickleRefused as error:
+        raise DataError(f"{path}: cannot be read ({error}); truncated or damaged? {layout.expected}.") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: holds {type(found).__name__}, not a batch. {layout.expected}.")
     return found
