@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from search_spaces.config import DatasetConfig, DatasetFacts
 from search_spaces.errors import SpecError
-from search_spaces.image_folders import class_images, split_folders
+from search_spaces.image_folders import train_and_test
+from search_spaces.user_files import expand
 from trainers.errors import DataError
 
 
@@ -54,73 +52,43 @@ def size(config: DatasetConfig) -> DatasetSize:
     """As `facts`, with the size of the smallest class."""
     if config.name in BUILT_IN:
         return BUILT_IN[config.name]
-    read: Callable[[Path], DatasetSize] = _folder if config.name == "folder" else _features
     path = config.path or ""
     try:
-        found = read(Path(path).expanduser())
+        place = expand(path, "dataset.path")
+        match config.name:
+            case "folder":
+                found = _folder(place)
+            case "features":
+                found = _features(place)
+            case unknown:
+                raise SpecError(f"no reader knows the sizes of data set {unknown}", key="dataset.name", value=unknown)
     except DataError as error:
         raise SpecError(str(error), key="dataset.path", value=path) from None
-    except _UNREADABLE as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        raise SpecError(f"cannot be read ({reason})", key="dataset.path", value=path, hint=_FEATURES_HINT if config.name == "features" else None) from None
-    if found.facts.num_classes < 2:
-        raise SpecError("has one class only, and there is nothing to ask", key="dataset.path", value=path)
+    except OSError as error:
+        raise SpecError(f"cannot be read ({error.strerror or error})", key="dataset.path", value=path) from None
     return found
 
 
-# What a truncated or mangled archive makes the zip and array readers raise.
-_UNREADABLE: Final = (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, SyntaxError, zipfile.BadZipFile, zlib.error)
-
-_FEATURES_HINT: Final = "write it with numpy.savez(FILE, x=features, y=classes): x [N, D] numbers, y [N] whole numbers from 0"
-
-
 def _folder(path: Path) -> DatasetSize:
-    train_folder, test_folder = split_folders(path)
-    train = {name: len(files) for name, files in class_images(train_folder).items()}
-    test = class_images(test_folder)
+    splits = train_and_test(path)
+    train = {name: len(files) for name, files in splits["train"].items()}
+    test = splits["test"]
     return _images("folder", len(train), sum(train.values()), sum(map(len, test.values())), min(train.values()))
 
 
 def _features(path: Path) -> DatasetSize:
     import numpy as np
 
-    with zipfile.ZipFile(path) as archive:
-        arrays = {name.removesuffix(".npy") for name in archive.namelist()}
-        for name in ("x", "y"):
-            if name not in arrays:
-                raise DataError(f"has no array {name}; {_FEATURES_HINT}")
-        if ("x_test" in arrays) != ("y_test" in arrays):
-            raise DataError("x_test and y_test belong together, and only one of them is there")
-        x_shape, _ = _header(archive, "x")
-        y_shape, y_kind = _header(archive, "y")
-        if len(x_shape) != 2 or len(y_shape) != 1 or x_shape[0] != y_shape[0] or not y_shape[0]:
-            raise DataError(f"x has shape {list(x_shape)} and y {list(y_shape)}; {_FEATURES_HINT}")
-        if y_kind not in "iu":
-            raise DataError(f"y does not hold whole numbers; {_FEATURES_HINT}")
-        test_items = _header(archive, "x_test")[0][0] if "x_test" in arrays else None
-        with archive.open("y.npy") as file:
-            labels = np.lib.format.read_array(file, allow_pickle=False)
-    items = len(labels)
-    if labels.min() < 0 or labels.max() >= items:
-        raise DataError(f"y holds classes from {labels.min()} to {labels.max()}; they must run from 0 without gaps")
-    counts = np.bincount(labels.astype(np.int64))
-    if not counts.all():
-        raise DataError(f"no row has class {int(counts.argmin())}; classes must run from 0 without gaps")
-    smallest = int(counts.min())
-    if test_items is None:
-        # A fifth of every class is held out, rounded either way.
-        test_items = items // 5
-        smallest -= -(-smallest // 5)
+    from search_spaces.feature_files import TEST_SHARE, read_feature_file
+
+    read = read_feature_file(path)
+    smallest, items = int(np.bincount(read.y).min()), len(read.y)
+    if read.y_test is None:
+        # A share of every class is held out, rounded either way.
+        test_items = items // TEST_SHARE
+        smallest -= -(-smallest // TEST_SHARE)
         items -= test_items
-    found = DatasetFacts(name="features", num_classes=len(counts), train_items=items, test_items=int(test_items), kind="features")
-    return DatasetSize(facts=found, smallest_class=smallest)
-
-
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], str]:
-    """(shape, kind of dtype) of an array in the archive, without reading its numbers."""
-    from numpy.lib import format as npy
-
-    with archive.open(f"{name}.npy") as file:
-        read: Any = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(file)
-        return shape, dtype.kind
+    else:
+        test_items = len(read.y_test)
+    facts = DatasetFacts(name="features", num_classes=len(read.class_names), train_items=items, test_items=test_items, kind="features")
+    return DatasetSize(facts=facts, smallest_class=smallest)

@@ -38,7 +38,7 @@ def test_a_counted_folder_has_as_many_images_as_the_prepared_one(tmp_path: Path,
 
 @pytest.mark.parametrize("rows", [60, 61, 64])
 def test_a_feature_files_header_tells_what_preparing_it_gives(tmp_path: Path, rows: int) -> None:
-    x, y = np.ones((rows, 4)), np.arange(rows) % 3
+    x, y = np.random.default_rng(0).normal(size=(rows, 4)), np.arange(rows) % 3
     for path in (write_features(tmp_path / "a.npz", x=x, y=y), write_features(tmp_path / "b.npz", x=x, y=y, x_test=x[:7], y_test=y[:7])):
         config = DatasetConfig(name="features", path=str(path))
         data = prepare(config)

@@ -120,7 +120,7 @@ BAD = [
     Bad("path_of_a_built_in_set", "  name: digits", "  name: digits\n  path: data #@", "no path", "dataset.path"),
     Bad("folder_without_path", "  name: digits", "  name: folder #@", "needs dataset.path", "dataset.name"),
     Bad("folder_that_is_not_there", "  name: digits", "  name: folder\n  path: nowhere/at/all #@", "no such folder", "dataset.path"),
-    Bad("features_that_are_not_there", "  name: digits", "  name: features\n  path: nowhere.npz #@", "No such file", "dataset.path"),
+    Bad("features_that_are_not_there", "  name: digits", "  name: features\n  path: nowhere.npz #@", "no such file", "dataset.path"),
     Bad("shares_over_one", "    split: [0.5, 0.5]", "    split: [0.5, 0.6] #@", "sum to 1.1", "schedule.split"),
     Bad("shares_under_one", "    split: [0.5, 0.5]", "    split: [0.5, 0.4999] #@", "sum to 0.9999", "schedule.split"),
     Bad("negative_share", "    split: [0.5, 0.5]", "    split: [1.5, -0.5] #@", "from 0 to 1", "schedule.split"),
