@@ -21,7 +21,7 @@ def train_labels(labels_dir: Path) -> Classes:
         labels = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no training labels here; run `orchestrate data prepare`") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header can fail anywhere in numpy's parser
         raise DataError(f"{path}: cannot be read as an array ({error}); delete it and run `orchestrate data prepare`") from error
     if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(f"{path}: expected one whole number an image; delete it and run `orchestrate data prepare`")

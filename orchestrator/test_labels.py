@@ -19,9 +19,9 @@ def read(labels_dir: Path) -> Classes:
     path = labels_dir / "test.npy"
     try:
         labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header can fail anywhere in numpy's parser
         raise DataError(f"{path}: the test labels cannot be read ({error}). Prepare the data set again: orchestrate data prepare NAME") from None
-    if labels.dtype != np.int32 or labels.ndim != 1:
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int32 or labels.ndim != 1:
         raise DataError(f"{path}: expected int32 [T], found {labels.dtype} {list(labels.shape)}. Delete {labels_dir} and prepare the data set again.")
     found: Classes = labels
     return found

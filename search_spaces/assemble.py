@@ -10,7 +10,7 @@ from typing import Any, Final
 from search_spaces.config import TrialConfig, ValidationConfig
 from search_spaces.errors import ABSENT, SpecError
 from search_spaces.fields import SECTIONS, TRIAL_SECTIONS, convert, section_fields, trial_fields, unknown_key, written
-from search_spaces.names import FEATURE_BACKBONES, IMAGE_BACKBONES
+from search_spaces.names import BACKBONES_FOR, DATASET_KINDS
 from search_spaces.presets import preset_values
 from search_spaces.schedule import equal_shares
 from trainers.config import METHODS
@@ -171,11 +171,15 @@ def _check(config: TrialConfig) -> None:
     if config.oracle.name == "labels" and (config.oracle.false_yes or config.oracle.false_no):
         raise SpecError("oracle labels makes no mistakes", keys=("oracle.false_yes", "oracle.false_no", "oracle.name"), hint="write oracle.name: noisy")
     _check_batch(config)
-    other = IMAGE_BACKBONES if config.dataset.name == "features" else FEATURE_BACKBONES
-    if config.method.backbone in other:
-        kind = "feature vectors" if config.dataset.name == "features" else "images"
-        fitting = ("auto", *(FEATURE_BACKBONES if config.dataset.name == "features" else IMAGE_BACKBONES))
-        raise SpecError(f"does not take {kind}", key="method.backbone", value=config.method.backbone, hint=f"write one of {', '.join(fitting)}")
+    kind = DATASET_KINDS[config.dataset.name]
+    fitting = ("auto", *BACKBONES_FOR[kind])
+    if config.method.backbone not in fitting:
+        raise SpecError(
+            f"does not take {'feature vectors' if kind == 'features' else kind}",
+            key="method.backbone",
+            value=config.method.backbone,
+            hint=f"write one of {', '.join(fitting)}",
+        )
 
 
 def _check_batch(config: TrialConfig) -> None:

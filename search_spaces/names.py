@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-DATASETS: Final = ("digits", "cifar10", "cifar100", "mini_imagenet", "imagenet", "folder", "features")
+DATASET_KINDS: Final = {
+    **dict.fromkeys(("digits", "cifar10", "cifar100", "mini_imagenet", "imagenet", "folder"), "images"),
+    "features": "features",
+}
+"""Data set -> the kind of its items."""
+
+DATASETS: Final = tuple(DATASET_KINDS)
 
 STRATEGIES: Final = ("random", "easy", "hard", "margin", "entropy", "class_balanced", "mixed")
 """Query strategies."""
@@ -12,6 +18,8 @@ STRATEGIES: Final = ("random", "easy", "hard", "margin", "entropy", "class_balan
 IMAGE_BACKBONES: Final = ("small_cnn", "small_cnn_gn", "resnet18", "resnet50", "shake_shake_26", "wide_resnet_28_2", "vgg16")
 FEATURE_BACKBONES: Final = ("mlp", "linear")
 BACKBONES: Final = ("auto", *IMAGE_BACKBONES, *FEATURE_BACKBONES)
+BACKBONES_FOR: Final = {"images": IMAGE_BACKBONES, "features": FEATURE_BACKBONES}
+"""Kind of data -> backbones that take it."""
 
 PRESET_NAMES: Final = ("default", "authors")
 """Sets of published settings (search_spaces.presets)."""

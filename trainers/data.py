@@ -27,6 +27,21 @@ RESIDENT_SHARE = 0.5
 """Share of a GPU's free memory that images may fill; a larger set stays in host memory and its batches travel."""
 
 
+def holds_images(kind: str) -> bool:
+    """Whether data of this kind are images; if not, they are feature vectors.
+
+    Raises:
+        DataError: it is a third kind, which nothing here may take for one of the two.
+    """
+    match kind:
+        case "images":
+            return True
+        case "features":
+            return False
+        case _:
+            raise DataError(f'kind: {kind!r}; expected "images" or "features"')
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StageData:
     """A prepared data cache, opened: memory-mapped arrays and what meta.json says of them. There are no labels in it."""
@@ -75,8 +90,10 @@ def open_data(images_dir: Path) -> StageData:
 def _open(meta_path: Path, changed: int) -> StageData:
     meta = _read_meta(meta_path)
     kind = meta["kind"]
-    if kind not in ("images", "features"):
-        raise DataError(f'{meta_path}: kind: {kind!r}; expected "images" or "features"')
+    try:
+        holds_images(kind)
+    except DataError as error:
+        raise DataError(f"{meta_path}: {error}") from None
     channels = int(meta["shape"][-1])
     mean, std = (tuple(float(v) for v in meta[name]) for name in ("mean", "std"))
     if len(mean) != channels or len(std) != channels:
@@ -109,7 +126,7 @@ def _recipe(path: Path, found: dict[str, Any]) -> Recipe:
 def _read_meta(path: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); remove the folder and prepare the data again") from None
     needed = ("name", "kind", "num_classes", "train_items", "test_items", "shape", "mean", "std", "fingerprint")
     missing = [name for name in needed if not isinstance(meta, dict) or name not in meta]
@@ -122,9 +139,9 @@ def _open_array(path: Path, kind: str, items: int, shape: tuple[int, ...]) -> np
     try:
         # Mode "c": torch wants writable memory, and nobody may change the file.
         array: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header can fail anywhere in numpy's parser
         raise DataError(f"{path}: cannot be read as a .npy array ({error}); remove the folder and prepare the data again") from None
-    dtype = np.dtype(np.uint8) if kind == "images" else np.dtype(np.float32)
+    dtype = np.dtype(np.uint8) if holds_images(kind) else np.dtype(np.float32)
     if array.shape != (items, *shape) or array.dtype != dtype:
         raise DataError(
             f"{path}: holds {array.dtype} {list(array.shape)}; meta.json says {dtype} {[items, *shape]}; remove the folder and prepare the data again"
@@ -139,7 +156,7 @@ class Items:
     """
 
     def __init__(self, data: StageData, split: Literal["train", "test"], *, device: torch.device, dtype: torch.dtype, feature_noise: float) -> None:
-        self.kind, self.shape = data.kind, data.shape
+        self.images, self.shape = holds_images(data.kind), data.shape
         self.recipe, self.feature_noise = data.recipe, feature_noise
         self.device, self.dtype = device, dtype
         self._host = torch.from_numpy(data.train if split == "train" else data.test)
@@ -147,7 +164,7 @@ class Items:
         std = np.asarray(data.std, np.float64)
         # A constant feature or channel carries nothing: it becomes zero, noise included.
         inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-        unit = 255.0 if data.kind == "images" else 1.0
+        unit = 255.0 if self.images else 1.0
         self._scale = torch.tensor(inverse / unit, dtype=dtype, device=device)
         self._offset = torch.tensor(-np.asarray(data.mean, np.float64) * inverse, dtype=dtype, device=device)
         self._varies = torch.tensor(std > 0, dtype=dtype, device=device)
@@ -182,18 +199,18 @@ class Items:
 
     def plain(self, rows: Tensor) -> Tensor:
         """Items of `rows`, not augmented."""
-        return self._normalised(augment.centre(rows, (self.shape[0], self.shape[1])) if self.kind == "images" else rows)
+        return self._normalised(augment.centre(rows, (self.shape[0], self.shape[1])) if self.images else rows)
 
     def view(self, rows: Tensor, ids: Tensor, visits: Tensor, stream: int) -> Tensor:
         """One augmented view of each item of `rows`, a function of the item and (stream, id, visit) alone. ids, visits: int64 [n] on the device."""
-        if self.kind == "images":
+        if self.images:
             return self._normalised(augment.view(rows, ids, visits, stream, self.recipe, (self.shape[0], self.shape[1])))
         noise = augment.noise(ids, visits, stream, rows.shape[1]).to(self.dtype)
         return self._normalised(rows) + noise * (self.feature_noise * self._varies)
 
     def _normalised(self, rows: Tensor) -> Tensor:
         values = torch.addcmul(self._offset, rows.to(self.dtype), self._scale)
-        return values.permute(0, 3, 1, 2) if self.kind == "images" else values
+        return values.permute(0, 3, 1, 2) if self.images else values
 
 
 class _Rows:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import resnet
-from trainers.data import StageData
+from trainers.data import StageData, holds_images
 from trainers.errors import DataError
 from trainers.shake_shake import ShakeShake
 from trainers.vgg import vgg16
@@ -49,7 +49,7 @@ def backbone_name(setting: str, data: StageData) -> str:
         DataError: that backbone does not take data of this kind.
     """
     if setting == "auto":
-        if data.kind == "features":
+        if not holds_images(data.kind):
             return "mlp"
         return "small_cnn" if max(data.shape[:2]) <= 16 else "resnet18"
     if setting not in BACKBONES[data.kind]:

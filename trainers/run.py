@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainers import checkpoint, predict, randomness
-from trainers.data import Items, StageData, open_data
+from trainers.data import Items, StageData, holds_images, open_data
 from trainers.errors import DataError
 from trainers.mean_teacher import MeanTeacher
 from trainers.ranks import ALONE, Ranks
@@ -55,7 +55,7 @@ def precision_used(precision: str, device: str, kind: str) -> Literal["bf16", "f
     """
     if precision == "bf16" and torch.device(device).type == "cpu":
         has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if kind == "images" and any(has.get(name) for name in ("amx_bf16", "avx512_bf16", "arm_bf16", "bf16")) else "fp32"
+        return "bf16" if holds_images(kind) and any(has.get(name) for name in ("amx_bf16", "avx512_bf16", "arm_bf16", "bf16")) else "fp32"
     if precision not in ("bf16", "fp32", "fp64"):
         raise ValueError(f"unknown precision {precision!r}")
     return precision  # type: ignore[return-value]
