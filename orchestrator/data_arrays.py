@@ -20,12 +20,14 @@ Progress = Callable[[int, int], None]
 
 SPLITS: Final = ("train", "test")
 
+Kind = Literal["images", "features"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """A data set whose `train.npy` and `test.npy` have been written; the labels come apart, so that they can be kept apart."""
 
-    kind: Literal["images", "features"]
+    kind: Kind
     labels: dict[str, Labels]
     """Split -> the class of each item, 0..C-1."""
     class_names: tuple[str, ...]
@@ -36,6 +38,8 @@ class Loaded:
     mean: tuple[float, ...] | None = None
     """Per channel, on the 0..1 scale; None: computed from the training images."""
     std: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the source was read: a line each, with numbers and names."""
 
 
 class Source(Protocol):

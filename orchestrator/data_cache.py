@@ -13,24 +13,39 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
-from orchestrator.data_arrays import SPLITS, Array, Loaded, write_array
+from orchestrator.data_arrays import SPLITS, Array, Kind, Loaded, write_array
 from orchestrator.locks import LockHeld, hold
 from orchestrator.storage import commit_file
 from search_spaces.config import DatasetFacts
+from search_spaces.names import DATASETS
+from search_spaces.user_files import check_regular, read_regular
+from trainers.errors import DataError
 
-FORMAT: Final = 1
-"""Raise it when the same source would be decoded or described differently: every cache is then made anew."""
+FORMAT: Final = 2
+"""Raise it when the same source would be decoded or described differently: every cache is then made anew. 2: images upright and over white."""
+
+FINGERPRINT_FORMAT: Final = 1
+"""Apart from FORMAT: data that is decoded as before keeps its fingerprint, which names the results that stand on it."""
 
 CHUNK_BYTES: Final = 1 << 24
+
+_ARRAY_FILES: Final = {f"{split}.npy" for split in SPLITS}
+_LARGEST_META: Final = 1 << 26
+_IMAGES_NAME: Final = r"[a-z0-9_]+-[0-9a-f]{16}"
+_LABELS_NAME: Final = _IMAGES_NAME + "-[0-9a-f]{8}"
+
+_DAMAGED: Final = (DataError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError)
+"""What reading a damaged file of the cache may raise, a pipe or a device in its place included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +60,10 @@ class PreparedData:
     labelled_fingerprint: str
     """Hex SHA-256 of the data and of every label: what a sweep and its ledgers are tied to."""
     facts: DatasetFacts
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the source was read: a line each."""
+    decoded_now: bool = field(default=False, compare=False)
+    """Whether this call decoded it, so that the notes are said once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +77,7 @@ class Entry:
     images: str
     """Folder names below `images/` and `labels/`."""
     labels: str
+    notes: tuple[str, ...] = ()
 
 
 def source_key(name: str, path: Path | None, image_size: int | None) -> str:
@@ -72,11 +92,18 @@ def entries(root: Path) -> list[Entry]:
 
 
 def read_entry(root: Path, key: str) -> Entry | None:
-    """The entry, or None if there is none or it cannot be read: the data is then decoded again."""
+    """The entry, or None if there is none or it is damaged: the data is then decoded again."""
     try:
-        return Entry(**json.loads((root / "sources" / f"{key}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = json.loads(read_regular(root / "sources" / f"{key}.json", most=_LARGEST_META))
+        entry = Entry(**found | {"notes": tuple(found["notes"])})
+    except _DAMAGED:
         return None
+    texts = (entry.name, entry.signature, entry.images, entry.labels, *entry.notes)
+    plain = all(isinstance(text, str) for text in texts) and isinstance(entry.path, str | None) and isinstance(entry.image_size, int | None)
+    # The names become paths: nothing that is read here leads out of the cache.
+    inside = plain and entry.name in DATASETS and re.fullmatch(_IMAGES_NAME, entry.images) and re.fullmatch(_LABELS_NAME, entry.labels)
+    own = inside and source_key(entry.name, Path(entry.path) if entry.path else None, entry.image_size) == key
+    return entry if own else None
 
 
 def write_entry(root: Path, key: str, entry: Entry) -> None:
@@ -89,26 +116,57 @@ def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | Non
     meta, labels_meta = intact(images, verify=verify), intact(labels, verify=verify)
     if meta is None or labels_meta is None:
         return None
-    digests = [labels_meta["files"][f"{split}.npy"]["sha256"] for split in SPLITS]
-    labelled = hashlib.sha256(json.dumps([meta["fingerprint"], *digests]).encode()).hexdigest()
-    facts = DatasetFacts(name=meta["name"], num_classes=meta["num_classes"], train_items=meta["train_items"], test_items=meta["test_items"], kind=meta["kind"])
-    return PreparedData(name=meta["name"], images_dir=images, labels_dir=labels, fingerprint=meta["fingerprint"], labelled_fingerprint=labelled, facts=facts)
+    try:
+        facts = _facts(meta)
+        digests = {split: str(labels_meta["files"][f"{split}.npy"]["sha256"]) for split in SPLITS}
+        names = _folder_names(facts.name, meta["fingerprint"], digests)
+    except _DAMAGED:
+        return None
+    if names != (entry.images, entry.labels):  # folders that were exchanged
+        return None
+    labelled = hashlib.sha256(json.dumps([meta["fingerprint"], *digests.values()]).encode()).hexdigest()
+    return PreparedData(
+        name=facts.name,
+        images_dir=images,
+        labels_dir=labels,
+        fingerprint=meta["fingerprint"],
+        labelled_fingerprint=labelled,
+        facts=facts,
+        notes=entry.notes,
+    )
+
+
+def _facts(meta: dict[str, Any]) -> DatasetFacts:
+    """What meta.json says of the data; raises one of _DAMAGED where it says nothing of the kind."""
+    if not re.fullmatch("[0-9a-f]{64}", meta["fingerprint"]) or meta["kind"] not in get_args(Kind) or meta["name"] not in DATASETS:
+        raise ValueError("no description of data")
+    counts = [meta[key] for key in ("num_classes", "train_items", "test_items")]
+    if any(type(count) is not int or count < 1 for count in counts):
+        raise ValueError("no numbers of items")
+    return DatasetFacts(name=meta["name"], num_classes=counts[0], train_items=counts[1], test_items=counts[2], kind=meta["kind"])
 
 
 def intact(folder: Path, *, verify: bool) -> dict[str, Any] | None:
     """meta.json of a cache folder whose files have the sizes (with `verify`: also the content) written there; else None."""
     try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if meta["format"] != FORMAT:
+        meta: dict[str, Any] = json.loads(read_regular(folder / "meta.json", most=_LARGEST_META))
+        if meta["format"] != FORMAT or meta["files"].keys() != _ARRAY_FILES or meta["checksum"] != _checksum(meta):
             return None
         for name, file in meta["files"].items():
-            if (folder / name).stat().st_size != file["bytes"]:
+            stat = (folder / name).stat()
+            check_regular(folder / name, stat.st_mode)
+            if stat.st_size != file["bytes"]:
                 return None
             if verify and content_digest(np.load(folder / name, mmap_mode="r", allow_pickle=False)) != file["sha256"]:
                 return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except Exception:  # a damaged header can fail anywhere in numpy's parser
         return None
     return meta
+
+
+def _checksum(meta: dict[str, Any]) -> str:
+    """Hex SHA-256 of what meta.json says, so that no changed digit of it is believed."""
+    return hashlib.sha256(json.dumps({key: value for key, value in meta.items() if key != "checksum"}, sort_keys=True).encode()).hexdigest()
 
 
 def content_digest(array: Array) -> str:
@@ -155,7 +213,7 @@ def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
     arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS}
     files = {f"{split}.npy": {"bytes": (folder / f"{split}.npy").stat().st_size, "sha256": content_digest(array)} for split, array in arrays.items()}
     rules: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FINGERPRINT_FORMAT,
         "kind": loaded.kind,
         "num_classes": len(loaded.class_names),
         "class_names": list(loaded.class_names),
@@ -169,6 +227,7 @@ def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
     return {
         "name": name,
         **rules,
+        "format": FORMAT,
         "train_items": len(arrays["train"]),
         "test_items": len(arrays["test"]),
         "shape": list(arrays["train"].shape[1:]),
@@ -200,24 +259,27 @@ def statistics(array: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def commit(root: Path, built: Path, name: str, loaded: Loaded) -> tuple[str, str]:
     """Moves `built/images` and the labels into place; returns their folder names. What is already there and intact stays."""
     meta = describe(built / "images", name, loaded)
-    _write_json(built / "images" / "meta.json", meta)
+    _write_meta(built / "images" / "meta.json", meta)
     (built / "labels").mkdir()
     for split in SPLITS:
         write_array(built / "labels" / f"{split}.npy", loaded.labels[split])
     digests = {split: content_digest(loaded.labels[split]) for split in SPLITS}
     files = {f"{split}.npy": {"bytes": (built / "labels" / f"{split}.npy").stat().st_size, "sha256": digests[split]} for split in SPLITS}
-    _write_json(built / "labels" / "meta.json", {"format": FORMAT, "files": files})
-    # The same images with other labels (a mistake mended) are other labels beside the same images.
-    labels_digest = hashlib.sha256("".join(digests.values()).encode()).hexdigest()
-    images_name = f"{name}-{meta['fingerprint'][:16]}"
-    labels_name = f"{images_name}-{labels_digest[:8]}"
+    _write_meta(built / "labels" / "meta.json", {"format": FORMAT, "files": files})
+    images_name, labels_name = _folder_names(name, meta["fingerprint"], digests)
     _put(built / "labels", root / "labels" / labels_name)
     _put(built / "images", root / "images" / images_name)
     return images_name, labels_name
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+def _folder_names(name: str, fingerprint: str, label_digests: dict[str, str]) -> tuple[str, str]:
+    """Names below `images/` and `labels/`. The same images with other labels (a mistake mended) are other labels beside the same images."""
+    images_name = f"{name}-{fingerprint[:16]}"
+    return images_name, f"{images_name}-{hashlib.sha256(''.join(label_digests.values()).encode()).hexdigest()[:8]}"
+
+
+def _write_meta(path: Path, meta: dict[str, Any]) -> None:
+    path.write_text(json.dumps(meta | {"checksum": _checksum(meta)}, indent=1) + "\n", encoding="utf-8")
 
 
 def _put(folder: Path, target: Path) -> None:
@@ -231,7 +293,9 @@ def _put(folder: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     while True:
         if target.exists():
-            if intact(target, verify=True) is not None:
+            there, here = intact(target, verify=True), intact(folder, verify=False)
+            # The last bit of mean and deviation may differ between machines.
+            if there is not None and here is not None and all(there.get(key) == here.get(key) for key in ("fingerprint", "files")):
                 return
             # Aside, not deleted in place: a reader sees the old folder, none, or the new one, and maps that are open stay good.
             with contextlib.suppress(FileNotFoundError):

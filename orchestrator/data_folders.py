@@ -13,12 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from orchestrator.data_arrays import SPLITS, Labels, Loaded, Progress, create_array, shuffled
-from orchestrator.image_decoding import Crop, decode, image_shape
-from search_spaces.image_folders import class_images, same_classes, split_folders
+from orchestrator.image_decoding import Crop, Remarks, decode, image_shape
+from search_spaces.image_folders import PassedOver, Splits, class_images, named, train_and_test
+from search_spaces.user_files import check_regular
 from trainers.errors import DataError
-
-Splits = dict[str, dict[str, list[str]]]
-"""Split -> class -> image files; both splits have the same classes, in order."""
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, on the 0..1 scale."""
@@ -47,7 +45,7 @@ class ImageFolders:
     """
 
     root: Path
-    layout: Callable[[Path], Splits]
+    layout: Callable[[Path, PassedOver], Splits]
     crop: Crop | None
     """None: all images have one size already."""
     augment: dict[str, Any] | None = None
@@ -58,7 +56,7 @@ class ImageFolders:
 
     def signature(self) -> str:
         digest = hashlib.sha256()
-        for classes in self.layout(self.root).values():
+        for classes in self.layout(self.root, PassedOver(self.root)).values():
             for files in classes.values():
                 for file in files:
                     stat = _stat(file)
@@ -66,7 +64,8 @@ class ImageFolders:
         return digest.hexdigest()
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
-        splits = self.layout(self.root)
+        passed = PassedOver(self.root)
+        splits = self.layout(self.root, passed)
         total = sum(len(files) for classes in splits.values() for files in classes.values())
         first = next(iter(splits["train"].values()))[0]
         shape = image_shape(first, self.crop)
@@ -78,28 +77,24 @@ class ImageFolders:
             done += images
             on_progress(done, total)
 
-        labels = {split: _decode_split(splits[split], folder / f"{split}.npy", shape, self.crop, count) for split in SPLITS}
+        labels, notes = {}, list(passed.lines())
+        for split in SPLITS:
+            labels[split], files, remarks = _decode_split(splits[split], folder / f"{split}.npy", shape, self.crop, count)
+            notes += _notes(self.root, split, files, remarks)
         mean, std = self.statistics or (None, None)
         augment = {"shift": shape[1] // 8, "flip": True} if self.augment is None else self.augment
-        return Loaded(kind="images", labels=labels, class_names=tuple(splits["train"]), augment=augment, crop=self.views, mean=mean, std=std)
+        return Loaded(
+            kind="images", labels=labels, class_names=tuple(splits["train"]), augment=augment, crop=self.views, mean=mean, std=std, notes=tuple(notes)
+        )
 
 
-def train_and_test(root: Path) -> Splits:
-    """PATH/train/<class>/ and the same classes in PATH/test/ or PATH/val/."""
-    train, test = split_folders(root)
-    splits = {"train": class_images(train), "test": class_images(test)}
-    same_classes(train, test, list(splits["train"]), list(splits["test"]))
-    if len(splits["train"]) < 2:
-        raise DataError(f"{train}: one class folder only; there is nothing to ask.")
-    return splits
-
-
-def mini_imagenet(root: Path) -> Splits:
+def mini_imagenet(root: Path, passed: PassedOver | None = None) -> Splits:
     """PATH/<class>/, 100 classes: in the order of file names the first 500 of each train, the last 100 test.
 
     Source: 500 and 100 an image class, Hu et al. 2020 (arXiv:2009.06168), section 4.1; which ones is not published.
     """
-    found = class_images(root)
+    passed = passed or PassedOver(root)
+    found = class_images(root, passed)
     if len(found) != MINI_CLASSES:
         raise DataError(
             f"{root}: {len(found)} class folders ({', '.join(list(found)[:3])}, ...); Mini-ImageNet has {MINI_CLASSES}. "
@@ -108,15 +103,16 @@ def mini_imagenet(root: Path) -> Splits:
     for name, files in found.items():
         if len(files) < MINI_TRAIN + MINI_TEST:
             raise DataError(f"{root / name}: {len(files)} images; Mini-ImageNet has {MINI_TRAIN + MINI_TEST} in each class.")
+        passed.surplus += files[MINI_TRAIN:-MINI_TEST]
     return {
         "train": {name: files[:MINI_TRAIN] for name, files in found.items()},
         "test": {name: files[-MINI_TEST:] for name, files in found.items()},
     }
 
 
-def imagenet(root: Path) -> Splits:
+def imagenet(root: Path, passed: PassedOver | None = None) -> Splits:
     """PATH/train/<class>/ and PATH/val/<class>/ of ILSVRC 2012, complete."""
-    splits = train_and_test(root)
+    splits = train_and_test(root, passed)
     sizes = tuple(sum(map(len, splits[split].values())) for split in SPLITS)
     if (len(splits["train"]), *sizes) != (IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_TEST):
         raise DataError(
@@ -126,13 +122,42 @@ def imagenet(root: Path) -> Splits:
     return splits
 
 
-def _decode_split(classes: dict[str, list[str]], target: Path, shape: tuple[int, int, int], crop: Crop | None, on_done: Callable[[int], None]) -> Labels:
+def _decode_split(
+    classes: dict[str, list[str]], target: Path, shape: tuple[int, int, int], crop: Crop | None, on_done: Callable[[int], None]
+) -> tuple[Labels, list[str], Remarks]:
+    """The labels and files in the order in which the images are kept, and what was not plain about these."""
     files = [file for images in classes.values() for file in images]
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(images) for images in classes.values()])
     order = shuffled(len(files))
     create_array(target, (len(files), *shape), np.uint8)
-    decode([files[k] for k in order], target, crop, on_done)
-    return labels[order]
+    files = [files[k] for k in order]
+    return labels[order], files, decode(files, target, crop, on_done)
+
+
+def _notes(root: Path, split: str, files: list[str], remarks: Remarks) -> list[str]:
+    """A line for each sort of remark.
+
+    Raises:
+        DataError: images have several frames: which of them is meant cannot be told, and the first is often blank.
+    """
+    words = {"train": "training", "test": "test"}
+    frames = {files[row]: detail for row, detail in remarks.of("frames")}
+    if frames:
+        first = min(frames)
+        raise DataError(
+            f"{root}: {len(frames)} image files of the {words[split]} set have several frames or pages ({named([first], root)} has {frames[first]}): "
+            f"{named(frames, root)}. Which of them is meant cannot be told: write that one into a file of its own, or remove these files."
+        )
+    notes = []
+    turned, clear, warned = ([files[row] for row, _ in remarks.of(sort)] for sort in ("turned", "transparent", "warned"))
+    if turned:
+        notes.append(f"{len(turned)} of {len(files)} {words[split]} images were turned or mirrored as their EXIF orientation says: {named(turned, root)}")
+    if clear:
+        notes.append(f"{len(clear)} of {len(files)} {words[split]} images have transparent parts, which became white: {named(clear, root)}")
+    if warned:
+        detail = min((files[row], text) for row, text in remarks.of("warned"))[1]
+        notes.append(f"{len(warned)} of {len(files)} {words[split]} images were read with a warning ({detail}): {named(warned, root)}")
+    return notes
 
 
 def _check_space(root: Path, folder: Path, images: int, shape: tuple[int, int, int]) -> None:
@@ -146,8 +171,10 @@ def _check_space(root: Path, folder: Path, images: int, shape: tuple[int, int, i
 
 def _stat(file: str) -> os.stat_result:
     try:
-        return os.stat(file)  # noqa: PTH116 (a million Path objects would be slow)
+        found = os.stat(file)  # noqa: PTH116 (a million Path objects would be slow)
     except FileNotFoundError:
         raise DataError(f"{file}: {'a link to a file that does not exist' if Path(file).is_symlink() else 'vanished while the folder was read'}.") from None
     except OSError as error:
         raise DataError(f"{file}: {error.strerror or error}.") from None
+    check_regular(file, found.st_mode)
+    return found

@@ -20,11 +20,12 @@ from orchestrator.data_folders import (
     ImageFolders,
     imagenet,
     mini_imagenet,
-    train_and_test,
 )
 from orchestrator.image_decoding import Crop
 from search_spaces.config import DatasetConfig
+from search_spaces.image_folders import train_and_test
 from search_spaces.names import DATASETS
+from search_spaces.user_files import expand
 from trainers.errors import DataError
 
 DIGITS_TEST_ITEMS: Final = 597
@@ -97,14 +98,18 @@ def open_source(config: DatasetConfig) -> Source:
 
 
 def source_path(config: DatasetConfig) -> Path | None:
-    """Absolute place of the data: dataset.path, else $ORCHESTRATE_DATA/<name>; None for digits, and where neither is set."""
+    """Absolute place of the data: dataset.path, else $ORCHESTRATE_DATA/<name>; None for digits, and where neither is set.
+
+    Raises:
+        DataError: the path begins with the home folder of nobody.
+    """
     if config.name == "digits":
         return None
     if config.path is not None:
-        return Path(config.path).expanduser().absolute()
+        return expand(config.path, "dataset.path")
     place = os.environ.get("ORCHESTRATE_DATA")
     if place and config.name not in OWN:
-        return Path(place).expanduser().absolute() / config.name
+        return expand(place, "ORCHESTRATE_DATA") / config.name
     return None
 
 
@@ -113,6 +118,12 @@ def _existing(config: DatasetConfig) -> Path:
     if path is None:
         otherwise = "" if config.name in OWN else f", or set ORCHESTRATE_DATA to the folder that holds {config.name}/"
         raise DataError(f"{config.name}: nothing says where the data is. Set dataset.path{otherwise}. Nothing is downloaded.")
-    if not path.exists():
-        raise DataError(f"{path}: no such {'file' if config.name == 'features' else 'folder'} ({config.name}). Set dataset.path to where the data is.")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such {'file' if config.name == 'features' else 'folder'} ({config.name}). Set dataset.path to where the data is."
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}). Set dataset.path to where the data is.") from None
     return path

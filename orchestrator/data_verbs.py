@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from orchestrator.data_sources import OWN
-from orchestrator.datasets import list_data, prepare
+from orchestrator.datasets import PreparedData, list_data, prepare
 from search_spaces.config import DatasetConfig
-from trainers.errors import DataError
+from trainers.errors import DataError, one_line
 
 
 def list_sets(*, as_json: bool) -> int:
@@ -28,7 +28,7 @@ def list_sets(*, as_json: bool) -> int:
         console.print(f"{row['name']:14} {row['state']:13} {sizes}", markup=False)
         for line in (row["path"], row["note"]):
             if line:
-                console.print(f"{'':14} {line}", markup=False, style="dim")
+                console.print(f"{'':14} {one_line(line)}", markup=False, style="dim")
     return 0
 
 
@@ -42,10 +42,21 @@ def prepare_set(name: str, path: str | None, image_size: int | None, *, as_json:
         task = bar.add_task(f"decoding {name}", total=None)
         config = DatasetConfig(name=name, path=path, image_size=image_size)
         data = prepare(config, verify=True, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
-    facts = asdict(data.facts) | {"images": str(data.images_dir), "fingerprint": data.fingerprint}
+    facts = asdict(data.facts) | {"images": str(data.images_dir), "fingerprint": data.fingerprint, "notes": data.notes}
+    print_notes(data)
     if as_json:
         json.dump(facts, sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
-        print(f"{name}: {data.facts.train_items} training and {data.facts.test_items} test items of {data.facts.num_classes} classes in {data.images_dir}")
+        print(
+            one_line(
+                f"{name}: {data.facts.train_items} training and {data.facts.test_items} test items of {data.facts.num_classes} classes in {data.images_dir}"
+            )
+        )
     return 0
+
+
+def print_notes(data: PreparedData) -> None:
+    """Says on standard error what the user should know of how the data was read."""
+    for note in data.notes:
+        print(f"{data.name}: {note}", file=sys.stderr)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.data_arrays import Progress
+from orchestrator.data_arrays import Progress, Source
 from orchestrator.data_cache import Entry, PreparedData, building, commit, entries, open_cached, read_entry, source_key, write_entry
+from orchestrator.data_checks import check_content, check_loaded, check_sizes
 from orchestrator.data_sources import OWN, open_source, source_path
 from orchestrator.layout import cache_root
 from search_spaces.config import DatasetConfig
 from search_spaces.names import DATASETS
-from trainers.errors import DataError
+from trainers.errors import DataError, one_line
 
 __all__ = ["DataRow", "PreparedData", "list_data", "prepare"]
 
@@ -41,6 +42,8 @@ def _quiet(done: int, total: int) -> None:
 def prepare(config: DatasetConfig, *, verify: bool = False, on_progress: Progress = _quiet) -> PreparedData:
     """The data set is decoded, checked and in the cache; done at once if it already is and its source has not changed.
 
+    What the user should know of how the data was read stands in the `notes` of what is returned; `decoded_now` says whether this call read it.
+
     May be called by many processes at once: one decodes, the others wait and use its files. A process that is killed leaves nothing half-written in sight.
 
     Args:
@@ -52,31 +55,42 @@ def prepare(config: DatasetConfig, *, verify: bool = False, on_progress: Progres
     """
     source = open_source(config)
     root, path = cache_root(), source_path(config)
+    where = str(path or config.name)
     key = source_key(config.name, path, config.image_size)
+    signature = _signature(source, where)
     try:
-        signature = source.signature()
-        found = _cached(root, key, signature, verify=verify)
+        found = _cached(root, key, config, signature, verify=verify)
         if found is not None:
             return found
         with building(root, key) as built:
             # Another process may have decoded it while this one waited.
-            signature = source.signature()
-            found = _cached(root, key, signature, verify=verify)
+            signature = _signature(source, where)
+            found = _cached(root, key, config, signature, verify=verify)
             if found is not None:
                 return found
             (built / "images").mkdir()
             loaded = source.load(built / "images", on_progress)
-            if source.signature() != signature:
-                raise DataError(f"{path}: files changed while they were read. Wait until nothing writes there, and try again.")
+            if _signature(source, where) != signature:
+                raise DataError(f"{where}: files changed while they were read. Wait until nothing writes there, and try again.")
+            check_loaded(where, config, loaded)
+            notes = tuple(one_line(note) for note in (*loaded.notes, *check_content(where, built / "images", loaded)))
             images, labels = commit(root, built, config.name, loaded)
-            entry = Entry(name=config.name, path=str(path) if path else None, image_size=config.image_size, signature=signature, images=images, labels=labels)
+            entry = Entry(
+                name=config.name,
+                path=str(path) if path else None,
+                image_size=config.image_size,
+                signature=signature,
+                images=images,
+                labels=labels,
+                notes=notes,
+            )
             write_entry(root, key, entry)
-            done = open_cached(root, entry, verify=False)
+            done = _cached(root, key, config, signature, verify=False)
     except OSError as error:
         raise _cache_error(root, error) from error
     if done is None:
         raise DataError(f"{root}: the cache was changed while it was written. Try again: orchestrate data prepare {config.name}")
-    return done
+    return replace(done, decoded_now=True)
 
 
 def list_data() -> list[DataRow]:
@@ -114,9 +128,19 @@ def _row(root: Path, name: str, path: str | None, entry: Entry | None) -> DataRo
     )
 
 
-def _cached(root: Path, key: str, signature: str, *, verify: bool) -> PreparedData | None:
+def _signature(source: Source, where: str) -> str:
+    try:
+        return source.signature()
+    except OSError as error:
+        raise DataError(f"{error.filename or where}: cannot be read ({error.strerror or error}).") from None
+
+
+def _cached(root: Path, key: str, config: DatasetConfig, signature: str, *, verify: bool) -> PreparedData | None:
     entry = read_entry(root, key)
-    return open_cached(root, entry, verify=verify) if entry and entry.signature == signature else None
+    found = open_cached(root, entry, verify=verify) if entry and entry.signature == signature else None
+    if found is not None:
+        check_sizes(str(source_path(config) or config.name), config, found.facts)
+    return found
 
 
 def _cache_error(root: Path, error: OSError) -> DataError:

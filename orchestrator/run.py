@@ -19,6 +19,7 @@ from rich.console import Console
 from orchestrator import datasets, leftovers, report, report_terminal, resolved, results, seal, status
 from orchestrator import sweep as sweeps
 from orchestrator.candidates import Candidate, is_failed, is_finished
+from orchestrator.data_verbs import print_notes
 from orchestrator.engine_inline import Outcome, run_inline
 from orchestrator.launch import check_cpus, choose_device
 from orchestrator.layout import SweepLayout
@@ -170,7 +171,10 @@ def _check_unlocked(layout: SweepLayout) -> None:
 
 
 def _prepare(spec: Spec) -> datasets.PreparedData:
-    return datasets.prepare(make_trial(spec, {}, spec.seeds[0]).config.dataset)
+    data = datasets.prepare(make_trial(spec, {}, spec.seeds[0]).config.dataset)
+    if data.decoded_now:
+        print_notes(data)
+    return data
 
 
 def _device(spec: Spec, engine: Engine) -> str:

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from orchestrator.data_arrays import create_array
-from orchestrator.data_folders import ImageFolders, imagenet, mini_imagenet, train_and_test
+from orchestrator.data_folders import ImageFolders, imagenet, mini_imagenet
 from orchestrator.datasets import PreparedData, prepare
 from orchestrator.image_decoding import Crop, _decode_in_processes, decode, read_image
 from search_spaces.config import DatasetConfig
-from search_spaces.image_folders import class_images
+from search_spaces.image_folders import class_images, train_and_test
 from tests.unit.dataset_files import random_image, write_image_folder
 from trainers.augment import Recipe
 from trainers.data import open_data
@@ -184,9 +184,9 @@ def broken(root: Path, name: str) -> str:
         case "link to nothing":
             (train / "cat/zebra.png").symlink_to(root / "nothing.png")
             return f"{train}/cat/zebra.png: a link to a file that does not exist"
-        case "a folder with an image's name":
+        case "a device with an image's name":
             (train / "cat/zebra.png").symlink_to(os.devnull)
-            return f"{train}/cat/zebra.png: cannot be decoded as an image"
+            return f"{train}/cat/zebra.png: is a device, not a file"
     raise AssertionError(name)
 
 
@@ -207,7 +207,7 @@ def broken(root: Path, name: str) -> str:
         "truncated image",
         "16 bits",
         "link to nothing",
-        "a folder with an image's name",
+        "a device with an image's name",
     ],
 )
 def test_a_broken_folder_is_named(photos: Path, name: str) -> None:
@@ -245,7 +245,7 @@ def test_another_set_is_not_taken_for_mini_imagenet_or_imagenet(tmp_path: Path, 
 
 def test_data_too_large_for_the_disk_is_refused_before_decoding(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(DataError, match=r"21 images of 9000000 x 9000000 pixels take 5103000.0 GB decoded.*set ORCHESTRATE_CACHE"):
-        ImageFolders(photos, lambda root: {split: class_images(root / split) for split in ("train", "test")}, Crop(9_000_000, 9_000_000)).load(
+        ImageFolders(photos, lambda root, passed: {split: class_images(root / split) for split in ("train", "test")}, Crop(9_000_000, 9_000_000)).load(
             tmp_path, lambda *_: None
         )
 
@@ -263,6 +263,7 @@ def test_views_of_the_imagenets_are_made_as_published(
     """The sets themselves are too large for a test: a small folder is read in their place, with all else as theirs."""
     for layout in ("imagenet", "mini_imagenet"):
         monkeypatch.setattr(f"orchestrator.data_sources.{layout}", train_and_test)
+    monkeypatch.setattr("orchestrator.data_checks.BUILT_IN", {})
     data = open_data(prepare(DatasetConfig(name=name, path=str(photos), image_size=size)).images_dir)
     assert data.recipe == recipe
     assert data.shape == (size, size, 3)
