@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) ->
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
         file.flush()
-        start, size = file.tell(), int(np.prod(shape)) * np.dtype(dtype).itemsize
+        start, size = file.tell(), math.prod(shape) * np.dtype(dtype).itemsize
         if size:
             os.posix_fallocate(file.fileno(), start, size)
     return np.lib.format.open_memmap(path, mode="r+")

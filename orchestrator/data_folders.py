@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -161,7 +162,7 @@ def _notes(root: Path, split: str, files: list[str], remarks: Remarks) -> list[s
 
 
 def _check_space(root: Path, folder: Path, images: int, shape: tuple[int, int, int]) -> None:
-    needed, free = images * int(np.prod(shape)), shutil.disk_usage(folder).free
+    needed, free = images * math.prod(shape), shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
             f"{root}: {images:,} images of {shape[1]} x {shape[0]} pixels take {needed / 1e9:.1f} GB decoded; the cache has {free / 1e9:.1f} GB free. "

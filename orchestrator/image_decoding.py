@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -28,6 +29,9 @@ from trainers.errors import DataError, one_line
 if TYPE_CHECKING:
     from PIL import Image as PillowImages
 
+# Pillow logs what it then raises or warns of; without a handler Python would print that, without the file's name.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
 Image = npt.NDArray[np.uint8]
 
 REPORT_EVERY: Final = 128
@@ -41,6 +45,10 @@ _ORIENTATION: Final = 0x0112
 """EXIF's tag; 1 is upright, 2 to 8 are mirrored or turned."""
 
 _LONGEST_DETAIL: Final = 120
+
+_LARGEST_FILE: Final = 1 << 30
+_MOST_PIXELS: Final = 1 << 28
+"""More than Pillow decodes: a picture of one line of pixels must not swell beyond it when its shorter side is resized."""
 
 
 @dataclass(slots=True)
@@ -87,7 +95,7 @@ def read_image(file: str, crop: Crop | None, remark: Callable[[Sort, str], None]
 
     try:
         # In one read: Pillow would read a small JPEG in dozens of pieces.
-        content = read_regular(file)
+        content = read_regular(file, most=_LARGEST_FILE)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error}). Replace it, or remove it from the data set.") from None
     # A library's warning does not say which file it is of.
@@ -111,9 +119,15 @@ def read_image(file: str, crop: Crop | None, remark: Callable[[Sort, str], None]
             raise DataError(f"{file}: cannot be decoded as an image ({error or type(error).__name__}). Replace it, or remove it from the data set.") from None
     if caught:
         remark("warned", one_line(str(caught[0].message))[:_LONGEST_DETAIL])
+    if not min(colour.size):
+        raise DataError(f"{file}: is an image without pixels. Replace it, or remove it from the data set.")
     if crop and colour.size != (crop.size, crop.size):
         width, height = colour.size
         shorter = min(width, height)
+        if (crop.resize / shorter) ** 2 * width * height > _MOST_PIXELS:
+            raise DataError(
+                f"{file}: is {width} x {height} pixels, too long and thin to resize its shorter side to {crop.resize}. Remove it from the data set."
+            )
         width, height = crop.resize * width // shorter, crop.resize * height // shorter
         left, top = round((width - crop.size) / 2), round((height - crop.size) / 2)
         colour = colour.resize((width, height), Pillow.Resampling.BILINEAR).crop((left, top, left + crop.size, top + crop.size))

@@ -198,6 +198,21 @@ def test_names_that_print_alike_are_told_apart(tmp_path: Path, photos: Path) -> 
         prepare_folder(photos)
 
 
+def test_a_picture_of_one_line_does_not_swell_when_it_is_resized(photos: Path) -> None:
+    random_image(4, size=(60_000, 1)).save(photos / "train/cat/line.png")
+    with pytest.raises(DataError, match=r"line.png: is 60000 x 1 pixels, too long and thin to resize its shorter side to 224"):
+        prepare_folder(photos, image_size=224)
+    with pytest.raises(DataError, match=r"the cache has .* GB free"):
+        prepare_folder(photos, image_size=10**12)
+
+
+def test_a_picture_file_far_too_large_is_not_read(photos: Path) -> None:
+    with (photos / "train/cat/cat-3.png").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match=r"cat-3.png: has 1,099,511,627,776 bytes"):
+        prepare_folder(photos)
+
+
 def test_large_images_are_no_cause_for_a_warning_without_their_name(photos: Path, recwarn: pytest.WarningsRecorder) -> None:
     Image.new("1", (10_000, 9_000)).save(photos / "train/cat/large.png")
     warnings.simplefilter("always")
