@@ -24,6 +24,7 @@ from search_spaces.config import Spec
 from search_spaces.names import ADAPTIVE
 from search_spaces.spec import load_spec
 from search_spaces.trials import enumerate_trials
+from search_spaces.user_files import expand
 
 FREE_RESOURCES: Final = ("max_concurrent", "start_timeout", "max_failures", "checkpoint_seconds")
 """Keys of `resources` that change no result: a sweep may be gone on with under others."""
@@ -47,7 +48,7 @@ def located(spec: Spec) -> Spec:
     path = spec.base["dataset"].get("path")
     if path is None:
         return spec
-    absolute = str(Path(os.path.abspath(Path(path).expanduser())))  # noqa: PTH100 (resolve() would follow links, which may be moved on purpose)
+    absolute = str(Path(os.path.abspath(expand(path, "dataset.path"))))  # noqa: PTH100 (resolve() would follow links, which may be moved on purpose)
     return replace(spec, base=spec.base | {"dataset": spec.base["dataset"] | {"path": absolute}})
 
 

@@ -77,6 +77,12 @@ def test_a_home_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         expand("a\0b", "dataset.path")
 
 
+def test_a_sweep_on_the_home_of_nobody_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sweep", "strategies_cifar100.yaml", "--engine", "inline", "--out", str(tmp_path / "run"), "--set", "dataset.path=~no_such_user/cifar"]
+    assert cli.main(words) == 2
+    assert "dataset.path = ~no_such_user/cifar: there is no user no_such_user" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("nobody")
 def test_a_user_without_a_home_is_told_which_variable_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = str(tmp_path / "run")
