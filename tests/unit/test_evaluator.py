@@ -1,4 +1,4 @@
-"""Test accuracy in percent, and nothing else of the test labels."""
+"""Which test images are guessed right and the accuracy in percent, and nothing else of the test labels."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ def test_accuracy_is_the_percentage_guessed_right(labels_dir: Path, guesses: lis
     assert evaluator.test_top1(labels_dir, np.array(guesses, np.int32)) == percent
 
 
+def test_each_image_is_right_or_wrong_in_the_order_of_the_images(labels_dir: Path) -> None:
+    correct = evaluator.test_correct(labels_dir, np.array([0, 2, 2, 0], np.int32))
+    assert (correct.dtype, correct.tolist()) == (np.bool_, [True, False, True, False])
+
+
 @pytest.mark.parametrize("guesses", [np.zeros(3, np.int32), np.zeros(5, np.int32), np.zeros((4, 1), np.int32), np.zeros((1, 4), np.int32)])
 def test_guesses_for_other_images_are_refused(labels_dir: Path, guesses: np.ndarray) -> None:
     with pytest.raises(DataError, match="4 test labels for guesses of shape"):
         evaluator.test_top1(labels_dir, guesses)
+    with pytest.raises(DataError, match="4 test labels for guesses of shape"):
+        evaluator.test_correct(labels_dir, guesses)
 
 
 def test_damaged_test_labels_are_named(tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_no_number_is_no_accuracy(tmp_path: Path) -> None:
     assert (record.val_top1, record.test_top1_last) == (None, None)
 
 
+def test_a_record_names_its_file_of_right_guesses_or_has_none(tmp_path: Path) -> None:
+    layout = write_sweep(tmp_path, [TWO], seeds=(0, 1), done=False)
+    write_records(layout, trial_of(TWO, 0), [records_of(TWO, 0)[0] | {"test_correct_sha256": "ab" * 32}])
+    write_records(layout, trial_of(TWO, 1), records_of(TWO, 1)[:1])
+    assert [trial.records[0].test_correct_sha256 for trial in load(layout).trials] == ["ab" * 32, None]
+
+
 def test_an_unreadable_reason_is_still_a_failure(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [TWO], seeds=(0,), done=False)
     fail(layout, trial_of(TWO, 0))
