@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -40,7 +41,7 @@ def equal_bits(rows: Rows, width: int, name: str) -> str:
     height = 34 + step * len(rows) + 34
     low, high = _limits([value for row in rows for key in ("val_top1", "test_top1_last") for value in _reach(row, key)])
     with _figure(width, height) as (figure, out):
-        for column, (key, title) in enumerate((("val_top1", "Validation, chooses the best"), ("test_top1_last", "Test, last epoch"))):
+        for column, (key, title) in enumerate((("val_top1", "Validation, chooses the leader"), ("test_top1_last", "Test, last epoch"))):
             axes = _axes(figure, left + column * (panel + gap), 34, panel, step * len(rows))
             axes.set_xlim(low, high)
             axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -120,7 +121,7 @@ def _dot(axes: Axes, row: Mapping[str, Any], key: str, place: float) -> None:
     mean, std = row[key]["mean"], row[key]["std"]
     if mean is None:
         return
-    colour = ACCENT if row["is_best"] else INK if row["is_baseline"] else MUTED
+    colour = ACCENT if row["is_leader"] else INK if row["is_baseline"] else MUTED
     seeds = [seed[key] for seed in row["per_seed"] if seed[key] is not None]
     axes.scatter(seeds, [place] * len(seeds), s=70, color=colour, marker="|", alpha=0.55, linewidths=1.2, zorder=3)
     if std is not None:
@@ -129,7 +130,7 @@ def _dot(axes: Axes, row: Mapping[str, Any], key: str, place: float) -> None:
 
 
 def _curve(axes: Axes, row: Mapping[str, Any]) -> None:
-    colour = ACCENT if row["is_best"] else INK
+    colour = ACCENT if row["is_leader"] else INK
     points = [(bits, mean, std) for bits, mean, std in zip(row["stage_bits"], row["stages"], row["stage_std"], strict=True) if mean is not None]
     if not points:
         return
@@ -258,7 +259,10 @@ def _svg(figure: Figure, name: str) -> str:
 
     FigureCanvasSVG(figure)
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, transparent=True)
+    with warnings.catch_warnings():
+        # Letters are measured by matplotlib's font and drawn by the page's: one that the former lacks is no news to anyone.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, transparent=True)
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator import results
 from orchestrator.anchors import anchors
-from orchestrator.comparison import CHOICE_RULE, EQUAL_BITS, Comparison, Row, Standing, compare, difference, main_comparison, rows
+from orchestrator.comparison import CHOICE_RULE, EQUAL_BITS, Comparison, Row, Standing, compare, main_comparison, rows
+from orchestrator.gaps import SIGNIFICANCE, Gap, corrected, difference, test_difference, validation_difference
 from orchestrator.layout import SweepLayout
 from orchestrator.report_terminal import render as render
 from orchestrator.results import StageRecord, SweepResults, TrialResult, printable
-from orchestrator.statistics import break_even, summarise
+from orchestrator.statistics import Difference, break_even, summarise
 from orchestrator.storage import commit_file
 from search_spaces.schedule import annotation_hours
 from search_spaces.trials import stage_prefixes
 
-INTERVAL_RULE: Final = "95% interval of Student's t on differences paired by seed, not corrected for the number of rows"
+if TYPE_CHECKING:
+    from orchestrator.correctness import Correct
+
+INTERVAL_RULE: Final = (
+    "95% interval of one difference, not corrected for the number of rows. On the test images it is paired by seed and by image and holds both errors: "
+    "another seed, and other images. On a fixed validation split it holds the seeds' spread and a bound for the images (two independent binomials), as no "
+    "file says which validation images were right"
+)
+HOLM_RULE: Final = (
+    "told apart: at 5% in the whole table after Holm's correction, over the other rows for differences to the baseline and over every pair of rows for "
+    "those to the leading row; never with one seed, and never by an interval without width"
+)
+LIKE_RULE: Final = (
+    "what differs beside the schedule, the labels and the questions is named; a row that differs from the baseline in method, epochs, network, data, "
+    "validation images or oracle is not like with like: it is shown, and never leads"
+)
 
 METRICS: Final[dict[str, Callable[[StageRecord], float | None]]] = {
     "val_top1": lambda record: record.val_top1,
@@ -33,13 +49,17 @@ def build(sweep: SweepResults) -> dict[str, Any]:
     """Everything that the report says, as plain JSON values. Equal folders give equal dictionaries.
 
     Accuracies in percent; std is the sample one and null below two seeds. `yes`, `no`, `wasted` and the numbers of `rounds` are means over the finished seeds,
-    as `bits` and `stages` are. Differences to the baseline are paired by seed and given only at equal bits.
+    as `bits` and `stages` are. Differences to the baseline are paired and given only at equal bits.
+
+    Raises:
+        CorrectnessError: a file that says which test images were right is damaged.
     """
     table = rows(sweep)
     comparisons, standings = compare(table, sweep.baseline)
     main = main_comparison(comparisons, standings)
     facts = sweep.trials[0].trial.facts if sweep.trials else None
-    lines = [_row(table, index, standings[index], comparisons) for index in range(len(table))]
+    gaps = _to_baseline(sweep, table, standings)
+    lines = [_row(table, index, standings[index], comparisons, {name: gaps[name][index] for name in METRICS}) for index in range(len(table))]
     return {
         "name": sweep.name,
         "budget_bits": comparisons[main].budget_bits if main is not None else max((row.budget_bits for row in table), default=None),
@@ -50,14 +70,58 @@ def build(sweep: SweepResults) -> dict[str, Any]:
         "search": {"algorithm": sweep.algorithm, "num_candidates": sweep.num_candidates, "candidates": len(sweep.candidates)},
         "baseline": sweep.baseline,
         "trials": {state: sum(result.state == state for result in sweep.trials) for state in ("finished", "failed", "running", "pending")},
-        "comparisons": [_comparison(comparison, number == main) for number, comparison in enumerate(comparisons)],
+        "comparisons": [_comparison(table, comparison, number == main) for number, comparison in enumerate(comparisons)],
         "apart": [{"row": index, "reason": standing.reason} for index, standing in enumerate(standings) if standing.comparison is None],
         "break_even": None if facts is None else break_even(facts.num_classes),
-        "rules": {"choice": CHOICE_RULE, "equal_bits_share": EQUAL_BITS, "interval": INTERVAL_RULE},
+        "rules": {
+            "choice": CHOICE_RULE,
+            "equal_bits_share": EQUAL_BITS,
+            "interval": INTERVAL_RULE,
+            "told_apart": HOLM_RULE,
+            "significance": SIGNIFICANCE,
+            "like": LIKE_RULE,
+        },
         "made_on": made_on(sweep),
         "anchors": anchors(table),
         "damaged": [printable(place) for place in sweep.damaged],
     }
+
+
+def _to_baseline(sweep: SweepResults, table: list[Row], standings: list[Standing]) -> dict[str, list[Gap | None]]:
+    """Metric -> each row's difference to its baseline, corrected for the number of unlike candidates in its comparison that have one."""
+    from orchestrator.correctness import of_trial
+
+    layout = SweepLayout(sweep.root)
+
+    # The baseline's files are read once, not once a row.
+    @lru_cache(maxsize=64)
+    def bits(trial: str, stage: int, items: int, sha256: str | None) -> Correct | None:
+        return of_trial(layout.trial(trial).root, stage, items, sha256)
+
+    def correct(result: TrialResult) -> Correct | None:
+        last = result.records[-1]
+        return bits(result.trial.id, last.stage, result.trial.facts.test_items, last.test_correct_sha256)
+
+    measure: dict[str, Callable[[Row, Row], Difference]] = {
+        "val_top1": validation_difference,
+        "test_top1_last": lambda row, base: test_difference(row, base, correct),
+        "test_top1_at_best_val": lambda row, base: difference(row, base, METRICS["test_top1_at_best_val"]),
+    }
+    found: dict[str, list[Gap | None]] = {}
+    for name, of in measure.items():
+        gaps: dict[tuple[str, int], Gap | None] = {}
+        for number in {standing.comparison for standing in standings}:
+            once: dict[tuple[str, int], Difference] = {}
+            for row, standing in zip(table, standings, strict=True):
+                base = standing.baseline
+                if standing.comparison == number and base is not None and row.candidate.id != table[base].candidate.id:
+                    key = row.candidate.id, base
+                    once[key] = once[key] if key in once else of(row, table[base])
+            gaps |= dict(zip(once, corrected(list(once.values())), strict=True))
+        found[name] = [
+            None if standing.baseline is None else gaps.get((row.candidate.id, standing.baseline)) for row, standing in zip(table, standings, strict=True)
+        ]
+    return found
 
 
 def stage_trainings(sweep: SweepResults) -> dict[str, int]:
@@ -102,34 +166,39 @@ class ReportPaths:
     json: Path
 
 
-def write(layout: SweepLayout, report: dict[str, Any] | None = None) -> ReportPaths:
-    """Writes the report of what is on disk now (or one that was built) into the sweep's folder, in every form; each file is replaced as a whole.
+def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> ReportPaths:
+    """The sweep's report folder holds the report in every form; each file is replaced as a whole.
+
+    Args:
+        built: what `build` made of the sweep, if it has been; None: of what is on disk now.
 
     Raises:
+        SweepError: no sweep is there.
+        CorrectnessError: a file that says which test images were right is damaged.
         StorageError: the folder cannot be written.
     """
+    from orchestrator.report_csv import csv_by_row, csv_by_seed, json_text
     from orchestrator.report_html import html
-    from orchestrator.report_text import csv_by_row, csv_by_seed, markdown
+    from orchestrator.report_text import markdown
 
-    report = build(results.load(layout)) if report is None else report
+    report = build(results.load(layout)) if built is None else built
     texts = {
         "report.html": html(report),
         "report.md": markdown(report),
         "report.csv": csv_by_seed(report),
         "report-rows.csv": csv_by_row(report),
-        "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.json": json_text(report),
     }
     for name, text in texts.items():
         commit_file(layout.report / name, text.encode(), replace=True)
     return ReportPaths(*(layout.report / name for name in texts))
 
 
-def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Comparison]) -> dict[str, Any]:
+def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Comparison], to_baseline: Mapping[str, Gap | None]) -> dict[str, Any]:
     row = table[index]
     trials = row.candidate.trials
     schedule = trials[0].trial.schedule if trials else None
     comparison = comparisons[standing.comparison] if standing.comparison is not None else None
-    base = table[standing.baseline] if standing.baseline is not None else None
     hours = summarise([annotation_hours(result.trial.schedule.initial_labels, sum(record.questions for record in result.records)) for result in row.finished])
     return {
         "case": row.case,
@@ -160,7 +229,12 @@ def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Com
         "reason": standing.reason,
         "is_baseline": standing.baseline == index,
         "is_best": comparison is not None and comparison.best == index,
-        "difference": {name: None if base is None or base is row else asdict(difference(row, base, read)) for name, read in METRICS.items()},
+        "is_leader": comparison is not None and comparison.leader == index,
+        "tied_with_best": comparison is not None and index in comparison.tied,
+        "like_with_like": comparison is None or comparison.like(index),
+        "also_differs": [] if comparison is None else [asdict(item) for item in comparison.unlike.get(index, ())],
+        "difference": {name: _gap(gap) for name, gap in to_baseline.items()},
+        "to_leader": _gap(comparison.to_leader.get(index) if comparison is not None else None),
         "unfinished": [_seed(result) | {"state": result.state} for result in trials if result.state != "finished"],
     }
 
@@ -212,7 +286,12 @@ def _seed(result: TrialResult) -> dict[str, Any]:
     }
 
 
-def _comparison(comparison: Comparison, main: bool) -> dict[str, Any]:
+def _gap(gap: Gap | None) -> dict[str, Any] | None:
+    return None if gap is None else asdict(gap.difference) | {"p_holm": gap.p_holm, "told_apart": gap.told_apart}
+
+
+def _comparison(table: list[Row], comparison: Comparison, main: bool) -> dict[str, Any]:
+    leader = comparison.leader
     return {
         "main": main,
         "budget_bits": comparison.budget_bits,
@@ -220,5 +299,9 @@ def _comparison(comparison: Comparison, main: bool) -> dict[str, Any]:
         "rows": list(comparison.members),
         "best": comparison.best,
         "no_best": comparison.no_best,
-        "not_separated": list(comparison.not_separated),
+        "leader": leader,
+        "no_leader": comparison.no_leader,
+        "candidates": len({table[index].candidate.id for index in (*comparison.to_leader, *(() if leader is None else (leader,)))}),
+        "reference": comparison.reference,
+        "not_separated": list(comparison.tied),
     }

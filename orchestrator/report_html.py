@@ -16,14 +16,20 @@ from orchestrator.report_text import (
     break_even_line,
     chain,
     count,
+    differing,
     failure_line,
     headline,
     interval,
+    legend,
+    marks,
     mean_std,
     notes,
     number,
     protocols,
+    reference,
     schedule,
+    shown,
+    table_caption,
     worth,
     yes_no,
 )
@@ -40,10 +46,11 @@ Row = Mapping[str, Any]
 
 def html(report: Mapping[str, Any]) -> str:
     """The page. Everything that a user named is escaped; equal reports give equal pages."""
+    report = shown(report)
     table = report["rows"]
     sections = []
     for index, comparison in enumerate(report["comparisons"]):
-        sections.append(_comparison(table, comparison, index, len(report["comparisons"])))
+        sections.append(_comparison(report, comparison, index))
     if report["apart"]:
         sections.append(_apart(report))
     main = next((comparison for comparison in report["comparisons"] if comparison["main"]), None)
@@ -84,18 +91,19 @@ def _header(report: Mapping[str, Any]) -> str:
     return f'<header>\n{title}\n<p class="lead">{_text(headline(report))}</p>\n<dl class="facts">{entries}</dl>\n</header>'
 
 
-def _comparison(table: Sequence[Row], comparison: Mapping[str, Any], index: int, of: int) -> str:
-    rows = [table[number_] for number_ in comparison["rows"]]
+def _comparison(report: Mapping[str, Any], comparison: Mapping[str, Any], index: int) -> str:
+    rows = [report["rows"][number_] for number_ in comparison["rows"]]
     low, high = comparison["bits"]
     spent = number(high) if number(low) == number(high) else f"{number(low)} to {number(high)}"
-    title = "At equal bits" if of == 1 else f"At equal bits: a budget of {number(comparison['budget_bits'])}"
+    title = "At equal bits" if len(report["comparisons"]) == 1 else f"At equal bits: a budget of {number(comparison['budget_bits'])}"
     rows_ = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
     text = f"{rows_} that spent {spent} bits of {number(comparison['budget_bits'])}, ordered by validation accuracy; "
     text += "percent ± the standard deviation over n seeds."
     if any(row["is_baseline"] for row in rows):
-        text += " Against the baseline: test accuracy of the last epoch, paired by seed, with the 95% interval."
-    if comparison["best"] is None:
-        text += f" No row is called best: {comparison['no_best']}."
+        text += " Against the baseline: test accuracy of the last epoch, paired, with the 95% interval."
+    text += f" {table_caption(comparison)}"
+    beside = legend(rows)
+    beside += [f"Also differs from {reference(report, comparison)}: {found}: {'; '.join(labels)}." for found, labels in differing(report, comparison)]
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("bits", lambda row: number(row["bits"])),
         ("n", lambda row: str(row["n"])),
@@ -105,7 +113,9 @@ def _comparison(table: Sequence[Row], comparison: Mapping[str, Any], index: int,
     ]
     if any(row["difference"]["test_top1_last"] for row in rows):
         columns.append(("vs. baseline [95%]", lambda row: interval(row["difference"]["test_top1_last"])))
-    parts = [f"<h2>{escape(title)}</h2>", f'<p class="small">{escape(text)}</p>', _table(rows, columns)]
+    parts = [f"<h2>{escape(title)}</h2>", f'<p class="small">{_text(text)}</p>', _table(rows, columns)]
+    if beside:
+        parts.append('<ul class="notes">' + "".join(f"<li>{_text(line)}</li>" for line in beside) + "</ul>")
     if len(rows) > 1:
         drawn = _with_baseline(rows, MOST_DRAWN)
         caption = "Mean (dot), one standard deviation to each side (bar) and every seed (tick), in percent; rows ordered by validation."
@@ -194,9 +204,9 @@ def _table(rows: Sequence[Row], columns: Sequence[tuple[str, Callable[[Row], str
     head = "<th>case</th>" + "".join(f"<th>{escape(title)}</th>" for title, _ in columns)
     lines = []
     for row in rows:
-        kind = "best" if row["is_best"] else "base" if row["is_baseline"] else ""
-        marks = [word for word, key in (("best by validation", "is_best"), ("baseline", "is_baseline")) if row[key]]
-        name = escape(row["label"]) + (f'<small class="mark">{", ".join(marks)}</small>' if marks else "")
+        kind = "best" if row["is_leader"] else "base" if row["is_baseline"] else ""
+        found = marks(row)
+        name = escape(row["label"]) + (f'<small class="mark">{", ".join(found)}</small>' if found else "")
         cells = "".join(_cell(title, _text(read(row))) for title, read in columns)
         lines.append(f"<tr{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}><td>{name}</td>{cells}</tr>")
     return f'<div class="scroll"><table class="cards"><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(lines)}\n</tbody></table></div>'
@@ -240,5 +250,5 @@ def _left_out(of: int, drawn: int, how: str = "not drawn") -> str:
 
 
 def _keys(rows: Sequence[Row]) -> str:
-    text = " Blue: best by validation." if any(row["is_best"] for row in rows) else ""
+    text = " Blue: the highest by validation." if any(row["is_leader"] for row in rows) else ""
     return text + (" Diamond and dashed line: the baseline." if any(row["is_baseline"] for row in rows) else "")

@@ -24,27 +24,32 @@ _ROOMY: Final = 108
 def render(report: Mapping[str, Any], path: Path | None = None) -> RenderableType:
     """The rows at equal bits, best validation first, and what there is to know beside them; `path`: the page to point to.
 
-    The names in it come from files: they are shown as they are, never read as markup.
+    The names in it come from files: they are never read as markup, and escapes in them are written out.
     """
+    report = write.shown(report)
     table = report["rows"]
     parts: list[RenderableType] = []
     for comparison in report["comparisons"]:
         title = "at equal bits" if len(report["comparisons"]) == 1 else f"at equal bits, budget {write.number(comparison['budget_bits'])}"
-        parts += [Text(f"{printable(report['name'])}: {title}", style="bold"), _Rows([table[index] for index in comparison["rows"]])]
+        rows = [table[index] for index in comparison["rows"]]
+        parts += [Text(f"{report['name']}: {title}", style="bold"), _Rows(rows)]
+        parts += [Text(line, style="dim") for line in (write.table_caption(comparison), *write.legend(rows)) if line]
+        for text, labels in write.differing(report, comparison):
+            parts.append(Text(f"also differs from {write.reference(report, comparison)}: {text}: {'; '.join(labels)}", style="dim"))
     parts.append(Text(write.headline(report) + "\n"))
     parts += [Text(f"apart: {label}: {reason}", style="yellow") for label, reason in write.apart(report)]
     parts += [Text(f"published: {_anchor_line(item)}", style="dim") for item in report["anchors"]]
-    parts += [Text(f"failed: {printable(write.failure_line(item))}", style="red") for item in report["failed"]]
-    how = "± is the standard deviation over n seeds; vs. baseline: test of the last epoch, paired by seed, ± half of the 95% interval."
+    parts += [Text(f"failed: {write.failure_line(item)}", style="red") for item in report["failed"]]
+    how = "± is the standard deviation over n seeds; vs. baseline: test of the last epoch, paired, ± half of the 95% interval."
     parts.append(Text(f"{write.training_line(report)} {how}", style="dim"))
     if path is not None:
-        parts.append(Text.assemble("Report: ", (str(path), "bold"), overflow="fold"))
+        parts.append(Text.assemble("Report: ", (printable(str(path)), "bold"), overflow="fold"))
     return Group(*parts)
 
 
 def _anchor_line(item: Mapping[str, Any]) -> str:
     ours, published, gap, _, _, networks, unlike, where = write.anchor_cells(item)
-    return printable(f"{item['label']}: {published} ({where}), ours {ours}: {gap}; {networks}; unlike in {unlike}")
+    return f"{item['label']}: {published} ({where}), ours {ours}: {gap}; {networks}; unlike in {unlike}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,11 @@ class _Rows:
             table.add_column(title, justify="right", no_wrap=True)
         for row in self.rows:
             name = Text(row["label"])
-            for word in write.marks(row):
-                name.append(f" ({word.split()[0]})")
+            for word in write.marks(row, short=True):
+                name.append(f" ({word})")
             plan = write.schedule(row)
             first = [name, plan] if roomy else [Text.assemble(name, "\n", (plan, "dim"))]
             cells = [write.number(row["bits"]), str(row["n"]), write.mean_std(row["val_top1"]), write.mean_std(row["test_top1_last"])]
             cells += [write.half_width(row["difference"]["test_top1_last"]), write.yes_no(row)]
-            table.add_row(*first, *cells, style="bold cyan" if row["is_best"] else "bold" if row["is_baseline"] else "")
+            table.add_row(*first, *cells, style="bold cyan" if row["is_leader"] else "bold" if row["is_baseline"] else "")
         yield table

@@ -1,13 +1,28 @@
-"""The report as Markdown and CSV, and how numbers are written in every form of it."""
+"""The report as Markdown, and how numbers, marks and differences are written in every form of it."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+from orchestrator.results import printable
 
 NOTHING = "–"
+APART, SEEDS_ONLY, ONE_SEED = "*", "°", "¹"
+"""Marks behind a difference; `legend` says what they mean."""
+
+
+FEW_SEEDS: Final = 5
+"""Below so many the quantile of Student's t, corrected for a dozen rows, is 8 (n = 4) or 15 (n = 3) where the normal one is 3."""
+
+
+def shown(value: Any) -> Any:
+    """A report with every text in it fit to be shown: on one line, control characters and escapes for a terminal written out."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {key: shown(item) for key, item in value.items()}
+    return [shown(item) for item in value] if isinstance(value, list) else value
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -39,22 +54,62 @@ def signed(value: float | None) -> str:
     return text if value < 0 and text.startswith("−") else f"+{text}"
 
 
-def interval(gap: Mapping[str, float | None] | None) -> str:
-    """`+2.1 [−0.3, 4.5]`, without the interval below two pairs."""
+def interval(gap: Mapping[str, Any] | None) -> str:
+    """`+2.1 [−0.3, 4.5] *`, without the interval where there is none."""
     if gap is None or gap["mean"] is None:
         return NOTHING
     if gap["low"] is None:
         return signed(gap["mean"])
-    return f"{signed(gap['mean'])} [{number(gap['low'])}, {number(gap['high'])}]"
+    return f"{signed(gap['mean'])} [{number(gap['low'])}, {number(gap['high'])}]{_gap_marks(gap)}"
 
 
-def half_width(gap: Mapping[str, float | None] | None) -> str:
-    """`+2.1 ± 2.4`: the mean difference and half of its 95% interval."""
+def half_width(gap: Mapping[str, Any] | None) -> str:
+    """`+2.1 ± 2.4 *`: the mean difference and half of its 95% interval."""
     if gap is None or gap["mean"] is None:
         return NOTHING
     if gap["high"] is None:
         return signed(gap["mean"])
-    return f"{signed(gap['mean'])} ± {number(gap['high'] - gap['mean'])}"
+    return f"{signed(gap['mean'])} ± {number(gap['high'] - gap['mean'])}{_gap_marks(gap)}"
+
+
+def _gap_marks(gap: Mapping[str, Any]) -> str:
+    found = APART if gap.get("told_apart") else ""
+    if gap["n"] == 1:
+        found += ONE_SEED
+    elif gap.get("sources") == "seeds":
+        found += SEEDS_ONLY
+    return f" {found}" if found else ""
+
+
+def table_caption(comparison: Mapping[str, Any]) -> str:
+    """What to keep in mind about the highest row of a table, and why none is best where the headline does not say it."""
+    words = []
+    if comparison["leader"] is not None:
+        words.append(f"The highest of {comparison['candidates']} is partly the luckiest: on other images expect less than its validation accuracy.")
+    if not comparison["main"]:
+        if comparison["leader"] is None:
+            words.append(f"No row leads: {comparison['no_leader']}.")
+        elif comparison["best"] is None:
+            words.append(f"No row is called best: {comparison['no_best']}.")
+    return " ".join(words)
+
+
+def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the marks behind the differences to the baseline on test mean, those that occur."""
+    gaps = [gap for row in rows if (gap := row["difference"]["test_top1_last"]) is not None and gap["low"] is not None]
+    lines = []
+    if any(gap["n"] > 1 for gap in gaps):
+        lines.append(
+            f"{APART} told apart from the baseline, at 5% after Holm's correction for the rows of this table; without it a difference is within noise, "
+            "also where its own 95% interval leaves zero out."
+        )
+    if any(gap["n"] > 1 and gap["sources"] == "seeds" for gap in gaps):
+        lines.append(
+            f"{SEEDS_ONLY} spread over seeds alone: no file says which test images were right, so the error of the images is missing and may be larger."
+        )
+    if any(gap["n"] == 1 for gap in gaps):
+        lines.append(f"{ONE_SEED} one seed: the error of the test images for these two models alone; it says nothing of another seed.")
+    return lines
 
 
 def schedule(row: Mapping[str, Any]) -> str:
@@ -76,31 +131,83 @@ def yes_no(row: Mapping[str, Any]) -> str:
     return f"{number(row['yes'], 0)} / {number(row['no'], 0)}"
 
 
-def marks(row: Mapping[str, Any]) -> list[str]:
-    return [word for word, key in (("best by validation", "is_best"), ("baseline", "is_baseline")) if row[key]]
+MARKS: Final = {
+    "is_best": ("best by validation", "best"),
+    "is_leader": ("highest validation", "highest"),
+    "tied_with_best": ("tied with the highest", "tied"),
+    "like_with_like": ("not like with like", "unlike"),
+    "is_baseline": ("baseline", "baseline"),
+}
+"""Field of a row -> its mark, in full and in a word."""
+
+
+def marks(row: Mapping[str, Any], *, short: bool = False) -> list[str]:
+    """What a row is: best, or highest and tied with others; not like with like; the baseline."""
+    holds = {key: bool(row[key]) for key in MARKS}
+    holds["is_leader"] &= not row["is_best"]
+    holds["like_with_like"] = not row["like_with_like"]
+    return [MARKS[key][short] for key, found in holds.items() if found]
+
+
+def also_differs(row: Mapping[str, Any]) -> str:
+    """`method.epochs 20 → 40`: what sets a row apart beside its schedule; nothing of what its name already says, unless it is then not like with like."""
+    items = [item for item in row["also_differs"] if not (item["like"] and item["key"] in row["settings"])]
+    return ", ".join(f"{item['key']} {value_text(item['theirs'])} → {value_text(item['ours'])}" for item in items)
+
+
+def differing(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """What rows of a comparison also differ in from its reference row, each difference with the labels of the rows that have it."""
+    found: dict[str, list[str]] = {}
+    for index in comparison["rows"]:
+        row = report["rows"][index]
+        text = also_differs(row)
+        if text:
+            found.setdefault(text + ("" if row["like_with_like"] else " (not like with like)"), []).append(row["label"])
+    return list(found.items())
+
+
+def reference(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    """Which row the settings of the others are held against."""
+    row = report["rows"][comparison["reference"]]
+    return "the baseline" if row["is_baseline"] else f"“{row['label']}”"
+
+
+def value_text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "/".join(map(value_text, value)) or "none" if isinstance(value, list | tuple) else printable(str(value))
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """What the sweep says, in one or two sentences of plain text."""
+    """What the sweep says, in a few sentences of plain text."""
     found = next((comparison for comparison in report["comparisons"] if comparison["main"]), None)
     if found is None:
         return "No trial has finished yet."
-    if found["best"] is None:
-        return f"No row is called best: {found['no_best']}."
-    row = report["rows"][found["best"]]
+    if found["leader"] is None:
+        return f"No row leads: {found['no_leader']}."
+    row = report["rows"][found["leader"]]
     unfinished = report["trials"]["running"] + report["trials"]["pending"]
-    text = f"{'So far, at' if unfinished else 'At'} {number(found['bits'][1])} bits, “{row['label']}” has the highest validation accuracy: "
-    text += f"{mean_std(row['val_top1'])} % (n = {row['n']}), "
+    text = f"{'So far, at' if unfinished else 'At'} {number(found['bits'][1])} bits, “{row['label']}” has the highest validation accuracy of "
+    aside = sum(not report["rows"][index]["like_with_like"] for index in found["rows"]) if report["rows"][found["reference"]]["is_baseline"] else 0
+    text += f"{found['candidates']} candidates{' that are like with like' if aside else ''}: {mean_std(row['val_top1'])} % (n = {row['n']}), "
     text += f"with {mean_std(row['test_top1_last'])} % on the test images."
+    if found["best"] is None:
+        text += f" No row is called best: {found['no_best']}."
+        if row["n"] == 1:
+            text += " Add seeds."
+        elif row["n"] < FEW_SEEDS:
+            text += f" With {row['n']} seeds only large differences are told apart; add seeds."
+    else:
+        text += " It is the best row: every other is told apart from it by validation (Holm, 5%)."
     gap = row["difference"]["test_top1_last"]
-    if row["n"] == 1:
-        return text + " One seed has no error bar: nothing here tells the rows apart. Add seeds."
-    if gap is not None and gap["mean"] is not None:
-        text += f" Against “{report['baseline']}” that is {interval(gap)} points on the test images (95% interval, {gap['n']} paired seeds)."
-    near, others = ({report["rows"][index]["candidate"] for index in found[key]} - {row["candidate"]} for key in ("not_separated", "rows"))
-    if near:
-        which = "the other candidate" if len(others) == 1 else f"{len(near)} of the {len(others)} other candidates"
-        text += f" By validation, {which} cannot be told apart from it: the 95% interval of the paired difference holds zero."
+    if gap is not None and gap["mean"] is not None and gap["n"] > 1:
+        text += f" Against “{report['baseline']}” it has {interval(gap).removesuffix(_gap_marks(gap))} points on the test images (95% interval, "
+        text += f"{gap['n']} paired seeds{', their spread alone' if gap['sources'] == 'seeds' else ''}); after correction for the number of rows that is "
+        text += f"{'told apart' if gap['told_apart'] else 'not told apart'}."
+    if aside:
+        text += f" {aside} {'row is' if aside == 1 else 'rows are'} not like with like with the baseline and cannot lead."
     return text
 
 
@@ -135,12 +242,18 @@ def failure_line(item: Mapping[str, Any]) -> str:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as Markdown tables."""
+    report = shown(report)
     table = report["rows"]
     parts = [f"# {_md(report['name'])}", _md(headline(report))]
     for comparison in report["comparisons"]:
         low, high = comparison["bits"]
         parts.append(f"## At equal bits: {number(low)} to {number(high)} of {number(comparison['budget_bits'])}")
-        parts.append(_results_table([table[index] for index in comparison["rows"]]))
+        rows = [table[index] for index in comparison["rows"]]
+        parts.append(_results_table(rows))
+        lines = [*filter(None, [table_caption(comparison)]), *legend(rows)]
+        lines += [f"Also differs from {reference(report, comparison)}: {text}: {'; '.join(labels)}." for text, labels in differing(report, comparison)]
+        if lines:
+            parts.append("\n".join(f"- {_md(line)}" for line in lines))
     if report["apart"]:
         parts.append("## Apart: not compared, never called best")
         parts.append("\n".join(f"- {_md(label)}: {_md(reason)}" for label, reason in apart(report)))
@@ -254,6 +367,8 @@ def notes(report: Mapping[str, Any]) -> list[str]:
         f"Rows are compared when what they spent differs by at most {share:.0f}% of the budget. "
         "The labels of a fixed validation split are priced beside the budget and are the same for every row.",
         f"± is the sample standard deviation over n seeds; [..] is the {report['rules']['interval']}.",
+        f"{report['rules']['told_apart'][0].upper()}{report['rules']['told_apart'][1:]}.",
+        f"At equal bits, {report['rules']['like']}.",
         "Accuracies are top-1 in percent, of the averaged (teacher) model; yes, no and wasted are means over the finished seeds.",
         training_line(report),
     ]
@@ -267,55 +382,6 @@ def notes(report: Mapping[str, Any]) -> list[str]:
 
 def _notes(report: Mapping[str, Any]) -> str:
     return "\n".join(f"- {_md(line)}" for line in notes(report))
-
-
-def csv_by_seed(report: Mapping[str, Any]) -> str:
-    """One line per row and finished seed, unrounded."""
-    head = ["case", "label", "candidate", "trial", "seed", "n", "initial_labels", "quotas", "budget_bits", "bits"]
-    head += ["val_top1", "test_top1_last", "test_top1_at_best_val", "stages", "stage_bits", "guess_accuracy"]
-    head += ["questions", "yes", "no", "skipped", "wasted", "unspent", "comparable", "is_baseline"]
-    lines = []
-    for row in report["rows"]:
-        for seed in row["per_seed"]:
-            whole = {**row, **row["schedule"], **seed}
-            lines.append([_cell(whole[key]) for key in head])
-    return _csv(head, lines)
-
-
-def csv_by_row(report: Mapping[str, Any]) -> str:
-    """One line per row, unrounded: means and sample standard deviations over n seeds, and the paired differences."""
-    metrics = ("val_top1", "test_top1_last", "test_top1_at_best_val")
-    plain = ["case", "label", "candidate", "n", "seeds", "initial_labels", "quotas"]
-    plain += ["budget_bits", "bits", "label_bits", "question_bits", "validation_bits", "annotation_hours"]
-    after = ["stages", "questions", "yes", "no", "wasted", "unspent", "comparable", "reason", "is_baseline", "is_best"]
-    parts = ("n", "mean", "std", "low", "high")
-    head = plain + [f"{metric}_{part}" for metric in metrics for part in ("mean", "std")] + after
-    head += [f"difference_{metric}_{part}" for metric in metrics for part in parts]
-    lines = []
-    for row in report["rows"]:
-        whole = {**row, **(row["schedule"] or {"initial_labels": None, "quotas": None})}
-        cells = [whole[key] for key in plain] + [row[metric][part] for metric in metrics for part in ("mean", "std")] + [whole[key] for key in after]
-        cells += [(row["difference"][metric] or {}).get(part) for metric in metrics for part in parts]
-        lines.append([_cell(cell) for cell in cells])
-    return _csv(head, lines)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return " ".join(_cell(item) for item in value)
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def _csv(head: list[str], lines: list[list[str]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    return out.getvalue()
 
 
 def _md(text: str) -> str:

@@ -11,13 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from orchestrator import resolved
+from orchestrator.correctness import pack, path_of
 from orchestrator.layout import SweepLayout
 from orchestrator.records import put_object
 from search_spaces.config import (
     BudgetConfig,
     DatasetConfig,
     DatasetFacts,
+    OracleConfig,
     QueryConfig,
     Schedule,
     ScheduleConfig,
@@ -44,6 +49,9 @@ class Case:
     strategy: str = "random"
     skill: float = 0.0
     """Added to every accuracy."""
+    method: dict[str, Any] = field(default_factory=dict)
+    """Further settings of the method."""
+    oracle: OracleConfig = field(default_factory=OracleConfig)
 
 
 def trial_of(case: Case, seed: int) -> Trial:
@@ -51,9 +59,10 @@ def trial_of(case: Case, seed: int) -> Trial:
     config = TrialConfig(
         dataset=DatasetConfig(name="digits"),
         budget=BudgetConfig(bits=case.budget_bits),
-        method=MeanTeacherConfig(nls=case.nls),
+        method=MeanTeacherConfig(nls=case.nls, **case.method),
         schedule=ScheduleConfig(initial_labels_per_class=case.initial_labels // 10, split=tuple(quota / questions for quota in case.quotas)),
         query=QueryConfig(strategy=case.strategy),
+        oracle=case.oracle,
     )
     candidate = hashlib.sha256(repr((config, case.settings, case.quotas)).encode()).hexdigest()[:12]
     return Trial(
@@ -154,6 +163,15 @@ def write_records(layout: SweepLayout, trial: Trial, records: Sequence[dict[str,
         path = layout.trial(trial.id).stage(record["stage"])
         path.unlink(missing_ok=True)
         put_object(path, record)
+
+
+def write_correct(layout: SweepLayout, case: Case, seed: int, correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """The file of right guesses of a trial's last stage is there; what the stage's record says of it and of the accuracy."""
+    data = pack(correct)
+    path = path_of(layout.trial(trial_of(case, seed).id).root, len(case.quotas))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return {"test_top1_last": 100.0 * float(correct.mean()), "test_correct_sha256": hashlib.sha256(data).hexdigest()}
 
 
 def write_candidates(layout: SweepLayout, cases: Sequence[Case], seeds: Sequence[int]) -> None:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator import report, results
-from orchestrator.report_text import chain, csv_by_row, csv_by_seed, half_width, headline, interval, mean_std, number
+from orchestrator.report_csv import csv_by_row, csv_by_seed
+from orchestrator.report_text import chain, half_width, headline, interval, mean_std, number
 from search_spaces.trials import stage_prefixes
 from tests.unit.sweep_folder import ABLATIONS, LABEL_BITS, Case, fail, records_of, trial_of, write_records, write_sweep
 
@@ -44,6 +45,10 @@ def changed(root: Path, cases: Sequence[Case], change: Callable[[Case, int, list
 
 def row_of(found: dict[str, Any], case: str) -> dict[str, Any]:
     return next(row for row in found["rows"] if row["case"] == case)
+
+
+def leaders_of(found: dict[str, Any]) -> list[str]:
+    return [row["label"] for row in found["rows"] if row["is_leader"]]
 
 
 def best_of(found: dict[str, Any]) -> list[str]:
@@ -134,16 +139,16 @@ def spend(bits: float) -> Callable[[Case, int, list[dict[str, Any]]], list[dict[
 def test_rows_within_one_percent_of_the_budget_are_compared(tmp_path: Path) -> None:
     found = changed(tmp_path, [FULL, ONE, TWO], spend(0.0099 * TWO.budget_bits))
     assert row_of(found, "two stages")["comparable"]
-    assert best_of(found) == ["two stages"]
+    assert leaders_of(found) == ["two stages"]
 
 
-def test_rows_that_spent_less_stand_apart_and_are_never_best(tmp_path: Path) -> None:
+def test_rows_that_spent_less_stand_apart_and_never_lead(tmp_path: Path) -> None:
     found = changed(tmp_path, [FULL, ONE, TWO], spend(0.0101 * TWO.budget_bits))
     row = row_of(found, "two stages")
     assert not row["comparable"]
     assert "left over" in row["reason"]
     assert row["difference"]["val_top1"] is None
-    assert best_of(found) == ["one stage"]
+    assert leaders_of(found) == ["one stage"]
     assert [found["rows"][item["row"]]["label"] for item in found["apart"]] == ["two stages"]
 
 
@@ -179,45 +184,95 @@ def test_no_test_accuracy_changes_what_is_chosen(tmp_path: Path, numbers: list[f
 
     before, after = built(tmp_path / "a", cases), changed(tmp_path / "b", cases, other_test_accuracies)
     assert [comparison | {} for comparison in before["comparisons"]] == after["comparisons"]
-    assert best_of(before) == best_of(after) != []
+    assert leaders_of(before) == leaders_of(after) != []
+    assert [row["tied_with_best"] for row in before["rows"]] == [row["tied_with_best"] for row in after["rows"]]
     assert before["apart"] == after["apart"]
 
 
-def test_the_best_row_has_the_highest_validation_accuracy(tmp_path: Path) -> None:
-    def tell(case: Case, seed: int, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [*records[:-1], records[-1] | {"val_top1": {"one stage": 91.0, "two stages": 90.0}.get(case.names[0], 80.0) + seed, "test_top1_last": 50.0}]
+def told(validation: dict[str, float], spread: float = 1.0) -> Callable[[Case, int, list[dict[str, Any]]], list[dict[str, Any]]]:
+    """Validation accuracies by case, and `spread` points more for each seed."""
 
-    found = changed(tmp_path, [FULL, TWO, ONE], tell)
-    assert best_of(found) == ["one stage"]
+    def tell(case: Case, seed: int, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [*records[:-1], records[-1] | {"val_top1": validation[case.names[0]] + spread * seed, "test_top1_last": 50.0}]
+
+    return tell
+
+
+def test_the_row_with_the_highest_validation_accuracy_leads(tmp_path: Path) -> None:
+    found = changed(tmp_path, [FULL, TWO, ONE], told({"one stage": 91.0, "two stages": 90.0, "full labels only": 20.0}))
+    assert leaders_of(found) == ["one stage"]
     assert [found["rows"][index]["label"] for index in found["comparisons"][0]["rows"]] == ["one stage", "two stages", "full labels only"]
-    # One point in every seed: the interval of the difference has no width, so the other row is told apart.
-    assert found["comparisons"][0]["not_separated"] == []
+    # One point in every seed: the seeds' spread is nothing, and 100 validation images cannot tell one point.
+    assert found["comparisons"][0]["not_separated"] == [1]
+    assert [row["tied_with_best"] for row in found["rows"]] == [False, True, False]
+    assert best_of(found) == []
+    assert "No row is called best: 1 of the 2 other candidates are not told apart from it. With 3 seeds only large" in headline(found)
+
+
+def test_a_row_that_every_other_is_told_apart_from_is_best(tmp_path: Path) -> None:
+    found = changed(tmp_path, [FULL, TWO, ONE], told({"one stage": 95.0, "two stages": 60.0, "full labels only": 20.0}))
+    assert best_of(found) == leaders_of(found) == ["one stage"]
+    assert found["comparisons"][0]["no_best"] is None
+    assert "It is the best row" in headline(found)
+
+
+def test_one_seed_makes_no_best_row(tmp_path: Path) -> None:
+    layout = write_sweep(tmp_path, [FULL, TWO], seeds=(0,))
+    for case, accuracy in ((FULL, 10.0), (TWO, 90.0)):
+        write_records(layout, trial_of(case, 0), [record | {"val_top1": accuracy} for record in records_of(case, 0)])
+    found = report.build(results.load(layout))
+    assert (leaders_of(found), best_of(found)) == (["two stages"], [])
+    assert row_of(found, "full labels only")["tied_with_best"]
+    assert "one seed has no error bar" in headline(found)
+
+
+def test_three_equal_differences_are_not_told_apart(tmp_path: Path) -> None:
+    def shift(case: Case, seed: int, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [record | {"test_top1_last": 50.1 + 10.7 * seed + (0.7 if case is TWO else 0.0)} for record in records]
+
+    gap = row_of(changed(tmp_path, [FULL, TWO], shift), "two stages")["difference"]["test_top1_last"]
+    assert gap["high"] - gap["low"] == pytest.approx(0.0, abs=1e-6)
+    assert (gap["p"], gap["p_holm"], gap["told_apart"]) == (None, None, False)
+
+
+def test_differences_of_one_table_are_corrected_for_their_number(tmp_path: Path) -> None:
+    rows = [row for row in built(tmp_path)["rows"] if row["difference"]["test_top1_last"] is not None]
+    # Three names of one candidate are one comparison.
+    by_candidate = {row["candidate"]: row["difference"]["test_top1_last"] for row in rows}
+    ordered = sorted(by_candidate.values(), key=lambda gap: gap["p"])
+    assert len(ordered) == 11
+    largest = 0.0
+    for place, gap in enumerate(ordered):
+        largest = max(largest, min(1.0, (11 - place) * gap["p"]))
+        assert gap["p_holm"] == pytest.approx(largest)
+        assert gap["told_apart"] == (largest <= 0.05)
+    assert any(gap["p"] <= 0.05 < gap["p_holm"] for gap in ordered)
 
 
 def test_a_tie_goes_to_fewer_annotation_hours(tmp_path: Path) -> None:
     found = changed(tmp_path, [FULL, TWO], lambda case, seed, records: [record | {"val_top1": 90.0} for record in records])
-    assert best_of(found) == ["two stages"]
+    assert leaders_of(found) == ["two stages"]
     assert found["comparisons"][0]["not_separated"] == [0]
 
 
 def test_without_validation_no_row_is_best(tmp_path: Path) -> None:
     found = changed(tmp_path, [FULL, TWO], lambda case, seed, records: [record | {"val_top1": None} for record in records])
-    assert best_of(found) == []
+    assert leaders_of(found) == []
     assert "no validation accuracy" in headline(found)
 
 
-def test_a_row_with_fewer_seeds_is_not_called_best(tmp_path: Path) -> None:
+def test_a_row_with_fewer_seeds_does_not_lead(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [FULL, ONE, TWO])
     for seed in SEEDS:
         last = records_of(TWO, seed)
         write_records(layout, trial_of(TWO, seed), [*last[:-1], last[-1] | {"val_top1": 100.0}])
-    assert best_of(report.build(results.load(layout))) == ["two stages"]
+    assert leaders_of(report.build(results.load(layout))) == ["two stages"]
     shutil.rmtree(layout.trial(trial_of(TWO, 1).id).stages)
     fail(layout, trial_of(TWO, 1))
     found = report.build(results.load(layout))
     row = row_of(found, "two stages")
     assert (row["n"], row["comparable"], row["difference"]["val_top1"]["n"]) == (2, True, 2)
-    assert best_of(found) == ["one stage"]
+    assert leaders_of(found) == ["one stage"]
     assert [(item["seed"], item["kind"]) for item in found["failed"]] == [(1, "TrainingFailed")]
 
 
@@ -246,7 +301,7 @@ def test_a_search_has_rows_without_cases(tmp_path: Path) -> None:
     assert [row["settings"] for row in found["rows"]] == [case.settings for case in drawn]
     assert found["rows"][0]["label"] == "#1 split 0.5/0.5, consistency_weight 136"
     assert found["baseline"] is None
-    assert len(best_of(found)) == 1
+    assert len(leaders_of(found)) == 1
 
 
 def test_equal_folders_give_equal_files(tmp_path: Path) -> None:
@@ -294,7 +349,8 @@ def test_the_terminal_table_says_what_the_report_says(tmp_path: Path) -> None:
         text = out.export_text()
         for row in found["rows"]:
             assert mean_std(row["val_top1"]) in text
-        assert "(best)" in text
+        assert "(highest)" in text and "(tied)" in text
+        assert "also differs from the baseline: method.nls true → false" in " ".join(text.split())
         assert "(baseline)" in text
         assert "report.html" in text
         assert max(map(len, text.splitlines())) <= width

@@ -93,7 +93,7 @@ def test_the_page_has_every_number_that_matters(tmp_path: Path) -> None:
         assert f"{row['test_top1_last']['mean']:.1f} ± {row['test_top1_last']['std']:.1f}" in text
         assert " → ".join(f"{stage:.1f}" for stage in row["stages"]) in text
     assert "break-even 30.1 %" in text
-    assert "best by validation" in text
+    assert "highest validation" in text and "tied with the highest" in text
     assert "never used to choose" in text
     # Three plots, each for a wide and for a narrow page.
     assert page.tags.count("svg") == 6
