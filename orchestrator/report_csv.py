@@ -1,14 +1,16 @@
-"""The report as CSV and JSON files, for other programs."""
+"""The report as CSV and JSON files, for other programs; a spreadsheet or a terminal that shows them runs nothing that a name says."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.report_text import value_text
+from orchestrator.results import printable
 
 
 def csv_by_seed(report: Mapping[str, Any]) -> str:
@@ -44,14 +46,24 @@ def csv_by_row(report: Mapping[str, Any]) -> str:
     return _csv(head, lines)
 
 
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a spreadsheet takes for the start of a formula, the wide forms among them."""
+
+
 def _cell(value: object) -> str:
+    """A cell: numbers as they are, text on one line and behind an apostrophe where a spreadsheet would run it."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
         return " ".join(_cell(item) for item in value)
-    return repr(value) if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return repr(value)
+    text = printable(str(value))
+    # Some spreadsheets skip spaces before a formula.
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
 def _csv(head: list[str], lines: list[list[str]]) -> str:

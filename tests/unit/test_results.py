@@ -92,4 +92,8 @@ def test_a_search_has_not_ended_before_all_candidates_are_drawn(tmp_path: Path) 
 @given(st.text())
 def test_printable_text_is_one_line_without_control_characters(text: str) -> None:
     assert printable(text).isprintable()
-    assert len(printable(text)) == len(text)
+    assert len(printable(text)) >= len(text)
+
+
+def test_escapes_for_a_terminal_are_written_out() -> None:
+    assert printable("a\x1b]0;title\x07 \x9b31m \u202eevil\tb") == "a\\x1b]0;title\\x07 \\x9b31m \\u202eevil b"
