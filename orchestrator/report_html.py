@@ -39,6 +39,8 @@ WIDE, NARROW = 960, 358
 """Widths that each plot is drawn for, in CSS pixels; the page shows the one that fits."""
 MOST_DRAWN: Final = 30
 MOST_CURVES: Final = 12
+MOST_GREY: Final = 100
+"""Every panel has all of the grey curves: a search's thousand would take a quarter of a minute to draw, and show a grey field."""
 MOST_GUESSES: Final = 16
 
 Row = Mapping[str, Any]
@@ -128,13 +130,14 @@ def _curves(rows: Sequence[Row]) -> str:
     unlike = [row for row in _unlike(rows) if row["stages"] and row["stages"][-1] is not None]
     if not unlike:
         return ""
-    drawn = _with_baseline(unlike, MOST_CURVES)
+    drawn, behind = _with_baseline(unlike, MOST_CURVES), _with_baseline(unlike, MOST_GREY)
     caption = "Test accuracy in percent after each training against the bits spent by then: mean, and a band of one standard deviation over seeds."
     caption += " Grey: the other rows." if len(unlike) > 1 else ""
     if any(row["is_baseline"] for row in unlike):
         caption += " Dashed: where the baseline ends."
-    caption += " A candidate with several names is drawn once." * (len(unlike) < len(rows)) + _left_out(len(unlike), len(drawn), "drawn only in grey")
-    return "<h2>Accuracy against bits</h2>\n" + _figure("curves", caption, lambda width, name: plots.curves(drawn, unlike, width, name))
+    caption += " A candidate with several names is drawn once." * (len(unlike) < len(rows)) + _left_out(len(behind), len(drawn), "drawn only in grey")
+    caption += _left_out(len(unlike), len(behind))
+    return "<h2>Accuracy against bits</h2>\n" + _figure("curves", caption, lambda width, name: plots.curves(drawn, behind, width, name))
 
 
 def _guesses(rows: Sequence[Row], even: Mapping[str, float]) -> str:

@@ -118,6 +118,16 @@ def test_a_long_search_draws_the_best_and_says_how_many_it_left_out(tmp_path: Pa
     assert "28 further rows are drawn only in grey" in page.text
 
 
+def test_a_very_long_search_has_a_page_of_bounded_size(tmp_path: Path) -> None:
+    drawn = [Case(names=(), quotas=(100, 165), settings={"schedule.split": [number, 1]}, method={"weight_decay": number / 1e4}) for number in range(130)]
+    layout = write_sweep(tmp_path, drawn, seeds=(0,), search={"algorithm": "random", "num_candidates": 130})
+    text = report.write(layout).html.read_text(encoding="utf-8")
+    assert "88 further rows are drawn only in grey" in text and "30 further rows are not drawn" in text
+    curves = text[text.index("<h2>Accuracy against bits") : text.index("<h2>Were the questions")]
+    # Twelve panels of two widths with a hundred grey curves each, and no more for 130 rows than for a hundred.
+    assert curves.count("<path") < 2 * 12 * (100 + 40)
+
+
 def test_the_machines_plot_settings_change_nothing(tmp_path: Path) -> None:
     import matplotlib
 
