@@ -179,7 +179,7 @@ def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> Report
     """
     from orchestrator.report_csv import csv_by_row, csv_by_seed, json_text
     from orchestrator.report_html import html
-    from orchestrator.report_text import markdown
+    from orchestrator.report_markdown import markdown
 
     report = build(results.load(layout)) if built is None else built
     texts = {

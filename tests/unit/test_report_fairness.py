@@ -20,7 +20,8 @@ from orchestrator.correctness import CorrectnessError, path_of
 from orchestrator.layout import SweepLayout
 from orchestrator.report_csv import csv_by_row, csv_by_seed
 from orchestrator.report_html import html
-from orchestrator.report_text import headline, markdown
+from orchestrator.report_markdown import markdown
+from orchestrator.report_text import headline
 from search_spaces.config import OracleConfig
 from tests.unit.sweep_folder import FACTS, Case, fail, records_of, trial_of, write_correct, write_records, write_sweep
 

@@ -15,7 +15,8 @@ from orchestrator.anchors import anchors, budgets, matches, published
 from orchestrator.comparison import Row, rows
 from orchestrator.plan import plan
 from orchestrator.report_html import html
-from orchestrator.report_text import anchor_cells, markdown
+from orchestrator.report_markdown import markdown
+from orchestrator.report_text import anchor_cells
 from orchestrator.results import load
 from orchestrator.statistics import break_even
 from search_spaces.config import Trial
