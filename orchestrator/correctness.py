@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.layout import TrialLayout
 from trainers.errors import UserError
 
 Correct = npt.NDArray[np.bool_]
@@ -28,7 +29,7 @@ class CorrectnessError(UserError):
 
 def path_of(trial: Path, stage: int) -> Path:
     """Where the bits of a stage lie in the folder of its trial."""
-    return trial / "test_correct" / f"{stage:04d}.npy"
+    return TrialLayout(trial).test_correct(stage)
 
 
 def pack(correct: Correct) -> bytes:

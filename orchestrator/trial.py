@@ -7,6 +7,7 @@ stage, a round) is found again, so a trial that died anywhere goes on from its o
 from __future__ import annotations
 
 import enum
+import hashlib
 import itertools
 import platform
 from collections.abc import Callable
@@ -16,9 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator import query
+from orchestrator import correctness, query
 from orchestrator.datasets import PreparedData
-from orchestrator.evaluator import test_top1
+from orchestrator.evaluator import test_correct, test_top1
 from orchestrator.layout import SweepLayout
 from orchestrator.ledger import Ledger
 from orchestrator.oracle import open_oracle
@@ -26,7 +27,7 @@ from orchestrator.pool import Pool, PoolService, PoolTerms, Round
 from orchestrator.records import RecordsDamaged, write_error
 from orchestrator.stage_records import put_stage, read_stage
 from orchestrator.stage_store import CannotGoOn, ObtainsStages, StageArtefact, StageStore, new_attempt, stage_key
-from orchestrator.storage import StorageError, open_segments
+from orchestrator.storage import StorageError, commit_file, open_segments
 from search_spaces.config import ResourcesConfig, Trial
 from trainers.stage import StageRequest
 
@@ -187,6 +188,9 @@ def _record(
     """
     counts, metrics, scores = pool.counts(stage), artefact.metrics, artefact.scores()
     segments, digest = pool.head(stage)
+    correct = correctness.pack(test_correct(bench.data.labels_dir, scores["test_guess_last"]))
+    # Before the record that names it; the same bytes whoever puts them.
+    commit_file(bench.layout.trial(trial.id).test_correct(stage), correct, replace=False)
     yes = int((asked.answers == 1).sum()) if asked is not None else 0
     no = int((asked.answers == 0).sum()) if asked is not None else 0
     return {
@@ -212,6 +216,7 @@ def _record(
         "val_top1": metrics["val_top1_last"],
         "val_top1_best": metrics["val_top1_best"],
         "test_top1_last": test_top1(bench.data.labels_dir, scores["test_guess_last"]),
+        "test_correct_sha256": hashlib.sha256(correct).hexdigest(),
         "test_top1_at_best_val": test_top1(bench.data.labels_dir, scores["test_guess_best_val"]),
         **{name: metrics[name] for name in ("epochs", "seconds", "images_per_second", "device", "precision", "backbone", "parameters", "resumed_from_epoch")},
         "seed": trial.seed,

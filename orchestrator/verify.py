@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator import resolved, results
 from orchestrator.layout import SweepLayout
+from orchestrator.correctness import CorrectnessError, of_trial
 from orchestrator.ledger import LedgerError, Segment
 from orchestrator.replay import read_segments, state_of
 from orchestrator.results import SweepResults, TrialResult
@@ -57,6 +58,7 @@ def _ledger(result: TrialResult, data: str | None, problems: list[str]) -> tuple
     problems += [f"{place}: {problem}" for problem in _foreign_terms(result.trial, state.terms.to_mapping(), data)]
     for record in result.records:
         problems += [f"{result.files.stage(record.stage)}: {problem}" for problem in _disagreements(record, segments)]
+        problems += _marks(result, record)
     counts = state.counts()
     return len(segments), counts.questions
 
@@ -83,6 +85,19 @@ def _disagreements(record: StageRecord, segments: tuple[Segment, ...]) -> Iterat
     asked = sum(int((column >= 0).sum()) for column in answers)
     if asked != round(record.question_bits):
         yield f"says that {record.question_bits:g} questions were charged, and the ledger has {asked}"
+
+
+def _marks(result: TrialResult, record: StageRecord) -> Iterator[str]:
+    """What is wrong with the file of right and wrong guesses on the test images."""
+    if record.test_correct_sha256 is None:
+        return
+    try:
+        found = of_trial(result.files.root, record.stage, result.trial.facts.test_items, record.test_correct_sha256)
+    except CorrectnessError as error:
+        yield str(error)
+        return
+    if found is None:
+        yield f"{result.files.test_correct(record.stage)}: missing; restore it from a copy: without it the report gives this row the interval of its seeds alone"
 
 
 def _stages(layout: SweepLayout, found: SweepResults, problems: list[str]) -> int:

@@ -44,7 +44,7 @@ def paid_once(root: Path) -> None:
         assert spent == sorted(spent)
     ours = {"spec.yaml", "resolved.yaml", "manifest.json", "candidates", "seal.json", "driver.lock", "stages", "trials", "report"}
     assert {path.name for path in root.iterdir()} <= ours, "somebody else wrote into the sweep's folder"
-    assert {path.name for path in root.glob("trials/*/*")} == {"ledger", "stages"}
+    assert {path.name for path in root.glob("trials/*/*")} == {"ledger", "stages", "test_correct"}
 
 
 def test_any_process_may_be_killed_at_any_time(spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ name: authors
 dataset: {name: digits, validation: {from: none}}
 budget: {full_labels: 700, mode: exact}
 base:
-  method: {name: mean_teacher, ema_decay: 0.9, epochs: 2, batch_size: 128, learning_rate: 0.2, labelled_per_batch: [8, 24], teacher_init: random, warmup_epochs: 1}
+  method: {name: mean_teacher, ema_decay: 0.9, epochs: 2, batch_size: 128, learning_rate: 0.2, labelled_per_batch: [8, 24],
+           teacher_init: random, warmup_epochs: 1}
   schedule: {initial_labels_per_class: 2, split: [0.5, 0.5], initial_choice: first}
   query: {strategy: mixed, easy_share: 0.25, mask_refused: false}
 cases:
