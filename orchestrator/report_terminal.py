@@ -43,7 +43,8 @@ def render(report: Mapping[str, Any], path: Path | None = None) -> RenderableTyp
     how = "± is the standard deviation over n seeds; vs. baseline: test of the last epoch, paired, ± half of the 95% interval."
     parts.append(Text(f"{write.training_line(report)} {how}", style="dim"))
     if path is not None:
-        parts.append(Text.assemble("Report: ", (printable(str(path)), "bold"), overflow="fold"))
+        # Broken over two lines it could not be copied.
+        parts.append(Text.assemble("Report: ", (printable(str(path)), "bold"), no_wrap=True, overflow="ignore"))
     return Group(*parts)
 
 

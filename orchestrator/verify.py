@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import resolved, results
-from orchestrator.layout import SweepLayout
 from orchestrator.correctness import CorrectnessError, of_trial
+from orchestrator.layout import SweepLayout
 from orchestrator.ledger import LedgerError, Segment
 from orchestrator.replay import read_segments, state_of
 from orchestrator.results import SweepResults, TrialResult
@@ -97,7 +97,7 @@ def _marks(result: TrialResult, record: StageRecord) -> Iterator[str]:
         yield str(error)
         return
     if found is None:
-        yield f"{result.files.test_correct(record.stage)}: missing; restore it from a copy: without it the report gives this row the interval of its seeds alone"
+        yield f"{result.files.test_correct(record.stage)}: missing; restore it from a copy. Without it the row has the interval of its seeds alone"
 
 
 def _stages(layout: SweepLayout, found: SweepResults, problems: list[str]) -> int:

@@ -84,7 +84,7 @@ def test_noise_in_the_test_labels_changes_no_decision(tmp_path: Path, monkeypatc
     np.save(labels_file, np.random.default_rng(0).permutation(labels))
     second = swept(tmp_path / "second", ONE_TRIAL_SPEC)
     before, after = outcome_of(first), outcome_of(second)
-    measured = ("test_top1_last", "test_top1_at_best_val")
+    measured = ("test_top1_last", "test_top1_at_best_val", "test_correct_sha256")
     changed = 0
     for trial in before:
         assert before[trial]["ledger"] == after[trial]["ledger"]

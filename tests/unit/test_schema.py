@@ -75,7 +75,7 @@ def test_a_new_setting_with_another_value_is_another_trial(later: None) -> None:
 
 def key_of(method: MeanTeacherConfig, parent: str | None = None) -> str:
     inputs = some_inputs(np.zeros(TRAIN, np.int32))
-    return stage_key(method=method, fingerprint="patterns", inputs=inputs, seed=0, parent=parent, world_size=1, device_kind="cpu")
+    return stage_key(method=method, fingerprint="patterns", inputs=inputs, seed=0, draw=0, parent=parent, world_size=1, device_kind="cpu")
 
 
 STAGES = key_of(QUICK), key_of(QUICK, "parent")
