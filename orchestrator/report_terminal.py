@@ -21,8 +21,8 @@ _ROOMY: Final = 108
 """Columns from which the schedule has a column of its own; below, it stands under the case."""
 
 
-def render(report: Mapping[str, Any], path: Path | None = None) -> RenderableType:
-    """The rows at equal bits, best validation first, and what there is to know beside them; `path`: the page to point to.
+def render(report: Mapping[str, Any]) -> RenderableType:
+    """The rows at equal bits, best validation first, and what there is to know beside them.
 
     The names in it come from files: they are never read as markup, and escapes in them are written out.
     """
@@ -42,10 +42,14 @@ def render(report: Mapping[str, Any], path: Path | None = None) -> RenderableTyp
     parts += [Text(f"failed: {write.failure_line(item)}", style="red") for item in report["failed"]]
     how = "± is the standard deviation over n seeds; vs. baseline: test of the last epoch, paired, ± half of the 95% interval."
     parts.append(Text(f"{write.training_line(report)} {how}", style="dim"))
-    if path is not None:
-        # Broken over two lines it could not be copied.
-        parts.append(Text.assemble("Report: ", (printable(str(path)), "bold"), no_wrap=True, overflow="ignore"))
     return Group(*parts)
+
+
+def show(console: Console, report: Mapping[str, Any], page: Path | None) -> None:
+    """Prints the table, and the path of the report's page in one line of whatever length: broken over two it could not be copied."""
+    console.print(render(report))
+    if page is not None:
+        console.print(Text.assemble("Report: ", (printable(str(page)), "bold")), soft_wrap=True)
 
 
 def _anchor_line(item: Mapping[str, Any]) -> str:

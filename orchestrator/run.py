@@ -151,7 +151,7 @@ def _report(layout: SweepLayout, *, as_json: bool) -> int:
         json.dump(built, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:
-        Console().print(report_terminal.render(built, page))
+        report_terminal.show(Console(), built, page)
     return 1 if built["failed"] else 0
 
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from orchestrator import report, results
+from orchestrator import report, report_terminal, results
 from orchestrator.report_csv import csv_by_row, csv_by_seed
 from orchestrator.report_text import chain, half_width, headline, interval, mean_std, number
 from search_spaces.trials import stage_prefixes
@@ -335,7 +335,7 @@ def test_names_are_no_markup_in_any_form(tmp_path: Path) -> None:
     bars = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
     assert set(bars[:4]) == {10}
     out = Console(width=200, file=io.StringIO(), record=True)
-    out.print(report.render(report.build(results.load(layout)), tmp_path / "report.html"))
+    out.print(report.render(report.build(results.load(layout))))
     assert name in out.export_text()
 
 
@@ -345,14 +345,15 @@ def test_the_terminal_table_says_what_the_report_says(tmp_path: Path) -> None:
     found = report.build(results.load(layout))
     for width in (80, 140):
         out = Console(width=width, file=io.StringIO(), record=True)
-        out.print(report.render(found, tmp_path / "report.html"))
+        page = tmp_path / ("long" * 40) / "report.html"
+        report_terminal.show(out, found, page)
         text = out.export_text()
         for row in found["rows"]:
             assert mean_std(row["val_top1"]) in text
         assert "(highest)" in text and "(tied)" in text
         assert "also differs from the baseline: method.nls true → false" in " ".join(text.split())
         assert "(baseline)" in text
-        assert "report.html" in text
+        assert f"Report: {page}" in text
         assert max(map(len, text.splitlines())) <= width
 
 
