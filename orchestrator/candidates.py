@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.layout import SweepLayout, checked_name
-from orchestrator.records import RecordsDamaged, put_object, read_error, read_object
+from orchestrator.records import RecordsDamaged, encode_object, read_error, read_object
 from orchestrator.stage_records import has_stages
+from orchestrator.storage import commit_new_files
 from search_spaces.config import Trial
 from search_spaces.trials import trial_from_mapping, trial_to_mapping
 from trainers.errors import UserError
@@ -61,9 +62,11 @@ def put_candidates(layout: SweepLayout, candidates: Sequence[Candidate], first: 
     Raises:
         RecordsDamaged: another candidate stands under one of the numbers.
     """
+    objects = {number: encode_object(candidate_to_row(candidate) | {"number": number}) for number, candidate in enumerate(candidates, start=first)}
+    commit_new_files(layout.candidates, {layout.candidate(number).name: data for number, data in objects.items()})
     committed = []
     for number, candidate in enumerate(candidates, start=first):
-        found = _decoded(layout, number, put_object(layout.candidate(number), candidate_to_row(candidate) | {"number": number}))
+        found = read_candidate(layout, number)
         if found.id != candidate.id:
             raise RecordsDamaged(layout.candidate(number), f"it holds candidate {found.id}, and {candidate.id} was to be put there")
         committed.append(found)
@@ -85,7 +88,7 @@ def read_candidate(layout: SweepLayout, number: int) -> Candidate:
     """Raises RecordsDamaged where the file is missing or is not the candidate that was put there."""
     row = read_object(layout.candidate(number))
     if row is None:
-        raise RecordsDamaged(layout.candidate(number), "it is missing, and later candidates are there")
+        raise RecordsDamaged(layout.candidate(number), "it is missing")
     return _decoded(layout, number, row)
 
 

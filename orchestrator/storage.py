@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -79,6 +80,32 @@ def commit_file(path: Path, data: bytes, *, replace: bool) -> bool:
             f"{path}: cannot be written: {error.strerror or error}. What was recorded before is intact; {advice(error)} and run again."
         ) from error
     return ours
+
+
+def commit_new_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Puts many files into a folder, each whole and only where there is none of its name; all survive a power cut once this returns.
+
+    The disk is waited for twice in all and not twice a file, which matters for thousands.
+    """
+    asides: list[tuple[Path, Path]] = []
+    try:
+        _make_folder(folder)
+        for name, data in files.items():
+            asides.append((_aside(folder), folder / name))
+            asides[-1][0].write_bytes(data)
+        os.sync()
+        for aside, path in asides:
+            _link(aside, path)
+        _sync_folder(folder)
+    except OSError as error:
+        where = asides[-1][1] if asides else folder
+        raise StorageError(
+            f"{where}: cannot be written: {error.strerror or error}. What was recorded before is intact; {advice(error)} and run again."
+        ) from error
+    finally:
+        for aside, _ in asides:
+            with contextlib.suppress(OSError):
+                aside.unlink()
 
 
 def advice(error: OSError) -> str:

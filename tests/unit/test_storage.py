@@ -283,3 +283,35 @@ def test_an_endpoint_that_is_gone_is_said_in_one_message(monkeypatch: pytest.Mon
 def test_a_bad_url_is_said() -> None:
     with pytest.raises(StorageError, match="s3://bucket/prefix"):
         open_segments("s3:///x")
+
+
+def test_many_files_are_put_at_once_and_none_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    storage.commit_file(folder / "b", b"first", replace=False)
+    storage.commit_new_files(folder, {name: name.encode() for name in ("a", "b", "c")})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"a", "b": b"first", "c": b"c"}
+
+
+def test_many_files_that_cannot_be_put_leave_none_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "sync", full)
+    with pytest.raises(StorageError, match="make room"):
+        storage.commit_new_files(tmp_path, {"a": b"a", "b": b"b"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "make room"), (errno.EIO, "check the disk"), (errno.EROFS, "make the place writable"), (errno.EMFILE, "mend this")]
+)
+def test_what_to_do_about_a_failed_write_depends_on_why_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str) -> None:
+    def failing(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(StorageError) as refused:
+        storage.commit_file(tmp_path / "a", b"a", replace=True)
+    assert said in str(refused.value) and str(tmp_path / "a") in str(refused.value)
+    assert ("make room" in str(refused.value)) == (number == errno.ENOSPC)
+    assert list(tmp_path.iterdir()) == []
