@@ -62,6 +62,26 @@ def unpack(data: bytes, items: int) -> Correct:
     return bits[:items].astype(np.bool_)
 
 
+def to_hex(correct: Correct) -> str:
+    """A few bits, such as those of the validation images, as the text that a record holds."""
+    return np.packbits(correct).tobytes().hex()
+
+
+def from_hex(text: str, items: int) -> Correct:
+    """[items] what `to_hex` wrote.
+
+    Raises:
+        CorrectnessError: it is not the text of so many images.
+    """
+    try:
+        packed = np.frombuffer(bytes.fromhex(text), np.uint8)
+    except ValueError:
+        packed = np.empty(0, np.uint8)
+    if packed.size != -(-items // 8):
+        raise CorrectnessError(f"val_correct is not of {items} validation images")
+    return np.unpackbits(packed)[:items].astype(np.bool_)
+
+
 def of_trial(trial: Path, stage: int, items: int, sha256: str | None) -> Correct | None:
     """[items] what `stage` of the trial in that folder guessed right; None where there is no such file or no record vouches for it (older sweeps have neither).
 

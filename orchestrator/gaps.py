@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.correctness import from_hex
 from orchestrator.results import StageRecord, TrialResult
 from orchestrator.statistics import Difference, binomial_bound, crossed_difference, holm, paired_difference, summarise
 
@@ -59,15 +60,28 @@ def test_difference(row: Row, base: Row, correct: Callable[[TrialResult], Correc
 
 
 def validation_difference(row: Row, base: Row) -> Difference:
-    """Of the validation accuracy. Images that all seeds share have an error of their own, for which there is a bound alone; carved ones differ by seed."""
+    """Of the validation accuracy: paired by seed and by image, as all seeds share the images of a split. Carved images differ by seed, and are its spread.
+
+    Records without the images that were right (sweeps of 0.1.0) have a bound for the error of the images instead.
+    """
     ours, theirs = row.by_seed(validation), base.by_seed(validation)
     shared = ours.keys() & theirs.keys()
     trial = row.candidate.trials[0].trial
     chosen = trial.config.dataset.validation
     if chosen.source != "split" or not shared:
         return paired_difference(ours, theirs)
+    images = chosen.per_class * trial.facts.num_classes
+    right, other = ({seed: found for seed in shared if (found := _right(side, seed, images)) is not None} for side in (row, base))
+    if right.keys() == other.keys() == shared:
+        return crossed_difference(right, other)
     means = [summarise([side[seed] for seed in shared]).mean or 0.0 for side in (ours, theirs)]
-    return paired_difference(ours, theirs, binomial_bound(means[0], means[1], chosen.per_class * trial.facts.num_classes))
+    return paired_difference(ours, theirs, binomial_bound(means[0], means[1], images))
+
+
+def _right(row: Row, seed: int, images: int) -> Correct | None:
+    """Which validation images the last stage of that seed got right."""
+    (last,) = [result.records[-1] for result in row.finished if result.trial.seed == seed]
+    return None if last.val_correct is None else from_hex(last.val_correct, images)
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Gap | None]:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from orchestrator.correctness import Correct
 
 INTERVAL_RULE: Final = (
-    "95% interval of one difference, not corrected for the number of rows. On the test images it is paired by seed and by image and holds both errors: "
-    "another seed, and other images. On a fixed validation split it holds the seeds' spread and a bound for the images (two independent binomials), as no "
-    "file says which validation images were right"
+    "95% interval of one difference, not corrected for the number of rows. On the test images and on a fixed validation split it is paired by seed and by "
+    "image and holds both errors: another seed, and other images. Where it is not on record which images were right, the test has the seeds' spread alone, "
+    "and a validation split a bound for the images besides (two independent binomials)"
 )
 HOLM_RULE: Final = (
     "told apart: at 5% in the whole table after Holm's correction, over the other rows for differences to the baseline and over every pair of rows for "

@@ -47,6 +47,8 @@ class StageRecord:
     backbone: str
     test_correct_sha256: str | None
     """Of the file with a bit for each test image; None where there is no such file (sweeps of 0.1.0)."""
+    val_correct: str | None
+    """Which validation images the model got right, by ascending id, as text (orchestrator.correctness); None without validation, and in sweeps of 0.1.0."""
     segments: int | None
     """Segments of the ledger when the stage trained; None in a sweep of 0.1.0."""
     ledger_sha256: str | None
@@ -132,6 +134,7 @@ def typed(row: Mapping[str, Any]) -> StageRecord:
         precision=str(row.get("precision") or ""),
         backbone=str(row.get("backbone") or ""),
         test_correct_sha256=row.get("test_correct_sha256"),
+        val_correct=row.get("val_correct"),
         segments=ledger.get("segments"),
         ledger_sha256=ledger.get("sha256"),
     )

@@ -97,8 +97,9 @@ def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
             if asked is not None and not asked.over:
                 return TrialState.WAITING
             bench.watcher.stage_started(trial, stage)
-            artefact = bench.stages.obtain(_request(trial, stage, records, pool, bench))
-            record = put_stage(files, _record(trial, stage, artefact, records, asked, pool, bench))
+            request = _request(trial, stage, records, pool, bench)
+            artefact = bench.stages.obtain(request)
+            record = put_stage(files, _record(trial, request, artefact, records, asked, pool, bench))
             bench.watcher.stage_finished(trial, record)
         records.append(record)
     return TrialState.FINISHED
@@ -180,12 +181,13 @@ def _request(trial: Trial, stage: int, records: list[dict[str, Any]], pool: Pool
 
 
 def _record(
-    trial: Trial, stage: int, artefact: StageArtefact, records: list[dict[str, Any]], asked: Round | None, pool: PoolService, bench: Bench
+    trial: Trial, request: StageRequest, artefact: StageArtefact, records: list[dict[str, Any]], asked: Round | None, pool: PoolService, bench: Bench
 ) -> dict[str, Any]:
     """Returns what is put on record of a stage: what it cost and what it reached.
 
     A function of the ledger up to the stage's round, of the trained stage and of the data: made anew, at whatever time, it is the same.
     """
+    stage, inputs = request.stage, request.inputs
     counts, metrics, scores = pool.counts(stage), artefact.metrics, artefact.scores()
     segments, digest = pool.head(stage)
     correct = correctness.pack(test_correct(bench.data.labels_dir, scores["test_guess_last"]))
@@ -215,6 +217,7 @@ def _record(
         "unspent": counts.unspent,
         "val_top1": metrics["val_top1_last"],
         "val_top1_best": metrics["val_top1_best"],
+        "val_correct": correctness.to_hex(scores["val_guess_last"] == inputs.validation_labels) if inputs.validation_ids.size else None,
         "test_top1_last": test_top1(bench.data.labels_dir, scores["test_guess_last"]),
         "test_correct_sha256": hashlib.sha256(correct).hexdigest(),
         "test_top1_at_best_val": test_top1(bench.data.labels_dir, scores["test_guess_best_val"]),

@@ -31,9 +31,9 @@ def top1(net: TwoHeads, items: Items, ids: Ids, labels: Classes, ranks: Ranks) -
 
 
 @torch.inference_mode()
-def guesses(net: TwoHeads, items: Items, ranks: Ranks) -> Classes:
-    """Best class of every item, int32 [n], no class left out."""
-    columns = _by_rank(net, items, np.arange(len(items)), None, ranks)
+def guesses(net: TwoHeads, items: Items, ranks: Ranks, ids: Ids | None = None) -> Classes:
+    """Best class of every item, or of those with these ascending ids, int32 [n], no class left out."""
+    columns = _by_rank(net, items, np.arange(len(items)) if ids is None else ids, None, ranks)
     return columns[:, 4].astype(np.int32)
 
 

@@ -133,6 +133,7 @@ class _Stage:
         trainer.teacher.eval()
         test = Items(self.data, "test", device=self.device, dtype=trainer.items.dtype, feature_noise=0.0)
         arrays: dict[str, Any] = predict.pool_scores(trainer.teacher, trainer.items, inputs.pool_ids, trainer.negatives, self.ranks)
+        arrays["val_guess_last"] = predict.guesses(trainer.teacher, trainer.items, self.ranks, inputs.validation_ids)
         arrays["test_guess_last"] = predict.guesses(trainer.teacher, test, self.ranks)
         arrays["test_guess_best_val"] = arrays["test_guess_last"]
         if self.best["teacher"] is not None and self.best["epoch"] != self.request.method.epochs - 1:

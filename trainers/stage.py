@@ -28,6 +28,7 @@ SCORE_ARRAYS: Final = (
     "raw_confidence",
     "raw_margin",
     "raw_entropy",
+    "val_guess_last",
     "test_guess_last",
     "test_guess_best_val",
 )
@@ -36,6 +37,7 @@ SCORE_ARRAYS: Final = (
 item_ids int64 [P]: the pool, ascending. guess int32 [P]: teacher's best class among those not refused. confidence float32 [P]: its probability,
 renormalised over those not refused. margin float32 [P]: p1 - p2 over the same. entropy float32 [P]: nats, over the same. raw_guess,
 raw_confidence, raw_margin, raw_entropy: the same four with no class left out.
+val_guess_last int32 [V]: unmasked teacher guesses on the validation images, by ascending id, after the last epoch.
 test_guess_last, test_guess_best_val int32 [T]: unmasked teacher guesses on the test images after the last epoch and at the best validation epoch
 (equal to the last where there is no validation).
 """

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.correctness import CorrectnessError, of_trial, pack, path_of, unpack
+from orchestrator.correctness import CorrectnessError, from_hex, of_trial, pack, path_of, to_hex, unpack
 
 bits = st.lists(st.booleans(), min_size=1, max_size=70).map(lambda values: np.array(values, np.bool_))
 
@@ -27,6 +27,14 @@ def written(trial: Path, data: bytes, stage: int = 2) -> str:
 def test_what_is_packed_is_read_back(correct: np.ndarray) -> None:
     assert np.array_equal(unpack(pack(correct), len(correct)), correct)
     assert len(pack(correct)) == 128 + -(-len(correct) // 8)
+
+
+@given(bits)
+def test_what_a_record_holds_as_text_is_read_back_and_of_so_many_images_alone(correct: np.ndarray) -> None:
+    assert np.array_equal(from_hex(to_hex(correct), len(correct)), correct)
+    for text in (to_hex(correct) + "00", to_hex(correct)[2:], "zz"):
+        with pytest.raises(CorrectnessError):
+            from_hex(text, len(correct))
 
 
 def test_the_file_lies_with_its_trial_under_its_stage(tmp_path: Path) -> None:

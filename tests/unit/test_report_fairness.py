@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator import report, results
-from orchestrator.correctness import CorrectnessError, path_of
+from orchestrator.correctness import CorrectnessError, path_of, to_hex
 from orchestrator.layout import SweepLayout
 from orchestrator.report_csv import csv_by_row, csv_by_seed
 from orchestrator.report_html import html
@@ -226,3 +226,21 @@ def test_a_report_that_was_built_is_written_as_it_is(tmp_path: Path) -> None:
     before = report.write(layout).json.read_bytes()
     layout.resolved.unlink()
     assert report.write(layout, found).json.read_bytes() == before
+
+
+def test_rows_are_told_apart_by_the_validation_images_that_they_share(tmp_path: Path) -> None:
+    """One row gets wrong what the other gets wrong, and eight images more, with every seed: a bound for unpaired images does not tell them apart."""
+    sizes = {"one": 92, "other": 84}
+    images = 100
+    cases = [Case(names=(name,), quotas=(133 + number, 132 - number)) for number, name in enumerate(sizes)]
+    told = []
+    for paired in (False, True):
+        layout = write_sweep(tmp_path / str(paired), cases, seeds=range(6), baseline="one")
+        for case, size in zip(cases, sizes.values(), strict=True):
+            for seed in range(6):
+                right = np.arange(images) < size - seed % 2
+                last = records_of(case, seed)[-1] | {"val_top1": float(right.sum())}
+                write_records(layout, trial_of(case, seed), [last | ({"val_correct": to_hex(right)} if paired else {})])
+        built = report.build(results.load(layout))
+        told.append(built["rows"][1]["tied_with_best"])
+    assert told == [True, False]

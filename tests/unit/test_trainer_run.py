@@ -37,11 +37,13 @@ def test_a_stage_leaves_scores_a_model_and_nothing_else(data_dir: Path, inputs: 
         "raw_confidence": "<f4",
         "raw_margin": "<f4",
         "raw_entropy": "<f4",
+        "val_guess_last": "<i4",
         "test_guess_last": "<i4",
         "test_guess_best_val": "<i4",
     }
     assert len(arrays["test_guess_last"]) == TEST
     metrics = outcome.metrics
+    assert 100 * (arrays["val_guess_last"] == inputs.validation_labels).mean() == metrics["val_top1_last"]
     assert [entry["epoch"] for entry in metrics["history"]] == list(range(QUICK.epochs)) == [entry["epoch"] for entry in seen]
     assert metrics["val_top1_last"] == metrics["history"][-1]["val_top1"]
     assert metrics["val_top1_best"] == max(entry["val_top1"] for entry in metrics["history"]) == metrics["history"][metrics["best_val_epoch"]]["val_top1"]
