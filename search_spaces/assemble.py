@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from search_spaces.config import TrialConfig, ValidationConfig
 from search_spaces.errors import ABSENT, SpecError
-from search_spaces.fields import SECTIONS, TRIAL_SECTIONS, convert, section_fields, trial_fields, unknown_key, written
+from search_spaces.fields import SECTIONS, TRIAL_SECTIONS, convert, method_fields, section_fields, trial_fields, unknown_key, written
 from search_spaces.names import BACKBONES_FOR, DATASET_KINDS
 from search_spaces.presets import preset_values
 from search_spaces.schedule import equal_shares
@@ -81,10 +81,12 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     for key in values:
         if key not in known:
             raise unknown_key(key, known)
-    done = {key: convert(known[key], key, value) for key, value in values.items()}
-    method = done.get("method.name")
-    if method is None:
+    if values.get("method.name") is None:
         raise SpecError("must be given", key="method.name", hint=f"write one of {', '.join(METHODS)}")
+    method: str = convert(known["method.name"], "method.name", values["method.name"])
+    # A setting that two methods have may differ in its default: each has its own.
+    known = {**known, **method_fields(method)}
+    done = {key: convert(known[key], key, value) for key, value in values.items()}
     mine = {f"method.{item.name}" for item in fields(METHODS[method])} | {"method.name", "method.preset"}
     for key in values:
         if key.startswith("method.") and key not in mine:

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.stage_store import stage_key
 from search_spaces import assemble, fields
+from search_spaces.assemble import build_config
 from search_spaces.errors import ABSENT, SpecError
 from search_spaces.fields import method_fields, section_fields
 from search_spaces.schema import DEFAULTS, METHOD_DEFAULTS, defaults, with_defaults, written_settings
@@ -53,12 +54,41 @@ def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         cached.cache_clear()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToyConfig(MeanTeacherConfig):
+    """Another method that has settings of the same names, and other defaults."""
+
+    epochs: int = 99
+
+
+@pytest.fixture
+def second(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """There is a second method."""
+    caches = (fields.section_fields, fields.trial_fields, fields.method_fields, assemble._attributes, defaults)
+    monkeypatch.setitem(METHODS, "toy", ToyConfig)
+    # Limits of its name are read from the methods there are.
+    monkeypatch.setitem(fields.LIMITS, "method.name", {"options": tuple(METHODS)})
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cached in caches:
+        cached.cache_clear()
+
+
 def names_of_everything() -> list[Any]:
     trials = [trial for name in ("ablations.yaml", "smoke.yaml") for trial in enumerate_trials(load_spec(name)) or []]
     return [[trial.id, trial.candidate, *stage_prefixes(trial)] for trial in trials]
 
 
 BEFORE = names_of_everything()
+
+
+def test_a_second_method_changes_nothing_of_the_first(second: None) -> None:
+    assert names_of_everything() == BEFORE
+    for name, wanted in (("mean_teacher", 20), ("toy", 99)):
+        values = {"dataset.name": "digits", "budget.full_labels": 100, "method.name": name, "schedule.initial_labels_per_class": 2, "schedule.stages": 1}
+        assert build_config(values).method.epochs == wanted
 
 
 def test_a_new_setting_changes_no_id(later: None) -> None:
