@@ -40,7 +40,11 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _engine(args: argparse.Namespace) -> Any:
     from orchestrator.run import Engine
+    from trainers.errors import UserError
 
+    if args.engine == "inline" and (args.address is not None or args.local):
+        which = "--address" if args.address is not None else "--local"
+        raise UserError(f"{which} says which Ray to run on, and --engine inline runs without Ray: leave one of them out.")
     return Engine(name=args.engine, address=args.address, local=args.local, verbose=args.verbose)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from orchestrator import replay as ledgers
 from orchestrator.layout import SweepLayout, TrialLayout
 from orchestrator.ledger import LedgerError
+from orchestrator.resolved import holds_sweep
 from orchestrator.results import printable
 
 
@@ -22,7 +23,7 @@ def _ledger_of(folder: Path) -> Path:
     inside = TrialLayout(folder).ledger
     found = inside if inside.is_dir() else folder
     if not found.is_dir() or not any(found.glob("*.parquet")):
-        raise LedgerError(f"{folder}: holds no ledger. Name a trial's folder: runs/<sweep>/trials/<id>")
+        raise LedgerError(f"{folder}: holds no ledger. Name a trial's folder, runs/<sweep>/trials/<id>; `verify` also takes the whole sweep's, runs/<sweep>")
     return found
 
 
@@ -64,7 +65,7 @@ def show(folder: Path, *, as_json: bool) -> int:
 def verify(folder: Path, *, as_json: bool) -> int:
     """Says that a trial's checksum chain is whole, or that everything in a sweep's folder fits together; else names each file that does not."""
     sweep = SweepLayout(folder)
-    if sweep.resolved.exists():
+    if holds_sweep(sweep):
         return _verify_sweep(sweep, as_json=as_json)
     found = ledgers.verify(_ledger_of(folder))
     if as_json:
@@ -86,8 +87,8 @@ def _verify_sweep(sweep: SweepLayout, *, as_json: bool) -> int:
             f"{sweep.root}: whole; {found['trials']} trials, {found['segments']} segments, {found['questions']} questions, {found['stages']} stages, "
             f"sha256 {found['sha256']}"
         )
-    for problem in problems:
-        print(printable(problem), file=sys.stderr)
+    for line in (*found["gone"], *problems):
+        print(printable(line), file=sys.stderr)
     if problems:
         print(f"{sweep.root}: damaged: {len(problems)} problem(s)", file=sys.stderr)
     return 2 if problems else 0

@@ -75,6 +75,9 @@ def read_object(path: Path, mend: str = "restore it from a copy") -> dict[str, A
         RecordsDamaged: the file cannot be read, or is not what was put there.
     """
     try:
+        if path.exists() and not path.is_file():
+            # A pipe would be waited for.
+            raise ValueError("it is not a file")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:

@@ -72,6 +72,11 @@ def is_old(resolved: Mapping[str, Any]) -> bool:
     return "schema" not in resolved
 
 
+def holds_sweep(layout: SweepLayout) -> bool:
+    """Returns whether the folder holds a sweep, or what is left of one."""
+    return layout.resolved.exists() or layout.seal.exists() or (layout.manifest.exists() and layout.trials.is_dir() and any(layout.trials.iterdir()))
+
+
 def read(layout: SweepLayout) -> dict[str, Any]:
     """Returns what was recorded.
 
@@ -83,7 +88,11 @@ def read(layout: SweepLayout) -> dict[str, Any]:
         with layout.resolved.open("rb") as file:
             found = yaml.safe_load(file.read(MOST_BYTES))
     except FileNotFoundError:
+        if holds_sweep(layout):
+            raise SweepError(f"{layout.resolved}: missing, and records of a sweep are beside it; restore it from a copy.") from None
         raise SweepError(f"{layout.root}: holds no sweep (no resolved.yaml). Name the folder that a sweep wrote, such as runs/NAME.") from None
+    except NotADirectoryError:
+        raise SweepError(f"{layout.root}: is a file. Name the folder that a sweep wrote, such as runs/NAME.") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
         raise SweepError(f"{layout.resolved}: cannot be read ({reason}). Restore it from a copy.") from error

@@ -48,7 +48,9 @@ class Engine:
 
 def start_sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) -> int:
     """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is refused is refused before anything is written there."""
-    layout, spec = SweepLayout(out if out is not None else Path("runs") / spec.name), sweeps.located(spec)
+    root = Path("runs") / spec.name if out is None else out
+    # Made as it is written, `new/../x` would leave an empty folder `new` behind.
+    layout, spec = SweepLayout(root.resolve() if ".." in root.parts else root), sweeps.located(spec)
     device = _device(spec, engine)
     _check_writable(layout)
     begun = sweeps.examine(spec, layout)

@@ -53,6 +53,9 @@ def check(layout: SweepLayout) -> Checked:
         sealed = read_object(layout.seal, "restore it from a copy, or remove it: it is written anew when the sweep is next gone on with")
     except RecordsDamaged as error:
         return Checked(digest, (str(error),), frozenset())
+    if sealed is None and any(name.startswith("trials/") for name in now):
+        gone = f"{layout.seal}: missing, so that a record that is gone would not be noticed; `orchestrate resume` writes it anew from those that are there"
+        return Checked(digest, (gone,), frozenset({gone}))
     records = (sealed or {}).get("records")
     problems, repairable = [], []
     for name, committed in (records if isinstance(records, dict) else {}).items():
@@ -72,6 +75,9 @@ def _checksums(layout: SweepLayout) -> dict[str, str]:
 def _checksum(path: Path) -> str:
     """The checksum that a record gives of itself; whether it is right, its reader checks."""
     try:
+        if not path.is_file():
+            # A pipe would be waited for.
+            return _UNREADABLE
         return str(parse_object(path.read_bytes()).get(CHECKSUM))
     except (OSError, ValueError):
         return _UNREADABLE

@@ -138,6 +138,8 @@ def _nothing_recorded(layout: SweepLayout) -> bool:
 def _check_unused(spec: Spec, layout: SweepLayout) -> None:
     """Raises SweepError where the folder holds anything but what a creation of this sweep that was cut short may have left."""
     ours = {layout.lock.name, layout.spec.name, layout.manifest.name}
+    if resolved_file.holds_sweep(layout):
+        raise SweepError(f"{layout.resolved}: missing, and records of a sweep are beside it; restore it from a copy, or choose another folder with --out.")
 
     def left_over(path: Path) -> bool:
         if path == layout.candidates:

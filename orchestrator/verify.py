@@ -18,7 +18,8 @@ from search_spaces.config import Trial
 
 
 def verify_sweep(layout: SweepLayout) -> dict[str, Any]:
-    """Returns counts of what was checked, one checksum over all records, and `problems`, a line each: none in a whole sweep.
+    """Returns counts of what was checked, one checksum over all records, `problems`, a line each: none in a whole sweep, and
+    `gone`, trained stages that are there no more.
 
     Raises:
         SweepError: there is no sweep in the folder.
@@ -31,7 +32,8 @@ def verify_sweep(layout: SweepLayout) -> dict[str, Any]:
         checked, asked = _ledger(result, data, problems)
         segments, questions = segments + checked, questions + asked
     problems += _strangers(layout, found)
-    stages = _stages(layout, found, problems)
+    gone: list[str] = []
+    stages = _stages(layout, found, problems, gone)
     return {
         "trials": len(found.trials),
         "segments": segments,
@@ -39,6 +41,7 @@ def verify_sweep(layout: SweepLayout) -> dict[str, Any]:
         "stages": stages,
         "sha256": found.sha256,
         "problems": list(dict.fromkeys(problems)),
+        "gone": gone,
     }
 
 
@@ -100,8 +103,8 @@ def _marks(result: TrialResult, record: StageRecord) -> Iterator[str]:
         yield f"{result.files.test_correct(record.stage)}: missing; restore it from a copy. Without it the row has the interval of its seeds alone"
 
 
-def _stages(layout: SweepLayout, found: SweepResults, problems: list[str]) -> int:
-    """Trained stages whose files are what was committed."""
+def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone: list[str]) -> int:
+    """Trained stages whose files are what was committed. One that is gone is said and is no damage: what was recorded of it stands."""
     store = StageStore(layout.stage_store)
     keys = {record.key: record for result in found.trials for record in result.records}
     checked = 0
@@ -112,7 +115,7 @@ def _stages(layout: SweepLayout, found: SweepResults, problems: list[str]) -> in
             problems.append(str(error))
             continue
         if artefact is None:
-            problems.append(f"{layout.stage_store / key}: missing, and a stage on record was trained there; it is trained again when it is needed")
+            gone.append(f"{layout.stage_store / key / 'record.json'}: missing; no result needs it, and a stage that is needed again is trained again")
             continue
         for role, file in artefact.record["files"].items():
             path = artefact.file(role)

@@ -163,8 +163,8 @@ def _check_drawn(budget: BudgetConfig, schedule: ScheduleConfig) -> None:
     if not schedule.split:
         raise SpecError(
             "how many labels priced_balanced buys is known once they are drawn, and no round spends what they leave",
-            keys=("schedule.initial_choice", "schedule.split", "schedule.stages"),
-            hint="write initial_choice: uniform to spend the whole budget on labels drawn blindly",
+            keys=("schedule.split", "schedule.stages", "schedule.initial_choice"),
+            hint="give this row a round, or write initial_choice: uniform to spend its whole budget on labels drawn blindly",
         )
 
 

@@ -186,6 +186,8 @@ def _set_trial_key(sections: Sections, key: str, node: Node) -> None:
         written = apart.trial
     else:
         written = leaves(node, key.removeprefix("base."))
+    if not written:
+        raise SpecError("sets nothing: its mapping is empty", key=key, place=node.place, hint=f"write what it sets, as in {key}={{...}}")
     sections.trial = overlay(sections.trial, written)
     sections.overridden.update(written)
 

@@ -326,6 +326,59 @@ def test_a_whole_sweep_verifies_and_its_checksum_is_that_of_its_records(sweep: S
         artefact.write_bytes(content)
 
 
+def test_a_trained_stage_that_is_gone_is_said_and_is_no_damage(sweep: SweepLayout, run: Run) -> None:
+    """Results stand without it; to remove a damaged one, as its message says, ends the matter."""
+    victim = sorted(sweep.stage_store.glob("*/record.json"))[0]
+    victim.write_text("{")
+    code, _, err = run("ledger", "verify", "out")
+    assert code == 2 and f"Remove the folder {victim.parent}" in err
+    shutil.rmtree(victim.parent)
+    code, out, err = run("ledger", "verify", "out")
+    assert code == 0 and "whole" in out and str(victim) in err
+
+
+def test_a_lost_seal_is_said_and_written_anew(sweep: SweepLayout, run: Run) -> None:
+    before = sweep.seal.read_bytes()
+    sweep.seal.unlink()
+    for words in (["report", "out"], ["ledger", "verify", "out"]):
+        code, _, err = run(*words)
+        assert code == 2 and "seal.json: missing" in err and "orchestrate resume" in err
+    assert run("resume", "out", "--engine", "inline")[0] == 0
+    assert sweep.seal.read_bytes() == before
+    assert run("report", "out")[0] == 0
+
+
+def test_what_is_left_of_a_sweep_is_not_taken_for_none(sweep: SweepLayout, whole: Path, run: Run) -> None:
+    sweep.resolved.unlink()
+    again = ["sweep", whole / "spec.yaml", "--set", f"dataset.path={whole / 'features.npz'}", "--out", "out", "--engine", "inline"]
+    for words in (["report", "out"], ["resume", "out"], ["ledger", "verify", "out"], again):
+        code, _, err = run(*words)
+        assert code == 2 and "resolved.yaml: missing" in err and "restore it from a copy" in err
+
+
+def test_a_file_and_a_pipe_are_no_sweep_and_no_record(sweep: SweepLayout, run: Run) -> None:
+    for verb in ("status", "report", "resume", "retry"):
+        code, _, err = run(verb, sweep.spec)
+        assert code == 2 and "is a file. Name the folder" in err
+    path = sweep.candidate(0)
+    path.unlink()
+    os.mkfifo(path)
+    code, _, err = run("report", "out")
+    assert code == 2 and "000000.json: damaged (it is not a file)" in err
+
+
+def test_an_engine_without_ray_takes_no_address(sweep: SweepLayout, run: Run) -> None:
+    for words in (["--address", "127.0.0.1:1"], ["--local"]):
+        code, _, err = run("resume", "out", "--engine", "inline", *words)
+        assert code == 2 and words[0] in err
+
+
+def test_a_folder_written_with_dots_leaves_no_other_behind(whole: Path, tmp_path: Path, run: Run) -> None:
+    data = f"dataset.path={whole / 'features.npz'}"
+    assert run("sweep", whole / "spec.yaml", "--engine", "inline", "--out", tmp_path / "new" / ".." / "x", "--set", data)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 # Sweeps of 0.1.0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator import resolved
+from orchestrator import resolved, seal
 from orchestrator.correctness import pack, path_of
 from orchestrator.layout import SweepLayout
 from orchestrator.records import put_object
@@ -163,6 +163,7 @@ def write_records(layout: SweepLayout, trial: Trial, records: Sequence[dict[str,
         path = layout.trial(trial.id).stage(record["stage"])
         path.unlink(missing_ok=True)
         put_object(path, record)
+    seal.write(layout)
 
 
 def write_correct(layout: SweepLayout, case: Case, seed: int, correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
