@@ -130,7 +130,7 @@ def load(layout: SweepLayout) -> SweepResults:
     """
     spec = resolved.read(layout)
     damaged = resolved.check_whole(layout, spec)
-    drawn = _old_candidates(layout, damaged) if resolved.is_old(spec) else _candidates(layout, spec, damaged)
+    drawn = _old_candidates(layout, spec, damaged) if resolved.is_old(spec) else _candidates(layout, spec, damaged)
     candidates: dict[str, CandidateResult] = {}
     for candidate in drawn:
         results = tuple(_trial(layout, trial, old=resolved.is_old(spec), damaged=damaged) for trial in candidate.trials)
@@ -168,7 +168,7 @@ def _candidates(layout: SweepLayout, spec: Mapping[str, Any], damaged: list[str]
     return found
 
 
-def _old_candidates(layout: SweepLayout, damaged: list[str]) -> list[Candidate]:
+def _old_candidates(layout: SweepLayout, spec: Mapping[str, Any], damaged: list[str]) -> list[Candidate]:
     found = []
     for row in old_sweeps.read_lines(layout.candidate_lines, damaged):
         try:
@@ -177,6 +177,12 @@ def _old_candidates(layout: SweepLayout, damaged: list[str]) -> list[Candidate]:
             damaged.append(f"{layout.candidate_lines}: damaged (a line is no candidate: {type(error).__name__} {error}); restore it from a copy")
     if not found:
         damaged.append(f"{layout.candidate_lines}: names no candidate; restore it from a copy")
+    # A file that was cut between two lines looks whole: the cases of the spec tell.
+    lost = [case for case in spec.get("cases") or () if not any(case in candidate.cases for candidate in found)]
+    if found and lost:
+        damaged.append(
+            f"{layout.candidate_lines}: damaged (no candidate is called {', '.join(map(repr, lost[:5]))}, as cases of the spec are); restore it from a copy"
+        )
     return found
 
 

@@ -420,6 +420,10 @@ def test_a_sweep_of_0_1_0_is_reported_and_verified_and_not_gone_on_with(sweep: S
     code, _, err = run("extend", "out", "-n", "2")
     assert code == 2
     assert files(sweep.root) == before
+    lines = sweep.candidate_lines.read_text().splitlines(keepends=True)
+    sweep.candidate_lines.write_text("".join(lines[:-1]))
+    code, out, err = run("report", "out")
+    assert code == 2 and "candidates.jsonl" in err and "one round" not in out
 
 
 # Ids from files never lead out of the folder
