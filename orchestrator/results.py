@@ -180,9 +180,8 @@ def _old_candidates(layout: SweepLayout, spec: Mapping[str, Any], damaged: list[
     # A file that was cut between two lines looks whole: the cases of the spec tell.
     lost = [case for case in spec.get("cases") or () if not any(case in candidate.cases for candidate in found)]
     if found and lost:
-        damaged.append(
-            f"{layout.candidate_lines}: damaged (no candidate is called {', '.join(map(repr, lost[:5]))}, as cases of the spec are); restore it from a copy"
-        )
+        names = ", ".join(map(repr, lost[:5]))
+        damaged.append(f"{layout.candidate_lines}: damaged (no candidate is called {names}, as cases of the spec are); restore it from a copy")
     return found
 
 
