@@ -17,7 +17,7 @@ from orchestrator.report_terminal import render as render
 from orchestrator.results import StageRecord, SweepResults, TrialResult, printable
 from orchestrator.statistics import Difference, break_even, summarise
 from orchestrator.storage import commit_file
-from search_spaces.schedule import annotation_hours
+from search_spaces.schedule import annotation_hours, bits_per_label
 from search_spaces.trials import stage_prefixes
 
 if TYPE_CHECKING:
@@ -199,11 +199,11 @@ def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Com
     trials = row.candidate.trials
     schedule = trials[0].trial.schedule if trials else None
     comparison = comparisons[standing.comparison] if standing.comparison is not None else None
-    hours = summarise([annotation_hours(result.trial.schedule.initial_labels, sum(record.questions for record in result.records)) for result in row.finished])
+    hours = summarise([annotation_hours(_bought(result), sum(record.questions for record in result.records)) for result in row.finished])
     return {
         "case": row.case,
         "settings": dict(row.candidate.settings),
-        "schedule": None if schedule is None else {"initial_labels": schedule.initial_labels, "quotas": list(schedule.quotas)},
+        "schedule": _schedule(row),
         "n": row.n,
         "bits": row.mean(lambda record: record.bits),
         "stages": _stages(row, lambda record: record.test_top1_last)[0],
@@ -237,6 +237,26 @@ def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Com
         "to_leader": _gap(comparison.to_leader.get(index) if comparison is not None else None),
         "unfinished": [_seed(result) | {"state": result.state} for result in trials if result.state != "finished"],
     }
+
+
+def _bought(result: TrialResult) -> int:
+    """Full labels that a trial bought inside its budget: |D_S|, which blind draws decide in the end."""
+    return round(result.records[-1].label_bits / bits_per_label(result.trial.facts.num_classes))
+
+
+def _schedule(row: Row) -> dict[str, Any] | None:
+    """|D_S| and the questions of each round; where the draws decide them, means over the finished seeds or else the expectations, under `drawn`."""
+    if not row.candidate.trials:
+        return None
+    trial = row.candidate.trials[0].trial
+    planned = {"initial_labels": trial.schedule.initial_labels, "quotas": list(trial.schedule.quotas)}
+    if trial.config.schedule.initial_choice != "priced_balanced":
+        return planned
+    if not row.finished:
+        return planned | {"drawn": True}
+    labels = summarise([_bought(result) for result in row.finished]).mean or 0
+    asked = [summarise([result.records[number].questions for result in row.finished]).mean or 0 for number in range(1, len(trial.schedule.quotas) + 1)]
+    return {"initial_labels": round(labels), "quotas": [round(questions) for questions in asked], "drawn": True}
 
 
 def _mean_std(row: Row, read: Callable[[StageRecord], float | None]) -> dict[str, float | None]:

@@ -117,7 +117,9 @@ def schedule(row: Mapping[str, Any]) -> str:
     found = row["schedule"]
     if found is None:
         return NOTHING
-    return " + ".join(f"{value:,}" for value in [found["initial_labels"], *found["quotas"]])
+    # What blind draws decided is a mean over seeds.
+    mark = "~" if found.get("drawn") else ""
+    return " + ".join(f"{mark}{value:,}" for value in [found["initial_labels"], *found["quotas"]])
 
 
 def count(value: float | None) -> str:

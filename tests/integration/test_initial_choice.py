@@ -69,6 +69,11 @@ def test_every_choice_spends_its_budget_and_no_more(tmp_path: Path) -> None:
     assert any(np.unique(pool.labels[pool.origins == INITIAL]).size < 10 for pool in found["uniform"]), "no class was missing, so this test shows little"
     sizes = [int(np.sum(pool.origins == INITIAL)) for pool in found["priced"]]
     assert sizes[0] != sizes[1], "the number of draws is random"
+    # And the report says what was bought, not what was expected.
+    rows = {row["case"]: row for row in json.loads((folder / "out" / "report" / "report.json").read_text())["rows"]}
+    assert rows["priced"]["schedule"]["initial_labels"] == round(sum(sizes) / len(sizes))
+    assert sum(rows["priced"]["schedule"]["quotas"]) == pytest.approx(np.mean([pool.counts().questions for pool in found["priced"]]), abs=2)
+    assert "drawn" not in rows["uniform"]["schedule"]
     # Stage 0 and the stages after rounds 1 and 3 of each of six trials; the empty round is the training before it again.
     assert sum(1 for _ in (folder / "out" / "stages").glob("*/record.json")) == 18
 
