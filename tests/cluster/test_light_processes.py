@@ -39,6 +39,7 @@ def test_only_an_adaptive_search_loads_optuna() -> None:
 
 
 def test_a_pool_that_asks_and_records_loads_neither_torch_nor_pandas(tmp_path: Path) -> None:
+    _prepare()
     # What a pool actor does in its life; pyarrow's own conversions would bring pandas.
     code = f"""
 from pathlib import Path
@@ -48,8 +49,9 @@ from orchestrator.trial import open_pool
 from search_spaces.spec import load_spec
 from search_spaces.trials import enumerate_trials
 trial = enumerate_trials(load_spec("smoke.yaml"))[-1]
+data = datasets.prepare(trial.config.dataset)
 for _ in range(2):
-    pool = open_pool(trial, Path({str(_prepared())!r}), Path({str(tmp_path)!r}) / "ledger")
+    pool = open_pool(trial, data, Path({str(tmp_path)!r}) / "ledger")
     pool.open()
     ids = pool.eligible()[: pool.quota(1)]
     pool.ask(1, ids, np.zeros(len(ids), np.int32), np.zeros(len(ids), np.float32))
@@ -58,11 +60,12 @@ for _ in range(2):
     assert not _loaded_after(code) & {*HEAVY, "pandas", "ray"}
 
 
-def _prepared() -> Path:
+def _prepare() -> None:
+    """Decodes digits here, so that the fresh interpreter finds them in the cache and loads nothing for it."""
     from orchestrator import datasets
     from search_spaces.config import DatasetConfig
 
-    return datasets.prepare(DatasetConfig(name="digits")).labels_dir
+    datasets.prepare(DatasetConfig(name="digits"))
 
 
 @pytest.mark.slow
