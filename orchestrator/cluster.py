@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from orchestrator import ray_setup
-from orchestrator.ray_watch import DAEMONS, Starting, head_of, leave, watched
+from orchestrator.ray_watch import DAEMONS, START_EVERY_SECONDS, Starting, head_of, leave, watched
 from search_spaces.config import ResourcesConfig
 from trainers.errors import UserError
 
@@ -168,8 +168,12 @@ def _guarded(wanted: str | None) -> Iterator[None]:
     if wanted is not None and wanted.startswith("ray://"):
         yield
         return
-    with watched([Starting()] if wanted is None else [head_of(wanted)], lost, embedded=wanted is None):
-        yield
+    if wanted is None:
+        with watched([Starting()], lost, embedded=True, every=START_EVERY_SECONDS):
+            yield
+    else:
+        with watched([head_of(wanted)], lost, embedded=False):
+            yield
 
 
 def _describe(ray: Any, address: str) -> Cluster:

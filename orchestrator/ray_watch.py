@@ -16,6 +16,8 @@ import psutil
 
 EVERY_SECONDS: Final = 1.0
 """Between two looks."""
+START_EVERY_SECONDS: Final = 0.2
+"""Between two looks at a Ray that is starting, which takes a second or two in all."""
 OWN_GRACE_SECONDS: Final = 2.0
 """A process of this machine that has refused connections for so long is dead."""
 FAR_GRACE_SECONDS: Final = 30.0
@@ -125,16 +127,17 @@ class Brood:
 
 
 @contextmanager
-def watched(found: Sequence[Watched], lost: Callable[[str], None], *, embedded: bool) -> Iterator[None]:
+def watched(found: Sequence[Watched], lost: Callable[[str], None], *, embedded: bool, every: float = EVERY_SECONDS) -> Iterator[None]:
     """While the block runs, `lost` is called, in another thread and with the name, once one of `found` is gone.
 
     Args:
         embedded: the Ray is this process's own, and no process of it is left then.
+        every: seconds between two looks.
     """
     brood, stop = Brood(), threading.Event()
 
     def loop() -> None:
-        while not stop.wait(EVERY_SECONDS):
+        while not stop.wait(every):
             if embedded:
                 brood.look()
             gone = [each for each in found if each.is_lost(time.monotonic())]

@@ -26,6 +26,7 @@ from orchestrator.layout import SweepLayout
 from orchestrator.locks import hold, is_held
 from orchestrator.progress import Progress
 from orchestrator.resolved import SweepError
+from orchestrator.stage_store import CannotGoOn
 from orchestrator.storage import StorageError, advice
 from search_spaces.config import Spec
 from search_spaces.names import ADAPTIVE
@@ -59,7 +60,7 @@ def start_sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) 
     if begun is not None:
         sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
         _check_records(layout)
-    with _cluster(spec, engine) as cluster, _writing(layout):
+    with _cluster(spec, engine, layout) as cluster, _writing(layout):
         candidates = sweeps.create(spec, layout, data=data.labelled_fingerprint, engine=engine.name, device=device)
         seal.write(layout)
         return _run(spec, layout, candidates, data, engine, cluster, as_json=as_json)
@@ -102,7 +103,7 @@ def _go_on(
     _check_unlocked(layout)
     data = _prepare(spec)
     sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
-    with _cluster(spec, engine) as cluster, _writing(layout):
+    with _cluster(spec, engine, layout) as cluster, _writing(layout):
         # Read again under the lock: another process may have written meanwhile.
         _, spec, candidates, begun = sweeps.open_sweep(root, overrides)
         begun = sweeps.relocate(layout, begun, spec)
@@ -222,17 +223,25 @@ def _writing(layout: SweepLayout) -> Iterator[None]:
 
 
 @contextmanager
-def _cluster(spec: Spec, engine: Engine) -> Iterator[Cluster | None]:
-    """The Ray that the sweep runs on, able to train its stages; None for the inline engine."""
+def _cluster(spec: Spec, engine: Engine, layout: SweepLayout) -> Iterator[Cluster | None]:
+    """The Ray that the sweep runs on, able to train its stages; None for the inline engine.
+
+    Raises:
+        CannotGoOn: Ray wanted to end this process, as it does when it has lost its node before the sweep is watched over.
+    """
     if engine.name == "inline":
         yield None
         return
     from orchestrator.cluster import connect, gangs_that_fit, hush
 
     hush()
-    with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
-        gangs_that_fit(cluster, spec.resources)
-        yield cluster
+    try:
+        with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
+            gangs_that_fit(cluster, spec.resources)
+            yield cluster
+    except SystemExit as error:
+        again = f"go on with: orchestrate resume {layout.root}" if layout.resolved.exists() else "give the same command again"
+        raise CannotGoOn(f"Ray has died under the sweep and wanted to end it with status {error.code}. Everything recorded so far is kept; {again}") from error
 
 
 def _run(
