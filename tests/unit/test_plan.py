@@ -88,7 +88,7 @@ def test_the_printed_plan_has_a_row_for_every_candidate() -> None:
     text = shown("ablations.yaml")
     for name in load_spec("ablations.yaml").cases:
         assert name in text
-    assert "288 stage trainings, 216 of them distinct" in text
+    assert "180 stage trainings, 135 of them distinct" in text
 
 
 @pytest.mark.parametrize(
