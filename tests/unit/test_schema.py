@@ -41,17 +41,22 @@ class ChangedConfig(MeanTeacherConfig):
     epochs: int = 40
 
 
-@pytest.fixture
-def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The method has settings that the schema has never heard of, or is the class that the test names."""
+def read_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is read off the methods' classes is read again while the test runs, and once more after it."""
     caches = (fields.section_fields, fields.trial_fields, fields.method_fields, assemble._attributes, defaults)
-    monkeypatch.setitem(METHODS, "mean_teacher", getattr(request, "param", LaterConfig))
     for cached in caches:
         cached.cache_clear()
     yield
     monkeypatch.undo()
     for cached in caches:
         cached.cache_clear()
+
+
+@pytest.fixture
+def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The method has settings that the schema has never heard of, or is the class that the test names."""
+    monkeypatch.setitem(METHODS, "mean_teacher", getattr(request, "param", LaterConfig))
+    yield from read_anew(monkeypatch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +69,10 @@ class ToyConfig(MeanTeacherConfig):
 @pytest.fixture
 def second(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """There is a second method."""
-    caches = (fields.section_fields, fields.trial_fields, fields.method_fields, assemble._attributes, defaults)
     monkeypatch.setitem(METHODS, "toy", ToyConfig)
     # Limits of its name are read from the methods there are.
     monkeypatch.setitem(fields.LIMITS, "method.name", {"options": tuple(METHODS)})
-    for cached in caches:
-        cached.cache_clear()
-    yield
-    monkeypatch.undo()
-    for cached in caches:
-        cached.cache_clear()
+    yield from read_anew(monkeypatch)
 
 
 def names_of_everything() -> list[Any]:
