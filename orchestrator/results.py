@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from orchestrator import old_sweeps, resolved, seal
 from orchestrator.candidates import Candidate, candidate_from_row, numbers, read_candidate
 from orchestrator.layout import SweepLayout, TrialLayout
 from orchestrator.records import RecordsDamaged, read_error
-from orchestrator.stage_records import StageRecord, ledger_problem, read_stage, typed
+from orchestrator.stage_records import StageRecord, ledger_problem, stages_on_record, typed
 from search_spaces.config import ResourcesConfig, Trial
 from trainers.errors import UserError
 
@@ -195,20 +196,11 @@ def _trial(layout: SweepLayout, trial: Trial, *, old: bool, damaged: list[str]) 
 
 def _records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[StageRecord]:
     records: list[StageRecord] = []
-    parent: str | None = None
-    for number in range(len(trial.schedule.quotas) + 1):
-        try:
-            row = read_stage(files, number)
-        except RecordsDamaged as error:
-            damaged.append(str(error))
-            break
-        if row is None:
-            break
-        if number and row.get("parent") != parent:
-            damaged.append(f"{files.stage(number)}: damaged (it does not follow the record of the stage before); restore both from a copy")
-            break
-        parent = row["key"]
-        records.append(typed(row))
+    try:
+        for row in itertools.islice(stages_on_record(files), len(trial.schedule.quotas) + 1):
+            records.append(typed(row))
+    except RecordsDamaged as error:
+        damaged.append(str(error))
     # The last record names the ledger's head, and each segment the one before: one file tells.
     problem = ledger_problem(files, records[-1]) if records else None
     if problem is not None:

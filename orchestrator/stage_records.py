@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -80,14 +81,21 @@ def read_stage(files: TrialLayout, number: int) -> dict[str, Any] | None:
     return record
 
 
-def read_stages(files: TrialLayout) -> list[dict[str, Any]]:
-    """Returns the records of a trial's finished stages, in order, up to the first that is not there."""
-    records: list[dict[str, Any]] = []
-    while (record := read_stage(files, len(records))) is not None:
-        if records and record.get("parent") != records[-1]["key"]:
-            raise RecordsDamaged(files.stage(len(records)), "it does not follow the record of the stage before", MEND)
-        records.append(record)
-    return records
+def stages_on_record(files: TrialLayout) -> Iterator[dict[str, Any]]:
+    """Yields the records of a trial's finished stages, in order, up to the first that is not there.
+
+    Raises:
+        RecordsDamaged: the next one is damaged or does not follow the one before; those before it have been given.
+    """
+    parent: str | None = None
+    for number in itertools.count():
+        record = read_stage(files, number)
+        if record is None:
+            return
+        if number and record.get("parent") != parent:
+            raise RecordsDamaged(files.stage(number), "it does not follow the record of the stage before", MEND)
+        parent = record["key"]
+        yield record
 
 
 def has_stages(files: TrialLayout, number: int) -> bool:

@@ -24,11 +24,11 @@ from orchestrator.datasets import PreparedData, prepare
 from orchestrator.layout import SweepLayout
 from orchestrator.progress import Progress
 from orchestrator.search import Listed
-from orchestrator.stage_records import read_stages
 from orchestrator.stage_store import new_attempt
 from orchestrator.trial import open_pool
 from search_spaces.config import Trial
 from search_spaces.spec import load_spec
+from tests.integration.sweeps import read_stages
 from trainers.stage import StageRequest
 
 WARM = 3

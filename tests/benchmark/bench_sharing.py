@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from orchestrator.layout import TrialLayout
-from orchestrator.stage_records import read_stages
 from search_spaces.spec import load_spec
 from tests.benchmark.printed import hardware, spread
+from tests.integration.sweeps import read_stages
 
 
 @dataclass(frozen=True, slots=True)

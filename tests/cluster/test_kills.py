@@ -13,9 +13,8 @@ import pytest
 
 from orchestrator.layout import TrialLayout
 from orchestrator.patience import epochs_done
-from orchestrator.stage_records import read_stages
 from tests.cluster.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp, uninterrupted
-from tests.integration.sweeps import ONE_TRIAL_SPEC, outcome_of
+from tests.integration.sweeps import ONE_TRIAL_SPEC, outcome_of, read_stages
 
 # A machine that is busy with other things takes many times as long.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -10,9 +10,8 @@ import pytest
 
 from orchestrator.candidates import load_candidates
 from orchestrator.layout import SweepLayout, TrialLayout
-from orchestrator.stage_records import read_stages
 from tests.cluster.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep
-from tests.integration.sweeps import TINY_SPEC, outcome_of
+from tests.integration.sweeps import TINY_SPEC, outcome_of, read_stages
 
 # A machine that is busy with other things takes many times as long.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from orchestrator.layout import TrialLayout
-from orchestrator.stage_records import read_stages
 from tests.cluster.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep, of_kind, private_temp, uninterrupted, wait_until
-from tests.integration.sweeps import TINY_SPEC, outcome_of
+from tests.integration.sweeps import TINY_SPEC, outcome_of, read_stages
 
 # A machine that is busy with other things takes many times as long.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

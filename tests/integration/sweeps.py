@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.layout import TrialLayout
-from orchestrator.stage_records import read_stages
+from orchestrator.stage_records import stages_on_record
 
 TIMES = ("seconds", "images_per_second", "trained", "resumed_from_epoch", "key", "parent", "versions", "sha256")
 """Fields of a stage record that say how a stage came about, not what it found; two runs of one trial may differ in these alone."""
@@ -29,6 +29,11 @@ cases:
 seeds: [0, 1]
 resources: {workers: 1, gpus_per_worker: 0, cpus_per_worker: 1, max_concurrent: 2, checkpoint_seconds: 0}
 """
+
+
+def read_stages(files: TrialLayout) -> list[dict[str, Any]]:
+    """Records of a trial's finished stages."""
+    return list(stages_on_record(files))
 
 
 def outcome_of(root: Path) -> dict[str, Any]:

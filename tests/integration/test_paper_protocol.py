@@ -12,10 +12,9 @@ import pytest
 from orchestrator.candidates import load_candidates
 from orchestrator.layout import SweepLayout, TrialLayout
 from orchestrator.ledger import Ledger
-from orchestrator.stage_records import read_stages
 from orchestrator.storage import open_segments
 from tests.integration.dying import run_cli
-from tests.integration.sweeps import written
+from tests.integration.sweeps import read_stages, written
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from orchestrator.candidates import load_candidates
 from orchestrator.datasets import prepare
 from orchestrator.layout import SweepLayout
 from orchestrator.ledger import LedgerError
-from orchestrator.stage_records import read_stages
 from orchestrator.trial import open_pool
 from tests.integration.small_sweep import Run, files, trial_of, write_data
+from tests.integration.sweeps import read_stages
 
 # Records made anew
 

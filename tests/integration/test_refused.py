@@ -16,8 +16,8 @@ from orchestrator import report, seal, storage
 from orchestrator.candidates import load_candidates
 from orchestrator.layout import SweepLayout
 from orchestrator.records import encode_object, parse_object
-from orchestrator.stage_records import read_stages
 from tests.integration.small_sweep import Run, files, trial_of
+from tests.integration.sweeps import read_stages
 
 # Sweeps of 0.1.0
 

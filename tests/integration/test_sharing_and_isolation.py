@@ -11,9 +11,8 @@ import pytest
 
 from orchestrator.layout import TrialLayout, cache_root
 from orchestrator.replay import replay
-from orchestrator.stage_records import read_stages
 from tests.integration.dying import run_cli
-from tests.integration.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
+from tests.integration.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, read_stages, written
 
 pytestmark = pytest.mark.slow
 
