@@ -146,7 +146,7 @@ def _resource_argument(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="for this run, another resources.max_concurrent, start_timeout, max_failures or checkpoint_seconds",
+        help="where the data lies now (dataset.path), or for this run another resources.max_concurrent, start_timeout, max_failures or checkpoint_seconds",
     )
 
 
@@ -219,11 +219,13 @@ def _ledger_verbs(verbs: Any) -> None:
     actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in (
         ("show", "list every label bought and every question with its answer"),
-        ("verify", "check the checksum chain of the segments"),
+        ("verify", "check everything in a sweep's folder against everything else in it, or the checksum chain of one trial's segments"),
         ("replay", "rebuild the pool from the segments alone and print its state"),
     ):
-        action = _add(actions, name, _ledger, text, f"orchestrate ledger {name} runs/ablations/trials/0123456789ab")
-        action.add_argument("dir", metavar="TRIAL_DIR", type=_folder, help="the trial's folder, DIR/trials/ID")
+        whole = name == "verify"
+        action = _add(actions, name, _ledger, text, f"orchestrate ledger {name} runs/ablations{'' if whole else '/trials/0123456789ab'}")
+        help_text = "the sweep's folder, or one trial's, DIR/trials/ID" if whole else "the trial's folder, DIR/trials/ID"
+        action.add_argument("dir", metavar="DIR" if whole else "TRIAL_DIR", type=_folder, help=help_text)
         _json_flag(action)
 
 
@@ -276,9 +278,6 @@ def _take_over_signals() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; whatever goes wrong is one message on standard error."""
-    if argv is None:
-        # Called by a script that an earlier version installed, which does not come by way of __main__.
-        console.ready()
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(words)
     debug = faults.debug_wanted(args.debug)

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
 from orchestrator.candidate import ASKED, FATAL, CandidateTrainable, Shared
-from orchestrator.candidates import candidate_from_row, is_failed, is_finished, load_candidates
+from orchestrator.candidates import is_failed, is_finished, load_candidates
 from orchestrator.cluster import Cluster, gangs_that_fit
 from orchestrator.datasets import PreparedData
 from orchestrator.engine_inline import Outcome, label_of
@@ -156,9 +156,10 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
     def _reached(self, trial: Any) -> list[tuple[int, int]]:
         """Of each seed: what is on record, and the checkpoint of the stage that is being trained."""
         found = []
-        for seed in candidate_from_row(trial.config["row"]).trials:
-            training = self.training.get(seed.id)
-            found.append((recorded(self._layout.trials / seed.id), epochs_done(training) if training is not None else 0))
+        # By ids alone: to make the trials of their rows again, twice a second, would be most of the driver's work.
+        for seed in trial.config["row"]["trials"]:
+            training = self.training.get(seed["id"])
+            found.append((recorded(self._layout.trial(seed["id"]).root), epochs_done(training) if training is not None else 0))
         return found
 
 
