@@ -10,6 +10,8 @@ import sys
 import warnings
 from typing import Any, Final, TextIO
 
+from trainers.errors import one_line
+
 _HANDLER: Final = "orchestrate.plain-signs"
 
 _PLAIN: Final[dict[str, str]] = {
@@ -55,7 +57,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 def escaped(text: str) -> str:
     """The text with control characters, surrogates and marks of direction as escapes; lines stay lines."""
-    return "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 class _Listener(io.TextIOWrapper):

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from orchestrator import old_sweeps, resolved, seal
 from orchestrator.candidates import Candidate, candidate_from_row, numbers, read_candidate
@@ -14,7 +14,7 @@ from orchestrator.layout import SweepLayout, TrialLayout
 from orchestrator.records import RecordsDamaged, read_error
 from orchestrator.stage_records import StageRecord, ledger_problem, stages_on_record, typed
 from search_spaces.config import ResourcesConfig, Trial
-from trainers.errors import UserError
+from trainers.errors import UserError, one_line
 
 __all__ = ["CandidateResult", "Failure", "ResultsDamaged", "StageRecord", "SweepResults", "TrialResult", "load", "printable"]
 
@@ -223,6 +223,9 @@ def _old_records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[S
     return records
 
 
+_SPACES: Final = str.maketrans("\t\n\r", "   ")
+
+
 def printable(text: str) -> str:
     """The text on one line; what cannot be shown, which a name from a file may carry, is written out as an escape: a terminal runs nothing."""
-    return "".join(char if char.isprintable() else " " if char in "\t\n\r" else char.encode("unicode_escape").decode("ascii") for char in text)
+    return one_line(text.translate(_SPACES))

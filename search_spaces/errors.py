@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trainers.errors import UserError
+from trainers.errors import UserError, one_line
 
 _LONGEST_VALUE: Final = 80
 _LONGEST_KEY: Final = 120
@@ -130,7 +130,7 @@ def written_twice(key: str, place: Place, first: Place) -> SpecError:
 
 def printable(text: str, longest: int) -> str:
     """`text` in one line without control characters, cut after `longest`."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
+    safe = one_line(text[: longest + 1])
     return safe if len(text) <= longest else safe[:longest] + "..."
 
 
