@@ -16,7 +16,8 @@ def main() -> int:
     """Runs the command of this process's arguments. Returns its exit status."""
     signal.signal(signal.SIGINT, _leave)
     signal.signal(signal.SIGTERM, _leave)
-    from orchestrator import cli, console
+    from orchestrator import cli
+    from orchestrator.commands import console
 
     console.ready()
     try:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator import console, faults
+from orchestrator.commands import console, faults
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -27,8 +27,8 @@ def _print_json(value: Any) -> None:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from orchestrator import plan
-    from search_spaces.spec import load_spec
+    from orchestrator.commands import plan
+    from search_spaces.reading.spec import load_spec
 
     found = plan.plan(load_spec(args.spec, args.set))
     if args.json:
@@ -39,7 +39,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _engine(args: argparse.Namespace) -> Any:
-    from orchestrator.run import Engine
+    from orchestrator.commands.run import Engine
     from trainers.errors import UserError
 
     if args.engine == "inline" and (args.address is not None or args.local):
@@ -49,32 +49,32 @@ def _engine(args: argparse.Namespace) -> Any:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from orchestrator import run
-    from search_spaces.spec import load_spec
+    from orchestrator.commands import run
+    from search_spaces.reading.spec import load_spec
 
     return run.start_sweep(load_spec(args.spec, args.set), _engine(args), out=args.out, as_json=args.json)
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from orchestrator import run
+    from orchestrator.commands import run
 
     return run.resume(args.dir, _engine(args), args.set, as_json=args.json)
 
 
 def _retry(args: argparse.Namespace) -> int:
-    from orchestrator import run
+    from orchestrator.commands import run
 
     return run.retry(args.dir, _engine(args), args.set, as_json=args.json)
 
 
 def _extend(args: argparse.Namespace) -> int:
-    from orchestrator import run
+    from orchestrator.commands import run
 
     return run.extend(args.dir, args.num_candidates, _engine(args), args.set, as_json=args.json)
 
 
 def _status(args: argparse.Namespace) -> int:
-    from orchestrator import run
+    from orchestrator.commands import run
 
     if not args.watch:
         return run.show_status(args.dir, watch=False, as_json=args.json)
@@ -86,20 +86,20 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from orchestrator import run
+    from orchestrator.commands import run
 
     return run.show_report(args.dir, as_json=args.json)
 
 
 def _ledger(args: argparse.Namespace) -> int:
-    from orchestrator import ledger_verbs
+    from orchestrator.commands import ledger as ledger_verbs
 
     verb: Callable[..., int] = getattr(ledger_verbs, args.action)
     return verb(args.dir, as_json=args.json)
 
 
 def _data(args: argparse.Namespace) -> int:
-    from orchestrator import data_verbs
+    from orchestrator.commands import data as data_verbs
 
     if args.action == "list":
         return data_verbs.list_sets(as_json=args.json)
@@ -107,7 +107,7 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from orchestrator import doctor
+    from orchestrator.commands import doctor
 
     return doctor.doctor(out=args.out, with_ray=not args.no_ray, as_json=args.json)
 
@@ -289,9 +289,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(args)
     except BaseException as error:
         return faults.told(error, command, debug=debug, interrupted=_signalled.is_set())
-
-
-if __name__ == "__main__":
-    from orchestrator.__main__ import main as process
-
-    sys.exit(process())

@@ -9,26 +9,26 @@ from __future__ import annotations
 import enum
 import hashlib
 import itertools
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator import correctness, query
-from orchestrator.datasets import PreparedData
-from orchestrator.evaluator import test_correct, test_top1
-from orchestrator.layout import SweepLayout
-from orchestrator.ledger import Ledger
-from orchestrator.oracle import open_oracle
-from orchestrator.pool import Pool, PoolService, PoolTerms, Round
-from orchestrator.records import RecordsDamaged, write_error
-from orchestrator.stage_records import put_stage, read_stage
-from orchestrator.stage_store import CannotGoOn, ObtainsStages, StageArtefact, StageStore, new_attempt, stage_key
-from orchestrator.storage import StorageError, commit_file, open_segments
-from search_spaces.config import ResourcesConfig, Trial
+from orchestrator.data.prepare import PreparedData
+from orchestrator.labelling import query
+from orchestrator.labelling.evaluator import test_correct, test_top1
+from orchestrator.labelling.ledger import Ledger
+from orchestrator.labelling.oracle import open_oracle
+from orchestrator.labelling.pool import Pool, PoolService, PoolTerms, Round
+from orchestrator.storage.files import StorageError, commit_file
+from orchestrator.storage.segments import open_segments
+from orchestrator.sweep import correctness
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.records import RecordsDamaged, write_error
+from orchestrator.sweep.stage_records import put_stage, read_stage
+from orchestrator.sweep.stage_store import CannotGoOn, ObtainsStages, StageArtefact, StageStore, new_attempt, stage_key
+from orchestrator.sweep.versions import versions
+from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.stage import StageRequest
 
 
@@ -226,16 +226,3 @@ def _record(
         "world_size": bench.stages.world_size,
         "versions": versions(),
     }
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Versions of what computed a result, read without importing any of it."""
-    names = ("one-bit-orchestrator", "torch", "numpy", "pyarrow", "ray")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from orchestrator.storage import Segments
+from orchestrator.storage.segments import Segments
 
 
 @dataclass

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator import query
-from orchestrator.answers import NO, PENDING, SKIPPED, YES, Answers
-from orchestrator.ledger import Ledger
-from orchestrator.oracle import LabelsOracle, Oracle
-from orchestrator.pool import Pool, PoolTerms, Round
-from orchestrator.storage import Segments
-from search_spaces.config import ValidationConfig
+from orchestrator.labelling import query
+from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
+from orchestrator.labelling.ledger import Ledger
+from orchestrator.labelling.oracle import LabelsOracle, Oracle
+from orchestrator.labelling.pool import Pool, PoolTerms, Round
+from orchestrator.storage.segments import Segments
+from search_spaces.reading.config import ValidationConfig
 from trainers.stage import Classes, Ids
 
 NO_VALIDATION = ValidationConfig(source="none")

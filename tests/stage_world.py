@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainers.config import MeanTeacherConfig
+from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.stage import SCORE_ARRAYS, Classes, Ids, StageInputs, StageOutcome, StageRequest
 
 CLASSES = 4

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainers.data import Items, to_device
-from trainers.losses import suppress_negatives
-from trainers.negatives import Negatives
-from trainers.networks import TwoHeads
-from trainers.ranks import Ranks
+from trainers.data.items import Items, to_device
+from trainers.distributed.ranks import Ranks
+from trainers.mean_teacher.losses import suppress_negatives
+from trainers.mean_teacher.negatives import Negatives
+from trainers.networks.backbones import TwoHeads
 from trainers.stage import Classes, Ids
 
 

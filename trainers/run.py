@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from trainers import checkpoint, predict, randomness
-from trainers.data import Items, StageData, holds_images, open_data
+from trainers.data.items import Items, StageData, holds_images, open_data
+from trainers.distributed.ranks import ALONE, Ranks
 from trainers.errors import DataError
-from trainers.mean_teacher import MeanTeacher
-from trainers.ranks import ALONE, Ranks
+from trainers.mean_teacher.method import MeanTeacher
 from trainers.stage import SCORE_ARRAYS, StageInputs, StageOutcome, StageRequest, TrainingFailed
 
 LARGEST_LOSS = 1e5

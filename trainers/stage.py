@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from trainers.config import MethodConfig
+from trainers.mean_teacher.settings import MethodConfig
 
 Ids = npt.NDArray[np.int64]
 Classes = npt.NDArray[np.int32]
@@ -86,7 +86,7 @@ class StageRequest:
     method: MethodConfig
     """Cut to this stage (MeanTeacherConfig.for_stage)."""
     data_dir: Path
-    """A prepared data cache (see trainers.data)."""
+    """A prepared data cache (see trainers.data.items)."""
     inputs: StageInputs
     work_dir: Path
     """Where epoch checkpoints and artefacts are written; several attempts may share it."""

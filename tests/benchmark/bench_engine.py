@@ -20,10 +20,10 @@ import torch
 from tests.benchmark.printed import hardware, spread
 from tests.benchmark.published_loop import PublishedLoop
 from tests.benchmark.random_stage import labelled_rows, random_cache, random_inputs
-from trainers.config import MeanTeacherConfig
-from trainers.data import StageData
-from trainers.mean_teacher import MeanTeacher
-from trainers.ranks import ALONE
+from trainers.data.items import StageData
+from trainers.distributed.ranks import ALONE
+from trainers.mean_teacher.method import MeanTeacher
+from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.run import precision_used, set_up
 from trainers.stage import StageInputs
 

@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator import engine_ray, sweep
-from orchestrator.cluster import Cluster, connect
-from orchestrator.datasets import PreparedData, prepare
-from orchestrator.layout import SweepLayout
-from orchestrator.progress import Progress
-from orchestrator.search import Listed
-from orchestrator.stage_store import new_attempt
+from orchestrator.data.prepare import PreparedData, prepare
+from orchestrator.engines.progress import Progress
+from orchestrator.engines.ray import engine as engine_ray
+from orchestrator.engines.ray.cluster import Cluster, connect
+from orchestrator.search.source import Listed
+from orchestrator.sweep import folder as sweep
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.stage_store import new_attempt
 from orchestrator.trial import open_pool
-from search_spaces.config import Trial
-from search_spaces.spec import load_spec
+from search_spaces.reading.config import Trial
+from search_spaces.reading.spec import load_spec
 from tests.integration.sweeps import read_stages
 from trainers.stage import StageRequest
 

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from orchestrator import query
-from orchestrator.ledger import Ledger
-from orchestrator.oracle import LabelsOracle
-from orchestrator.pool import Pool, PoolTerms
-from orchestrator.storage import open_segments
-from search_spaces.config import ValidationConfig
+from orchestrator.labelling import query
+from orchestrator.labelling.ledger import Ledger
+from orchestrator.labelling.oracle import LabelsOracle
+from orchestrator.labelling.pool import Pool, PoolTerms
+from orchestrator.storage.segments import open_segments
+from search_spaces.reading.config import ValidationConfig
 
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.launch import LocalLauncher
+from orchestrator.engines.launch import LocalLauncher
 from tests.benchmark.printed import hardware, spread
 from tests.benchmark.random_stage import labelled_rows, random_cache, random_inputs
-from trainers.config import MeanTeacherConfig
+from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.run import precision_used
 from trainers.stage import StageRequest
 

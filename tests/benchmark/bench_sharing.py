@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.layout import TrialLayout
-from search_spaces.spec import load_spec
+from orchestrator.sweep.layout import TrialLayout
+from search_spaces.reading.spec import load_spec
 from tests.benchmark.printed import hardware, spread
 from tests.integration.sweeps import read_stages
 
@@ -43,7 +43,7 @@ def swept(spec: str, overrides: list[str], out: Path) -> Swept:
         SystemExit: the sweep failed; the end of what it printed is the message.
     """
     settings = [word for text in overrides for word in ("--set", text)]
-    command = [sys.executable, "-m", "orchestrator.cli", "sweep", spec, "--engine", "inline", "--out", str(out), *settings]
+    command = [sys.executable, "-m", "orchestrator", "sweep", spec, "--engine", "inline", "--out", str(out), *settings]
     start = time.perf_counter()
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     seconds = time.perf_counter() - start

@@ -69,7 +69,7 @@ def stages(sweep: Path) -> int:
 def run(arguments: list[str], work: Path, seconds: float) -> int:
     """The exit status of the command, which Ctrl-C reaches when the seconds are over."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
-    started = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", *arguments], env=environment, cwd=work)
+    started = subprocess.Popen([sys.executable, "-m", "orchestrator", *arguments], env=environment, cwd=work)
     try:
         return started.wait(max(seconds, 1))
     except subprocess.TimeoutExpired:

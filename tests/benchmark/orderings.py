@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from orchestrator.comparison import Row, rows
-from orchestrator.correctness import Correct, of_trial
-from orchestrator.gaps import corrected, test_difference
-from orchestrator.layout import SweepLayout
-from orchestrator.results import TrialResult, load
+from orchestrator.reporting.comparison import rows
+from orchestrator.reporting.gaps import corrected, test_difference
+from orchestrator.reporting.results import TrialResult, load
+from orchestrator.reporting.rows import Row
+from orchestrator.sweep.correctness import Correct, of_trial
+from orchestrator.sweep.layout import SweepLayout
 
 ORDERINGS: Final = (
     ("one stage, NLS", "one stage, base"),

@@ -152,7 +152,7 @@ def watch(command: list[str], on_sample: Callable[[list[Process]], None] = lambd
 
 def sweep_command(spec: str, engine: str, out: Path) -> list[str]:
     where = ["--engine", "inline"] if engine == "inline" else ["--local"]
-    return [sys.executable, "-m", "orchestrator.cli", "sweep", spec, *where, "--out", str(out)]
+    return [sys.executable, "-m", "orchestrator", "sweep", spec, *where, "--out", str(out)]
 
 
 def _row(name: str, peak: Peak) -> str:

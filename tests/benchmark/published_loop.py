@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
 from tests.benchmark.random_stage import SHIFT, labelled_rows
-from trainers import networks
-from trainers.config import MeanTeacherConfig
-from trainers.data import StageData
+from trainers.data.items import StageData
+from trainers.mean_teacher.settings import MeanTeacherConfig
+from trainers.networks import backbones as networks
 from trainers.stage import StageInputs
 
 NO_LABEL = -1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.data import StageData, open_data
+from trainers.data.items import StageData, open_data
 from trainers.stage import Ids, StageInputs
 
 LABELLED, REFUSED = 0.1, 0.2

@@ -89,7 +89,7 @@ class RealSweep:
         env |= {"OMP_NUM_THREADS": "1", "RAY_TMPDIR": str(self.temp), "TMPDIR": str(self.temp), **self.env}
         with self.log.open("ab") as log:
             self.driver = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.cli", *self.argv],
+                [sys.executable, "-m", "orchestrator", *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

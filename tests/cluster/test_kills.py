@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.layout import TrialLayout
-from orchestrator.patience import epochs_done
+from orchestrator.engines.patience import epochs_done
+from orchestrator.sweep.layout import TrialLayout
 from tests.cluster.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp, uninterrupted
 from tests.integration.sweeps import ONE_TRIAL_SPEC, outcome_of, read_stages
 

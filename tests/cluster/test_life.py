@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.candidates import load_candidates
-from orchestrator.layout import SweepLayout, TrialLayout
+from orchestrator.sweep.candidates import load_candidates
+from orchestrator.sweep.layout import SweepLayout, TrialLayout
 from tests.cluster.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep
 from tests.integration.sweeps import TINY_SPEC, outcome_of, read_stages
 

@@ -27,15 +27,30 @@ def _loaded_after(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["cli", "plan", "run", "sweep", "doctor", "cluster", "broker", "gang", "pool_actor", "candidate", "engine_ray", "engine_inline", "trial"]
+    "module",
+    [
+        "cli",
+        "commands.plan",
+        "commands.run",
+        "commands.doctor",
+        "sweep.folder",
+        "trial",
+        "engines.inline",
+        "engines.ray.engine",
+        "engines.ray.cluster",
+        "engines.ray.broker",
+        "engines.ray.gang",
+        "engines.ray.pool_actor",
+        "engines.ray.candidate",
+    ],
 )
 def test_importing_a_light_module_loads_nothing_that_trains(module: str) -> None:
     assert not _loaded_after(f"import orchestrator.{module}") & {*HEAVY}
 
 
 def test_only_an_adaptive_search_loads_optuna() -> None:
-    assert "optuna" in _loaded_after("import orchestrator.sampling")
-    assert "torch" not in _loaded_after("import orchestrator.sampling")
+    assert "optuna" in _loaded_after("import orchestrator.search.learned")
+    assert "torch" not in _loaded_after("import orchestrator.search.learned")
 
 
 def test_a_pool_that_asks_and_records_loads_neither_torch_nor_pandas(tmp_path: Path) -> None:
@@ -44,10 +59,10 @@ def test_a_pool_that_asks_and_records_loads_neither_torch_nor_pandas(tmp_path: P
     code = f"""
 from pathlib import Path
 import numpy as np
-from orchestrator import datasets
+from orchestrator.data import prepare as datasets
 from orchestrator.trial import open_pool
-from search_spaces.spec import load_spec
-from search_spaces.trials import enumerate_trials
+from search_spaces.reading.spec import load_spec
+from search_spaces.reading.trials import enumerate_trials
 trial = enumerate_trials(load_spec("smoke.yaml"))[-1]
 data = datasets.prepare(trial.config.dataset)
 for _ in range(2):
@@ -62,8 +77,8 @@ for _ in range(2):
 
 def _prepare() -> None:
     """Decodes digits here, so that the fresh interpreter finds them in the cache and loads nothing for it."""
-    from orchestrator import datasets
-    from search_spaces.config import DatasetConfig
+    from orchestrator.data import prepare as datasets
+    from search_spaces.reading.config import DatasetConfig
 
     datasets.prepare(DatasetConfig(name="digits"))
 

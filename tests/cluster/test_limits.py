@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.layout import TrialLayout
+from orchestrator.sweep.layout import TrialLayout
 from tests.cluster.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep, of_kind, private_temp, uninterrupted, wait_until
 from tests.integration.sweeps import TINY_SPEC, outcome_of, read_stages
 

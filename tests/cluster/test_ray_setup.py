@@ -23,7 +23,7 @@ from typing import Any, Literal
 import psutil
 import pytest
 
-from orchestrator import ray_setup
+from orchestrator.engines.ray import preflight as ray_setup
 
 BIN = Path(sys.executable).parent
 PATIENCE = 90.0
@@ -32,7 +32,7 @@ PATIENCE = 90.0
 
 def _visit(*address: str, wrap: tuple[str, ...] = (), **env: str) -> dict[str, Any]:
     """What a fresh process says that connects to the address, or starts a Ray of its own."""
-    command = [*wrap, sys.executable, "-m", "orchestrator.ray_round_trip", *address]
+    command = [*wrap, sys.executable, "-m", "orchestrator.engines.ray.round_trip", *address]
     ended = subprocess.run(command, env=_environment() | env, capture_output=True, text=True, timeout=PATIENCE)
     assert "Traceback" not in ended.stderr
     told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
@@ -222,7 +222,7 @@ class TestAGuardedHead:
 
 def _orchestrate(*words: str, **env: str) -> tuple[int, str]:
     """What a command of a user with this environment ends with, and says."""
-    command = [sys.executable, "-m", "orchestrator.cli", *words]
+    command = [sys.executable, "-m", "orchestrator", *words]
     environment = {name: value for name, value in _environment().items() if name != "HOME"} | {"OMP_NUM_THREADS": "1"} | env
     ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=4 * PATIENCE)
     return ended.returncode, ended.stdout

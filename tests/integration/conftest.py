@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import cli
-from orchestrator.layout import SweepLayout
+from orchestrator.sweep.layout import SweepLayout
 from tests.integration.dying import run_cli
 from tests.integration.small_sweep import SPEC, Run, write_data
 

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator import replay
-from orchestrator.ledger import Ledger
-from orchestrator.pool import Pool
-from orchestrator.storage import open_segments
+from orchestrator.commands import replay
+from orchestrator.labelling.ledger import Ledger
+from orchestrator.labelling.pool import Pool
+from orchestrator.storage.segments import open_segments
 from tests.pool_world import HalfOracle, finish, labels_oracle, terms
 
 CALLS = ("write", "fsync", "link", "unlink", "replace")

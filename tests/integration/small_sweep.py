@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.candidates import load_candidates
-from orchestrator.layout import SweepLayout, TrialLayout
+from orchestrator.sweep.candidates import load_candidates
+from orchestrator.sweep.layout import SweepLayout, TrialLayout
 
 SPEC = """\
 name: small

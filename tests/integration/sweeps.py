@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.layout import TrialLayout
-from orchestrator.stage_records import stages_on_record
+from orchestrator.sweep.layout import TrialLayout
+from orchestrator.sweep.stage_records import stages_on_record
 
 TIMES = ("seconds", "images_per_second", "trained", "resumed_from_epoch", "key", "parent", "versions", "sha256")
 """Fields of a stage record that say how a stage came about, not what it found; two runs of one trial may differ in these alone."""

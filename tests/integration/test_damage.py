@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import seal
-from orchestrator.layout import SweepLayout
-from orchestrator.records import encode_object, parse_object
+from orchestrator.sweep import seal
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.records import encode_object, parse_object
 from tests.integration.small_sweep import Run, files, trial_of
 
 # Damage that a finished sweep must notice

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.replay import verify
+from orchestrator.commands.replay import verify
 from tests.integration.dying import run_cli
 from tests.integration.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.pool_state import INITIAL, PoolState
-from orchestrator.replay import replay
-from search_spaces.schedule import quotas
+from orchestrator.commands.replay import replay
+from orchestrator.labelling.state import INITIAL, PoolState
+from search_spaces.reading.schedule import quotas
 from tests.integration.dying import run_cli
 from tests.integration.sweeps import written
 

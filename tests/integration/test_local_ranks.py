@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.launch import LocalLauncher, RankDied
-from orchestrator.patience import epochs_done
+from orchestrator.engines.launch import LocalLauncher, RankDied
+from orchestrator.engines.patience import epochs_done
 from tests.stage_world import QUICK, score_bytes, some_inputs, stage_request, write_cache
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.candidates import load_candidates
-from orchestrator.layout import SweepLayout, TrialLayout
-from orchestrator.ledger import Ledger
-from orchestrator.storage import open_segments
+from orchestrator.labelling.ledger import Ledger
+from orchestrator.storage.segments import open_segments
+from orchestrator.sweep.candidates import load_candidates
+from orchestrator.sweep.layout import SweepLayout, TrialLayout
 from tests.integration.dying import run_cli
 from tests.integration.sweeps import read_stages, written
 

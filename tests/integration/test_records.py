@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.candidates import load_candidates
-from orchestrator.datasets import prepare
-from orchestrator.layout import SweepLayout
-from orchestrator.ledger import LedgerError
+from orchestrator.data.prepare import prepare
+from orchestrator.labelling.ledger import LedgerError
+from orchestrator.sweep.candidates import load_candidates
+from orchestrator.sweep.layout import SweepLayout
 from orchestrator.trial import open_pool
 from tests.integration.small_sweep import Run, files, trial_of, write_data
 from tests.integration.sweeps import read_stages

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator import report, seal, storage
-from orchestrator.candidates import load_candidates
-from orchestrator.layout import SweepLayout
-from orchestrator.records import encode_object, parse_object
+from orchestrator.reporting import report
+from orchestrator.storage import files as storage
+from orchestrator.sweep import seal
+from orchestrator.sweep.candidates import load_candidates
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.records import encode_object, parse_object
 from tests.integration.small_sweep import Run, files, trial_of
 from tests.integration.sweeps import read_stages
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.candidates import load_candidates
-from orchestrator.layout import SweepLayout
-from orchestrator.replay import verify
+from orchestrator.commands.replay import verify
+from orchestrator.sweep.candidates import load_candidates
+from orchestrator.sweep.layout import SweepLayout
 from tests.integration.dying import run_cli
 
 GOLDEN = Path(__file__).parents[1] / "data" / "schema2"

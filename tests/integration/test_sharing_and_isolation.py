@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.layout import TrialLayout, cache_root
-from orchestrator.replay import replay
+from orchestrator.commands.replay import replay
+from orchestrator.data.cache import cache_root
+from orchestrator.sweep.layout import TrialLayout
 from tests.integration.dying import run_cli
 from tests.integration.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, read_stages, written
 

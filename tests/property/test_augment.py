@@ -11,8 +11,9 @@ from torch.nn import functional
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as transforms
 
-from trainers import augment, randomness
-from trainers.augment import Recipe
+from trainers import randomness
+from trainers.data import augment
+from trainers.data.augment import Recipe
 
 BILINEAR = transforms.InterpolationMode.BILINEAR
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.data_cifar import Cifar
-from orchestrator.datasets import list_data, prepare
-from search_spaces import datasets as sizes
-from search_spaces.config import DatasetConfig
-from search_spaces.errors import SpecError
+from orchestrator.data.prepare import list_data, prepare
+from orchestrator.data.sources.cifar import Cifar
+from search_spaces.reading import datasets as sizes
+from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.errors import SpecError
 from tests.unit.dataset_files import SMALL_CIFAR, random_image, write_cifar, write_features, write_image_folder
 from trainers.errors import DataError
 

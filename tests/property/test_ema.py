@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers import ema
+from trainers.mean_teacher import ema
 
 decays = st.sampled_from([0.9, 0.97, 0.99, 0.999])
 

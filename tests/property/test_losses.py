@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainers import losses
-from trainers.config import MeanTeacherConfig
-from trainers.mean_teacher import Batch, stage_loss, teacher_target
+from trainers.mean_teacher import losses
+from trainers.mean_teacher.method import Batch, stage_loss, teacher_target
+from trainers.mean_teacher.settings import MeanTeacherConfig
 
 often = settings(deadline=None, max_examples=40)
 seeds = st.integers(0, 2**31)

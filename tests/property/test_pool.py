@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator.answers import PENDING
-from orchestrator.first_labels import first_labels
-from orchestrator.ledger import ROLES, Ledger
-from orchestrator.oracle import LabelsOracle, NoisyOracle, Oracle
-from orchestrator.pool import Pool, PoolTerms, Round
-from orchestrator.pool_state import CONFIRMED, ELIMINATED, INITIAL, INITIAL_VALIDATION, NO_LABEL, SPLIT_VALIDATION, UNKNOWN, fold
-from search_spaces.config import ValidationConfig
+from orchestrator.labelling.answers import PENDING
+from orchestrator.labelling.first_labels import first_labels
+from orchestrator.labelling.ledger import ROLES, Ledger
+from orchestrator.labelling.oracle import LabelsOracle, NoisyOracle, Oracle
+from orchestrator.labelling.pool import Pool, PoolTerms, Round
+from orchestrator.labelling.state import CONFIRMED, ELIMINATED, INITIAL, INITIAL_VALIDATION, NO_LABEL, SPLIT_VALIDATION, UNKNOWN, fold
+from search_spaces.reading.config import ValidationConfig
 from tests.pool_reference import Reference, replayed
 from tests.pool_world import Crash, MemorySegments, PeopleOracle, ask_round, charged, finish, labels_oracle, open_pool, scores, terms, true_labels
 from trainers.stage import Ids

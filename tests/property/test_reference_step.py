@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from tests.stage_world import QUICK, some_inputs, write_cache
-from trainers.config import MeanTeacherConfig
-from trainers.data import open_data
-from trainers.mean_teacher import MeanTeacher
-from trainers.ranks import ALONE
+from trainers.data.items import open_data
+from trainers.distributed.ranks import ALONE
+from trainers.mean_teacher.method import MeanTeacher
+from trainers.mean_teacher.settings import MeanTeacherConfig
 
 CONFIG = dataclasses.replace(QUICK, precision="fp64", consistency_weight=30.0, consistency_rampup_epochs=3, epochs=4, weight_decay=0.01)
 EPOCHS = 3

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.sampler import TwoStreamSampler
+from trainers.data.sampler import TwoStreamSampler
 from trainers.stage import Ids
 
 often = settings(deadline=None, max_examples=60)

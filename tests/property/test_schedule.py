@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.config import BudgetConfig, DatasetConfig, DatasetFacts, Schedule, ScheduleConfig, Spec, ValidationConfig
-from search_spaces.datasets import facts
-from search_spaces.domains import Choice, Domain, IntRange, LogUniform, Simplex, Uniform, as_written, grid, grid_size, grid_values
-from search_spaces.errors import SpecError
-from search_spaces.schedule import annotation_hours, equal_shares, quotas, resolve, validation_bits, worth_of_labels
-from search_spaces.spec import load_spec
-from search_spaces.suggest import flatten, keyed_ask, numbers_of, settings_from
-from search_spaces.trials import candidate_settings, enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
+from search_spaces.reading.config import BudgetConfig, DatasetConfig, DatasetFacts, Schedule, ScheduleConfig, Spec, ValidationConfig
+from search_spaces.reading.datasets import facts
+from search_spaces.reading.domains import Choice, Domain, IntRange, LogUniform, Simplex, Uniform, as_written, grid, grid_size, grid_values
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.schedule import annotation_hours, equal_shares, quotas, resolve, validation_bits, worth_of_labels
+from search_spaces.reading.spec import load_spec
+from search_spaces.reading.suggest import flatten, keyed_ask, numbers_of, settings_from
+from search_spaces.reading.trials import candidate_settings, enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
 
 SHARES = st.lists(st.integers(0, 1000), min_size=1, max_size=8).filter(any).map(lambda parts: [part / sum(parts) for part in parts])
 CLASSES = st.sampled_from([2, 3, 4, 10, 16, 100, 200, 1000])

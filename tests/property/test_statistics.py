@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.statistics import binomial_bound, break_even, crossed_difference, holm, paired_difference, summarise, t_quantile
+from orchestrator.reporting.statistics import binomial_bound, break_even, crossed_difference, holm, paired_difference, summarise, t_quantile
 
 accuracies = st.floats(0, 100, allow_nan=False)
 by_seed = st.dictionaries(st.integers(0, 20), accuracies, min_size=0, max_size=8)

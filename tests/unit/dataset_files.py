@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from orchestrator.data_cifar import BatchLayout
+from orchestrator.data.sources.cifar import BatchLayout
 
 SMALL_CIFAR = BatchLayout(
     title="CIFAR-10",

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator import resolved, seal
-from orchestrator.correctness import pack, path_of
-from orchestrator.layout import SweepLayout
-from orchestrator.records import put_object
-from search_spaces.config import (
+from orchestrator.sweep import resolved, seal
+from orchestrator.sweep.correctness import pack, path_of
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.records import put_object
+from search_spaces.reading.config import (
     BudgetConfig,
     DatasetConfig,
     DatasetFacts,
@@ -29,8 +29,8 @@ from search_spaces.config import (
     Trial,
     TrialConfig,
 )
-from search_spaces.trials import trial_to_mapping
-from trainers.config import MeanTeacherConfig
+from search_spaces.reading.trials import trial_to_mapping
+from trainers.mean_teacher.settings import MeanTeacherConfig
 
 FACTS = DatasetFacts(name="digits", num_classes=10, train_items=1200, test_items=597, kind="images")
 LABEL_BITS = math.log2(10)

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from tests.stage_world import QUICK, score_bytes, scores, some_inputs, stage_request, write_cache
-from trainers import networks, resnet, shake_shake
-from trainers.augment import Recipe
-from trainers.data import StageData, open_data
-from trainers.mean_teacher import MeanTeacher
-from trainers.ranks import ALONE, Ranks
+from trainers.data.augment import Recipe
+from trainers.data.items import StageData, open_data
+from trainers.distributed.ranks import ALONE, Ranks
+from trainers.mean_teacher.method import MeanTeacher
+from trainers.networks import backbones as networks
+from trainers.networks import resnet, shake_shake
 from trainers.run import run_stage
 
 

@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from search_spaces.blind_draws import HIGH, LOW, blind_draws
+from search_spaces.reading.blind_draws import HIGH, LOW, blind_draws
 
 
 def counted(num_classes: int, class_size: int, per_class: int, runs: int) -> np.ndarray:

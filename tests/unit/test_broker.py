@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.broker import Broker, Gang, GangBroken, NoGang
-from orchestrator.stage_store import CannotGoOn, StageStore
+from orchestrator.engines.ray.broker import Broker, Gang, GangBroken, NoGang
+from orchestrator.sweep.stage_store import CannotGoOn, StageStore
 from trainers.checkpoint import save_epoch
-from trainers.config import MeanTeacherConfig
 from trainers.errors import DataError
+from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.stage import StageInputs, StageOutcome, StageRequest, TrainingFailed
 
 IDS = np.array([], np.int64)

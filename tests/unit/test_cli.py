@@ -348,7 +348,7 @@ class Hostile(Exception):
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_whatever_is_left_is_one_message_and_a_traceback_on_demand_only(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str) -> None:
-    from orchestrator import plan
+    from orchestrator.commands import plan
 
     def fail(found: object) -> None:
         raise error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.console import escaped
+from orchestrator.commands.console import escaped
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 LATIN = {"PYTHONIOENCODING": "latin-1"}
@@ -39,9 +39,11 @@ def test_a_terminal_without_our_signs_gets_others(env: dict[str, str], tmp_path:
 
 
 def test_what_has_no_plain_form_is_printed_as_its_escape() -> None:
-    ended = _python("from orchestrator import console; console.ready(); print('a \\xb7 b \\u2013 3 \\xb1 1 \\u2192 \\u0142 \\u65e5')", **ASCII)
+    ended = _python("from orchestrator.commands import console; console.ready(); print('a \\xb7 b \\u2013 3 \\xb1 1 \\u2192 \\u0142 \\u65e5')", **ASCII)
     assert ended.stdout == "a - b - 3 +/- 1 -> \\u0142 \\u65e5\n"
-    ended = _python("from orchestrator import console; console.ready(); print('a \\xb7 b \\u2013 1 \\u0142')", "latin-1", PYTHONIOENCODING="latin-1:strict")
+    ended = _python(
+        "from orchestrator.commands import console; console.ready(); print('a \\xb7 b \\u2013 1 \\u0142')", "latin-1", PYTHONIOENCODING="latin-1:strict"
+    )
     assert ended.stdout == "a \xb7 b - 1 \\u0142\n", "a sign that the terminal has stays"
 
 
@@ -82,7 +84,7 @@ def test_the_watch_ends_with_its_reader() -> None:
     """The one command that only shows: with nobody to show it to, there is nothing left to do."""
     code = (
         "import sys, time\n"
-        "from orchestrator import cli, run\n"
+        "from orchestrator import cli\nfrom orchestrator.commands import run\n"
         "def forever(*args, **named):\n"
         "    while True: print('still at it', flush=True); time.sleep(0.01)\n"
         "run.show_status = forever\n"
@@ -99,7 +101,7 @@ def test_the_watch_ends_with_its_reader() -> None:
 
 
 def test_a_warning_is_one_line_without_its_place_in_a_library() -> None:
-    code = "from orchestrator import console; console.ready(); import warnings; warnings.warn('two\\nlines \\x1b[31m', UserWarning)"
+    code = "from orchestrator.commands import console; console.ready(); import warnings; warnings.warn('two\\nlines \\x1b[31m', UserWarning)"
     ended = _python(code)
     assert ended.stderr == "orchestrate: warning: two lines \\x1b[31m\n"
 
@@ -133,7 +135,7 @@ def test_an_interruption_while_a_library_loads_is_no_traceback(tmp_path: Path) -
     """Some turn it into an ImportError of theirs."""
     code = (
         "import os, signal, sys, time\n"
-        "from orchestrator import plan\n"
+        "from orchestrator.commands import plan\n"
         "def loads(found):\n"
         "    try: os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n"
         "    except KeyboardInterrupt: raise ImportError('the compiled part cannot be loaded')\n"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.correctness import CorrectnessError, from_hex, of_trial, pack, path_of, to_hex, unpack
+from orchestrator.sweep.correctness import CorrectnessError, from_hex, of_trial, pack, path_of, to_hex, unpack
 
 bits = st.lists(st.booleans(), min_size=1, max_size=70).map(lambda values: np.array(values, np.bool_))
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.data_cifar import Cifar
-from orchestrator.data_pickle import PickleRefused, read_pickle
+from orchestrator.data.sources.cifar import Cifar
+from orchestrator.data.sources.cifar_pickle import PickleRefused, read_pickle
 from tests.unit.dataset_files import SMALL_CIFAR, write_cifar
 from trainers.errors import DataError
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.data_cifar import CIFAR10, CIFAR100
-from orchestrator.data_folders import IMAGENET_CLASSES, IMAGENET_TEST, IMAGENET_TRAIN, MINI_CLASSES, MINI_TEST, MINI_TRAIN
-from orchestrator.datasets import prepare
-from search_spaces import datasets
-from search_spaces.config import DatasetConfig
+from orchestrator.data.prepare import prepare
+from orchestrator.data.sources.cifar import CIFAR10, CIFAR100
+from orchestrator.data.sources.folders import IMAGENET_CLASSES, IMAGENET_TEST, IMAGENET_TRAIN, MINI_CLASSES, MINI_TEST, MINI_TRAIN
+from search_spaces.reading import datasets
+from search_spaces.reading.config import DatasetConfig
 from tests.unit.dataset_files import write_features, write_image_folder
 
 

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import data_cache, datasets
-from orchestrator.data_arrays import held_out_rows
-from orchestrator.data_cache import statistics
-from orchestrator.datasets import PreparedData, prepare
-from search_spaces.config import DatasetConfig
+from orchestrator.data import cache as data_cache
+from orchestrator.data import prepare as datasets
+from orchestrator.data.arrays import held_out_rows
+from orchestrator.data.cache import statistics
+from orchestrator.data.prepare import PreparedData, prepare
+from search_spaces.reading.config import DatasetConfig
 from tests.unit.dataset_files import write_features, write_image_folder
 from trainers.errors import DataError
 
@@ -26,8 +27,8 @@ DIGITS = DatasetConfig(name="digits")
 
 PREPARE = """
 import sys
-from orchestrator.datasets import prepare
-from search_spaces.config import DatasetConfig
+from orchestrator.data.prepare import prepare
+from search_spaces.reading.config import DatasetConfig
 """
 
 
@@ -159,16 +160,16 @@ def test_a_killed_prepare_leaves_nothing_half_visible_and_the_next_one_finishes(
     config = folder_config(tmp_path)
     code = {
         "while decoding": "prepare(config, on_progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL))",
-        "before the labels": "data_cache._put = lambda *_: os.kill(os.getpid(), signal.SIGKILL); prepare(config)",
+        "before the labels": "cache._put = lambda *_: os.kill(os.getpid(), signal.SIGKILL); prepare(config)",
         "before the images": (
-            "put = data_cache._put\n"
-            "data_cache._put = lambda built, target: put(built, target) if built.name == 'labels' else os.kill(os.getpid(), signal.SIGKILL)\n"
+            "put = cache._put\n"
+            "cache._put = lambda built, target: put(built, target) if built.name == 'labels' else os.kill(os.getpid(), signal.SIGKILL)\n"
             "prepare(config)"
         ),
-        "before the entry": "data_cache.commit_file = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL); prepare(config)",
+        "before the entry": "cache.commit_file = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL); prepare(config)",
     }[instant]
     killed = run_python(
-        f"import os, signal\nfrom orchestrator import data_cache\nconfig = DatasetConfig(name='folder', path=sys.argv[1])\n{code}", str(config.path)
+        f"import os, signal\nfrom orchestrator.data import cache\nconfig = DatasetConfig(name='folder', path=sys.argv[1])\n{code}", str(config.path)
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     seen = {

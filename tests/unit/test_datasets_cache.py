@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator import data_cache, data_checks
-from orchestrator.data_folders import ImageFolders
-from orchestrator.data_sources import Digits
-from orchestrator.datasets import PreparedData, list_data, prepare
-from search_spaces import names
-from search_spaces.config import DatasetConfig
-from search_spaces.datasets import BUILT_IN, DatasetSize
-from search_spaces.image_folders import train_and_test
+from orchestrator.data import cache as data_cache
+from orchestrator.data import checks as data_checks
+from orchestrator.data.find import Digits
+from orchestrator.data.prepare import PreparedData, list_data, prepare
+from orchestrator.data.sources.folders import ImageFolders
+from search_spaces.reading import names
+from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.datasets import BUILT_IN, DatasetSize
+from search_spaces.reading.image_folders import train_and_test
 from tests.unit.dataset_files import random_image, write_features, write_image_folder
-from trainers.data import holds_images, open_data
+from trainers.data.items import holds_images, open_data
 from trainers.errors import DataError
 from trainers.run import precision_used
 
@@ -152,7 +153,7 @@ def test_a_built_in_set_with_a_smaller_class_is_refused(tmp_path: Path, cache: P
     published = BUILT_IN["mini_imagenet"]
     small = type(published.facts)(name="mini_imagenet", num_classes=3, train_items=15, test_items=6, kind="images")
     monkeypatch.setattr(data_checks, "BUILT_IN", {"mini_imagenet": DatasetSize(facts=small, smallest_class=6)})
-    monkeypatch.setattr("orchestrator.data_sources.mini_imagenet", train_and_test)
+    monkeypatch.setattr("orchestrator.data.find.mini_imagenet", train_and_test)
     with pytest.raises(DataError, match=r"class 0 \(cat\) has 5 training items, but no class of mini_imagenet has fewer than 6"):
         prepare(DatasetConfig(name="mini_imagenet", path=str(root), image_size=8))
 

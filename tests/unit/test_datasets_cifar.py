@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.data_arrays import Loaded
-from orchestrator.data_cifar import CIFAR10, CIFAR100, Cifar
-from orchestrator.datasets import prepare
-from search_spaces.config import DatasetConfig
+from orchestrator.data.arrays import Loaded
+from orchestrator.data.prepare import prepare
+from orchestrator.data.sources.cifar import CIFAR10, CIFAR100, Cifar
+from search_spaces.reading.config import DatasetConfig
 from tests.unit.dataset_files import SMALL_CIFAR, write_cifar, write_pickle
 from trainers.errors import DataError
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.datasets import PreparedData, prepare
-from search_spaces.config import DatasetConfig
+from orchestrator.data.prepare import PreparedData, prepare
+from search_spaces.reading.config import DatasetConfig
 from tests.unit.dataset_files import write_features
 from trainers.errors import DataError
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.data_arrays import create_array
-from orchestrator.data_folders import ImageFolders, imagenet, mini_imagenet
-from orchestrator.datasets import PreparedData, prepare
-from orchestrator.image_decoding import Crop, _decode_in_processes, decode, read_image
-from search_spaces.config import DatasetConfig
-from search_spaces.image_folders import class_images, train_and_test
+from orchestrator.data.arrays import create_array
+from orchestrator.data.decoding import Crop, _decode_in_processes, decode, read_image
+from orchestrator.data.prepare import PreparedData, prepare
+from orchestrator.data.sources.folders import ImageFolders, imagenet, mini_imagenet
+from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.image_folders import class_images, train_and_test
 from tests.unit.dataset_files import random_image, write_image_folder
-from trainers.augment import Recipe
-from trainers.data import open_data
+from trainers.data.augment import Recipe
+from trainers.data.items import open_data
 from trainers.errors import DataError
 
 
@@ -262,8 +262,8 @@ def test_views_of_the_imagenets_are_made_as_published(
 ) -> None:
     """The sets themselves are too large for a test: a small folder is read in their place, with all else as theirs."""
     for layout in ("imagenet", "mini_imagenet"):
-        monkeypatch.setattr(f"orchestrator.data_sources.{layout}", train_and_test)
-    monkeypatch.setattr("orchestrator.data_checks.BUILT_IN", {})
+        monkeypatch.setattr(f"orchestrator.data.find.{layout}", train_and_test)
+    monkeypatch.setattr("orchestrator.data.checks.BUILT_IN", {})
     data = open_data(prepare(DatasetConfig(name=name, path=str(photos), image_size=size)).images_dir)
     assert data.recipe == recipe
     assert data.shape == (size, size, 3)

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from orchestrator import cli
-from orchestrator.data_arrays import create_array
-from orchestrator.data_folders import mini_imagenet
-from orchestrator.datasets import PreparedData, prepare
-from orchestrator.image_decoding import _decode_in_processes, decode, read_image
-from search_spaces import datasets as sizes
-from search_spaces.config import DatasetConfig
-from search_spaces.image_folders import PassedOver
+from orchestrator.data.arrays import create_array
+from orchestrator.data.decoding import _decode_in_processes, decode, read_image
+from orchestrator.data.prepare import PreparedData, prepare
+from orchestrator.data.sources.folders import mini_imagenet
+from search_spaces.reading import datasets as sizes
+from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.image_folders import PassedOver
 from tests.unit.dataset_files import random_image, write_features, write_image_folder
 from trainers.errors import DataError
 
@@ -156,7 +156,7 @@ def test_what_lies_beside_and_what_is_hidden_is_counted_and_litter_is_not(photos
 
 def test_images_of_mini_imagenet_that_are_left_over_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in (("CLASSES", 9), ("TRAIN", 5), ("TEST", 1)):
-        monkeypatch.setattr(f"orchestrator.data_folders.MINI_{name}", size)
+        monkeypatch.setattr(f"orchestrator.data.sources.folders.MINI_{name}", size)
     for c in range(9):
         (tmp_path / f"n{c:03}").mkdir()
         for k in range(8 if c == 7 else 6):
@@ -222,14 +222,14 @@ def test_large_images_are_no_cause_for_a_warning_without_their_name(photos: Path
 
 def test_a_librarys_warning_is_told_with_its_file(photos: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder) -> None:
     random_image(4, size=(7, 7)).save(photos / "test/dog/seven.bmp")
-    monkeypatch.setattr("orchestrator.image_decoding._upright", _warning(7))
+    monkeypatch.setattr("orchestrator.data.decoding._upright", _warning(7))
     data = prepare_folder(photos, image_size=8)
     assert data.notes == ("1 of 5 test images were read with a warning (odd\\x1b bytes): test/dog/seven.bmp",)
     assert not len(recwarn)
 
 
 def _warning(side: int) -> object:
-    from orchestrator.image_decoding import _upright
+    from orchestrator.data.decoding import _upright
 
     def upright(image: Image.Image, remark: object) -> Image.Image:
         if image.size == (side, side):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.data_cifar import CIFAR10
-from orchestrator.datasets import prepare
-from search_spaces.config import DatasetConfig
-from search_spaces.image_folders import class_images
+from orchestrator.data.prepare import prepare
+from orchestrator.data.sources.cifar import CIFAR10
+from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.image_folders import class_images
 from tests.unit.dataset_files import write_pickle
 
 pytestmark = pytest.mark.slow

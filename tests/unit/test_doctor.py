@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator import doctor, doctor_ray, doctor_versions, ray_setup
-from orchestrator.finding import Finding
-from orchestrator.ray_setup import GIB, Machine
+from orchestrator.commands import doctor, doctor_ray, doctor_versions
+from orchestrator.commands.finding import Finding
+from orchestrator.engines.ray import preflight as ray_setup
+from orchestrator.engines.ray.preflight import GIB, Machine
 from trainers.errors import UserError
 
 GOOD = Machine(memory=8 * GIB, shared_memory=GIB, temp=Path("/tmp"), temp_space=8 * GIB, temp_problem=None, ip="127.0.0.1", network_problem=None)
@@ -22,7 +23,7 @@ GOOD = Machine(memory=8 * GIB, shared_memory=GIB, temp=Path("/tmp"), temp_space=
 
 def _doctor(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "doctor", *arguments], cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "orchestrator", "doctor", *arguments], cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=240
     )
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import orchestrator
 import search_spaces
 import trainers
-from orchestrator.broker import GangBroken
-from orchestrator.locks import LockHeld
-from orchestrator.records import RecordsDamaged
-from search_spaces.errors import Place, SpecError
+from orchestrator.engines.ray.broker import GangBroken
+from orchestrator.storage.locks import LockHeld
+from orchestrator.sweep.records import RecordsDamaged
+from search_spaces.reading.errors import Place, SpecError
 from trainers.errors import UserError
 from trainers.stage import TrainingFailed
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import evaluator
+from orchestrator.labelling import evaluator
 from trainers.errors import DataError
 
 

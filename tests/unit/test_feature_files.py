@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from orchestrator import cli
-from orchestrator.datasets import prepare
-from search_spaces import datasets as sizes
-from search_spaces.config import DatasetConfig
-from search_spaces.errors import SpecError
-from search_spaces.feature_files import read_feature_file, row_blocks
+from orchestrator.data.prepare import prepare
+from search_spaces.reading import datasets as sizes
+from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.feature_files import read_feature_file, row_blocks
 from tests.unit.dataset_files import write_features
 from trainers.errors import DataError
 
@@ -164,7 +164,7 @@ def test_rows_that_swell_beyond_the_memory_are_refused_before_they_are_read(tmp_
 
 
 def test_vectors_are_read_block_by_block_in_either_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search_spaces.feature_files._BLOCK_BYTES", 100)
+    monkeypatch.setattr("search_spaces.reading.feature_files._BLOCK_BYTES", 100)
     stored = {}
     for name, x in (("c", X), ("f", np.asfortranarray(X)), ("big", X.astype(">f8"))):
         path = write_features(tmp_path / f"{name}.npz", x=x)

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.keyed import keyed_uint64
-from orchestrator.ledger import Ledger
-from orchestrator.oracle import LabelsOracle
-from orchestrator.pool import Pool
-from orchestrator.pool_records import PoolTerms
-from orchestrator.pool_state import INITIAL, INITIAL_VALIDATION, fold
-from search_spaces.config import ValidationConfig
-from search_spaces.schedule import quotas
+from orchestrator.labelling.keyed import keyed_uint64
+from orchestrator.labelling.ledger import Ledger
+from orchestrator.labelling.oracle import LabelsOracle
+from orchestrator.labelling.pool import Pool
+from orchestrator.labelling.state import INITIAL, INITIAL_VALIDATION, fold
+from orchestrator.labelling.terms import PoolTerms
+from search_spaces.reading.config import ValidationConfig
+from search_spaces.reading.schedule import quotas
 from tests.pool_world import NO_VALIDATION, MemorySegments, finish, open_pool, terms
 from trainers.errors import DataError
 from trainers.stage import Classes, Ids

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.plan import plan, print_plan
-from search_spaces.config import Spec
-from search_spaces.errors import SpecError
-from search_spaces.spec import load_spec
-from search_spaces.trials import make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
+from orchestrator.commands.plan import plan, print_plan
+from search_spaces.reading.config import Spec
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.spec import load_spec
+from search_spaces.reading.trials import make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
 
 CHOICE = "schedule.initial_choice"
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import replay
-from orchestrator.ledger import Kind, Ledger, LedgerError, Segment, decode, encode
-from orchestrator.pool_records import PoolTerms
-from orchestrator.pool_state import fold
-from orchestrator.storage import LocalSegments
-from search_spaces.config import ValidationConfig
+from orchestrator.commands import replay
+from orchestrator.labelling.ledger import Kind, Ledger, LedgerError, Segment, decode, encode
+from orchestrator.labelling.state import fold
+from orchestrator.labelling.terms import PoolTerms
+from orchestrator.storage.segments import LocalSegments
+from search_spaces.reading.config import ValidationConfig
 from tests.pool_world import MemorySegments, PeopleOracle, ask_round, finish, labels_oracle, open_pool, terms
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.locks import LockHeld, hold, is_held
+from orchestrator.storage.locks import LockHeld, hold, is_held
 
 HOLDER = """\
 import pathlib, sys, time
-from orchestrator.locks import hold
+from orchestrator.storage.locks import hold
 with hold(pathlib.Path(sys.argv[1]), wait=False):
     print("held", flush=True)
     time.sleep(600)

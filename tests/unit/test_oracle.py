@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from orchestrator.answers import NO, PENDING, YES, Answers
-from orchestrator.oracle import USER_STUDY_FLIP, LabelsOracle, NoisyOracle, Oracle, check_labels, open_oracle
-from search_spaces.config import DatasetFacts, OracleConfig
+from orchestrator.labelling.answers import NO, PENDING, YES, Answers
+from orchestrator.labelling.oracle import USER_STUDY_FLIP, LabelsOracle, NoisyOracle, Oracle, check_labels, open_oracle
+from search_spaces.reading.config import DatasetFacts, OracleConfig
 from tests.pool_world import PeopleOracle
 from trainers.errors import DataError
 from trainers.stage import Classes, Ids

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.candidates import candidate_to_row, group_candidates
-from orchestrator.engine_ray import Restarts
-from orchestrator.layout import SweepLayout
-from orchestrator.patience import Deaths, epochs_done, recorded
+from orchestrator.engines.patience import Deaths, epochs_done, recorded
+from orchestrator.engines.ray.engine import Restarts
+from orchestrator.sweep.candidates import candidate_to_row, group_candidates
+from orchestrator.sweep.layout import SweepLayout
 from tests.unit.sweep_folder import ABLATIONS, trial_of
 from trainers.checkpoint import save_epoch
 

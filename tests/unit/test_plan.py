@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator.plan import _numbers, plan, print_plan
-from search_spaces.config import DatasetConfig
-from search_spaces.datasets import BUILT_IN, size
-from search_spaces.errors import SpecError
-from search_spaces.names import FEATURE_BACKBONES, IMAGE_BACKBONES
-from search_spaces.spec import load_spec
+from orchestrator.commands.plan import _numbers, plan, print_plan
+from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.datasets import BUILT_IN, size
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.names import FEATURE_BACKBONES, IMAGE_BACKBONES
+from search_spaces.reading.spec import load_spec
 
 TRIAL_FIELDS = {"id", "cases", "seed", "config", "schedule", "bits", "questions", "annotation_hours", "draws"}
 
@@ -34,14 +34,14 @@ def shown(spec: str) -> str:
 
 def test_planning_loads_none_of_the_libraries_that_training_needs() -> None:
     code = (
-        "import sys, json; from orchestrator.plan import plan, print_plan; from search_spaces.spec import load_spec;"
+        "import sys, json; from orchestrator.commands.plan import plan, print_plan; from search_spaces.reading.spec import load_spec;"
         "found = plan(load_spec('ablations.yaml')); print_plan(found); print(json.dumps(sorted(sys.modules)))"
     )
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     print(f"plan of ablations.yaml, with starting Python: {time.perf_counter() - start:.2f} s")
     loaded = set(json.loads(done.stdout.splitlines()[-1]))
-    assert "search_spaces.spec" in loaded
+    assert "search_spaces.reading.spec" in loaded
     assert loaded.isdisjoint(HEAVY)
 
 
@@ -136,7 +136,7 @@ def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
 
 
 def test_backbone_names_are_those_of_the_networks() -> None:
-    from trainers.networks import BACKBONES
+    from trainers.networks.backbones import BACKBONES
 
     assert BACKBONES == {"images": IMAGE_BACKBONES, "features": FEATURE_BACKBONES}
 

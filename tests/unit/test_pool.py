@@ -7,13 +7,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from orchestrator.answers import NO, PENDING, SKIPPED, YES, Answers
-from orchestrator.ledger import Ledger
-from orchestrator.oracle import LabelsOracle
-from orchestrator.pool import Pool, PoolTerms
-from orchestrator.pool_state import fold
-from orchestrator.storage import StorageError
-from search_spaces.config import ValidationConfig
+from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
+from orchestrator.labelling.ledger import Ledger
+from orchestrator.labelling.oracle import LabelsOracle
+from orchestrator.labelling.pool import Pool, PoolTerms
+from orchestrator.labelling.state import fold
+from orchestrator.storage.files import StorageError
+from search_spaces.reading.config import ValidationConfig
 from tests.pool_world import (
     NO_VALIDATION,
     Crash,

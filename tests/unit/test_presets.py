@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.config import Trial
-from search_spaces.errors import SpecError
-from search_spaces.presets import PRESETS
-from search_spaces.spec import load_spec
-from search_spaces.trials import enumerate_trials, trial_from_mapping, trial_to_mapping
+from search_spaces.reading.config import Trial
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.presets import PRESETS
+from search_spaces.reading.spec import load_spec
+from search_spaces.reading.trials import enumerate_trials, trial_from_mapping, trial_to_mapping
 
 SPEC = """\
 name: preset
@@ -85,7 +85,7 @@ def test_every_preset_is_a_valid_trial(preset: str, dataset: str, tmp_path: Path
 
 
 def test_the_published_learning_rate_at_the_end(trials: dict[str, Trial]) -> None:
-    from trainers.losses import cosine_rate
+    from trainers.mean_teacher.losses import cosine_rate
 
     method = PRESETS["authors", "cifar100"]
     horizon = method["method.cosine_horizon"] * method["method.epochs"]

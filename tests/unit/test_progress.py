@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.progress import Progress
+from orchestrator.engines.progress import Progress
 from tests.unit.sweep_folder import ABLATIONS, records_of
 
 TWO = ABLATIONS[4]

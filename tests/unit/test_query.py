@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.query import STRATEGIES, choose
-from search_spaces import names
+from orchestrator.labelling.query import STRATEGIES, choose
+from search_spaces.reading import names
 from trainers.stage import SCORE_ARRAYS, Classes, Ids
 
 Chosen = tuple[Ids, Classes, npt.NDArray[np.float32]]

@@ -13,7 +13,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from orchestrator.ray_watch import FAR_GRACE_SECONDS, OWN_GRACE_SECONDS, Service, Starting, head_of, watched
+from orchestrator.engines.ray.watch import FAR_GRACE_SECONDS, OWN_GRACE_SECONDS, Service, Starting, head_of, watched
 
 
 def test_a_service_that_refuses_is_lost_after_its_grace_and_one_that_comes_back_is_not() -> None:
@@ -66,7 +66,7 @@ def test_what_is_lost_is_told_once_and_not_after_the_block() -> None:
 
 
 def test_a_daemon_that_was_there_and_died_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.ray_watch.DAEMONS", ("sleep",))
+    monkeypatch.setattr("orchestrator.engines.ray.watch.DAEMONS", ("sleep",))
     starting = Starting()
     assert not starting.is_lost(0.0), "nothing has started yet"
     daemon = subprocess.Popen(["sleep", "60"])
@@ -84,7 +84,7 @@ def test_a_daemon_that_was_there_and_died_is_noticed(monkeypatch: pytest.MonkeyP
 
 BROOD = """
 import subprocess, sys
-from orchestrator.ray_watch import Brood
+from orchestrator.engines.ray.watch import Brood
 child = "import subprocess, sys; print(subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL).pid, flush=True); sys.stdin.read()"
 parent = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 orphan = int(parent.stdout.readline())

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from orchestrator import report, report_terminal, results
-from orchestrator.report_csv import csv_by_row, csv_by_seed
-from orchestrator.report_text import chain, half_width, headline, interval, mean_std, number
-from search_spaces.trials import stage_prefixes
+from orchestrator.reporting import report, results
+from orchestrator.reporting import terminal as report_terminal
+from orchestrator.reporting.csv import csv_by_row, csv_by_seed
+from orchestrator.reporting.words import chain, half_width, headline, interval, mean_std, number
+from search_spaces.reading.trials import stage_prefixes
 from tests.unit.sweep_folder import ABLATIONS, LABEL_BITS, Case, fail, records_of, trial_of, write_records, write_sweep
 
 FULL = Case(names=("full labels only",), initial_labels=100, quotas=())
@@ -369,6 +370,6 @@ def test_numbers_are_written_alike_everywhere() -> None:
 
 
 def test_reading_results_loads_no_heavy_library() -> None:
-    code = "import sys, orchestrator.report, orchestrator.status, orchestrator.progress\n"
+    code = "import sys, orchestrator.reporting.report, orchestrator.reporting.status, orchestrator.engines.progress\n"
     code += "print(*sorted({'torch', 'ray', 'matplotlib', 'scipy', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == ""

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator import report, results
-from orchestrator.correctness import CorrectnessError, path_of, to_hex
-from orchestrator.layout import SweepLayout
-from orchestrator.report_csv import csv_by_row, csv_by_seed
-from orchestrator.report_html import html
-from orchestrator.report_markdown import markdown
-from orchestrator.report_text import headline
-from search_spaces.config import OracleConfig
+from orchestrator.reporting import report, results
+from orchestrator.reporting.csv import csv_by_row, csv_by_seed
+from orchestrator.reporting.html import html
+from orchestrator.reporting.markdown import markdown
+from orchestrator.reporting.words import headline
+from orchestrator.sweep.correctness import CorrectnessError, path_of, to_hex
+from orchestrator.sweep.layout import SweepLayout
+from search_spaces.reading.config import OracleConfig
 from tests.unit.sweep_folder import FACTS, Case, fail, records_of, trial_of, write_correct, write_records, write_sweep
 
 FULL = Case(names=("full labels only",), initial_labels=100, quotas=())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import plots, report, results
+from orchestrator.reporting import plots, report, results
 from tests.unit.sweep_folder import ABLATIONS, Case, fail, trial_of, write_sweep
 
 HOSTILE = '<script>alert(\'x\')</script>"><img src=x onerror=y> & $\\frac{1}{2}$ </style> &lt; id="a" url(#b) #010101'

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.layout import SweepLayout
-from orchestrator.resolved import SweepError
-from orchestrator.results import ResultsDamaged, load, printable
+from orchestrator.reporting.results import ResultsDamaged, load, printable
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.resolved import SweepError
 from tests.unit.sweep_folder import ABLATIONS, Case, fail, records_of, trial_of, write_records, write_sweep
 
 TWO = ABLATIONS[4]

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.stage_store import stage_key
-from search_spaces import assemble, fields
-from search_spaces.assemble import build_config
-from search_spaces.errors import ABSENT, SpecError
-from search_spaces.fields import method_fields, section_fields
-from search_spaces.schema import DEFAULTS, METHOD_DEFAULTS, defaults, with_defaults, written_settings
-from search_spaces.spec import load_spec
-from search_spaces.trials import enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
+from orchestrator.sweep.stage_store import stage_key
+from search_spaces.reading import assemble, fields
+from search_spaces.reading.assemble import build_config
+from search_spaces.reading.errors import ABSENT, SpecError
+from search_spaces.reading.fields import method_fields, section_fields
+from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, defaults, with_defaults, written_settings
+from search_spaces.reading.spec import load_spec
+from search_spaces.reading.trials import enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
 from tests.stage_world import QUICK, TRAIN, some_inputs
-from trainers.config import METHODS, MeanTeacherConfig
+from trainers.mean_teacher.settings import METHODS, MeanTeacherConfig
 
 NEW_SCHEMA = "a default has changed: write a new schema, do not edit this one"
 NEW_LINE = "a new setting: append its line to the table, with the default that it is born with (that changes no id)"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.scratch import PREFIX, remove_left, scratch_folder
+from orchestrator.engines.ray.scratch import PREFIX, remove_left, scratch_folder
 
 HOLDS = """
 import sys, time
-from orchestrator.scratch import scratch_folder
+from orchestrator.engines.ray.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "sweep").mkdir()
     print(folder, flush=True)

@@ -13,17 +13,19 @@ import optuna
 import pytest
 from ray.tune.search import Searcher
 
-from orchestrator import resolved, sampling
-from orchestrator import sweep as sweeps
-from orchestrator.candidates import Candidate, candidate_from_row, load_candidates
-from orchestrator.layout import SweepLayout
-from orchestrator.sampling import Learned
-from orchestrator.search import Listed, SourceSearcher
-from orchestrator.stage_records import put_stage
-from search_spaces.config import Spec, Trial
-from search_spaces.errors import SpecError
-from search_spaces.spec import load_spec
-from search_spaces.trials import make_trial
+from orchestrator.engines.ray.searcher import SourceSearcher
+from orchestrator.search import learned as sampling
+from orchestrator.search.learned import Learned
+from orchestrator.search.source import Listed
+from orchestrator.sweep import folder as sweeps
+from orchestrator.sweep import resolved
+from orchestrator.sweep.candidates import Candidate, candidate_from_row, load_candidates
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.stage_records import put_stage
+from search_spaces.reading.config import Spec, Trial
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.spec import load_spec
+from search_spaces.reading.trials import make_trial
 
 SPACE = ["search.num_candidates=24", "seeds=[0, 1]"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.config import Spec
-from search_spaces.errors import SpecError
-from search_spaces.spec import load_spec
+from search_spaces.reading.config import Spec
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.spec import load_spec
 
 VALID = """\
 name: example
@@ -449,7 +449,7 @@ class TestGoodSpecs:
 
     def test_a_noisy_oracle_errs_as_people_did_unless_told_otherwise(self, tmp_path: Path) -> None:
         text = VALID.replace("  two stages, NLS: {}", "  two stages, NLS: {oracle.name: noisy}\n  own: {oracle.name: noisy, oracle.false_no: 0.5}")
-        from search_spaces.trials import enumerate_trials
+        from search_spaces.reading.trials import enumerate_trials
 
         trials = enumerate_trials(load_spec(write(tmp_path, text)))
         assert trials is not None

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from orchestrator.plan import plan, print_plan
-from search_spaces.errors import SpecError
-from search_spaces.fields import section_fields, trial_fields
-from search_spaces.spec import load_spec
-from search_spaces.yaml_source import PACKAGED
+from orchestrator.commands.plan import plan, print_plan
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.fields import section_fields, trial_fields
+from search_spaces.reading.spec import load_spec
+from search_spaces.reading.yaml_source import PACKAGED
 from tests.unit.test_spec_errors import SEARCH, VALID, refusal
 
 TEXTS = [path.read_text() for path in sorted(PACKAGED.glob("*.yaml")) if "imagenet" not in path.name]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from search_spaces.errors import Place
-from search_spaces.sections import Sections, apply_overrides
-from search_spaces.spec import load_spec
+from search_spaces.reading.errors import Place
+from search_spaces.reading.sections import Sections, apply_overrides
+from search_spaces.reading.spec import load_spec
 from tests.unit.test_spec_errors import SEARCH, VALID, refusal, write
 
 OVERRIDES = [

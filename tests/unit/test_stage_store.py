@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.stage_store import stage_key
-from trainers.config import MeanTeacherConfig
+from orchestrator.sweep.stage_store import stage_key
+from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.stage import StageInputs
 
 IDS = np.arange(6, dtype=np.int64)

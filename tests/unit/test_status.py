@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import results, status
-from orchestrator.layout import SweepLayout
-from search_spaces.config import ResourcesConfig
-from search_spaces.trials import stage_prefixes
+from orchestrator.reporting import results, status
+from orchestrator.sweep.layout import SweepLayout
+from search_spaces.reading.config import ResourcesConfig
+from search_spaces.reading.trials import stage_prefixes
 from tests.unit.sweep_folder import ABLATIONS, Case, fail, records_of, trial_of, write_records, write_sweep
 
 TWO = ABLATIONS[4]

@@ -18,9 +18,10 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
-from orchestrator import storage
-from orchestrator.storage import LocalSegments, Segments, StorageError, commit_file, open_segments
-from orchestrator.storage_s3 import S3Segments
+from orchestrator.storage import files
+from orchestrator.storage.files import StorageError, commit_file
+from orchestrator.storage.s3 import S3Segments
+from orchestrator.storage.segments import LocalSegments, Segments, open_segments
 from tests.pool_world import MemorySegments, finish, open_pool, terms
 
 Opens = Callable[[], Segments]
@@ -148,7 +149,7 @@ def test_a_folder_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_folder_whose_links_replace_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_link", lambda aside, path: True)
+    monkeypatch.setattr(files, "_link", lambda aside, path: True)
     with pytest.raises(StorageError, match="charged twice"):
         LocalSegments(tmp_path).put_if_absent("0000.parquet", b"x")
 
@@ -287,8 +288,8 @@ def test_a_bad_url_is_said() -> None:
 
 def test_many_files_are_put_at_once_and_none_is_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "many"
-    storage.commit_file(folder / "b", b"first", replace=False)
-    storage.commit_new_files(folder, {name: name.encode() for name in ("a", "b", "c")})
+    files.commit_file(folder / "b", b"first", replace=False)
+    files.commit_new_files(folder, {name: name.encode() for name in ("a", "b", "c")})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"a", "b": b"first", "c": b"c"}
 
 
@@ -298,7 +299,7 @@ def test_many_files_that_cannot_be_put_leave_none_half_there(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "sync", full)
     with pytest.raises(StorageError, match="make room"):
-        storage.commit_new_files(tmp_path, {"a": b"a", "b": b"b"})
+        files.commit_new_files(tmp_path, {"a": b"a", "b": b"b"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -311,7 +312,7 @@ def test_what_to_do_about_a_failed_write_depends_on_why_it_failed(tmp_path: Path
 
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(StorageError) as refused:
-        storage.commit_file(tmp_path / "a", b"a", replace=True)
+        files.commit_file(tmp_path / "a", b"a", replace=True)
     assert said in str(refused.value) and str(tmp_path / "a") in str(refused.value)
     assert ("make room" in str(refused.value)) == (number == errno.ENOSPC)
     assert list(tmp_path.iterdir()) == []

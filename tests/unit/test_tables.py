@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator import report
-from orchestrator.anchors import anchors, budgets, matches, published
-from orchestrator.comparison import Row, rows
-from orchestrator.plan import plan
-from orchestrator.report_html import html
-from orchestrator.report_markdown import markdown
-from orchestrator.report_text import anchor_cells
-from orchestrator.results import load
-from orchestrator.statistics import break_even
-from search_spaces.config import Trial
-from search_spaces.spec import load_spec
-from search_spaces.trials import enumerate_trials
-from search_spaces.yaml_source import PACKAGED
+from orchestrator.commands.plan import plan
+from orchestrator.reporting import report
+from orchestrator.reporting.comparison import rows
+from orchestrator.reporting.html import html
+from orchestrator.reporting.markdown import markdown
+from orchestrator.reporting.published import anchors, budgets, matches, published
+from orchestrator.reporting.results import load
+from orchestrator.reporting.rows import Row
+from orchestrator.reporting.statistics import break_even
+from orchestrator.reporting.words import anchor_cells
+from search_spaces.reading.config import Trial
+from search_spaces.reading.spec import load_spec
+from search_spaces.reading.trials import enumerate_trials
+from search_spaces.reading.yaml_source import PACKAGED
 from tests.unit.sweep_folder import write_sweep
 
 DATASETS = ("cifar100", "mini_imagenet", "imagenet")

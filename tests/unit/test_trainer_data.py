@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.stage_world import CLASSES, TRAIN, score_bytes, scores, some_inputs, stage_request, write_cache
-from trainers.data import Items, open_data
+from trainers.data.items import Items, open_data
 from trainers.errors import DataError
-from trainers.negatives import Negatives
+from trainers.mean_teacher.negatives import Negatives
 from trainers.run import run_stage
 
 
@@ -101,12 +101,12 @@ def test_items_that_are_streamed_train_the_same_stage(tmp_path: Path, monkeypatc
     for name in ("resident", "streamed"):
         request = stage_request(folder, some_inputs(truth), tmp_path / name)
         outcomes.append(score_bytes(request, run_stage(request)))
-        monkeypatch.setattr("trainers.data._fits", lambda rows, device: False)
+        monkeypatch.setattr("trainers.data.items._fits", lambda rows, device: False)
     assert outcomes[0] == outcomes[1]
 
 
 def test_streamed_items_come_in_order_and_leave_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainers.data._fits", lambda rows, device: False)
+    monkeypatch.setattr("trainers.data.items._fits", lambda rows, device: False)
     folder, _ = write_cache(tmp_path / "cache")
     items = Items(open_data(folder), "train", device=torch.device("cpu"), dtype=torch.float32, feature_noise=0)
     stored = np.load(folder / "train.npy")

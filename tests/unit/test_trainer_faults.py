@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from tests.stage_world import CLASSES, QUICK, VALIDATION_IDS, score_bytes, scores, stage_request
-from trainers import checkpoint, networks, predict
-from trainers.data import Items, open_data
+from trainers import checkpoint, predict
+from trainers.data.items import Items, open_data
+from trainers.distributed.ranks import ALONE
 from trainers.errors import DataError
-from trainers.ranks import ALONE
+from trainers.networks import backbones as networks
 from trainers.run import run_stage
 from trainers.stage import StageInputs, TrainingFailed
 

@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from orchestrator.launch import device_of_rank
+from orchestrator.engines.launch import device_of_rank
 from tests.stage_world import QUICK, scores, some_inputs, stage_request, write_cache
-from trainers.ranks import Ranks
+from trainers.distributed.ranks import Ranks
 from trainers.run import run_stage
 from trainers.stage import StageRequest
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests.stage_world import CLASSES, QUICK, TEST, VALIDATION_IDS, score_bytes, scores, some_inputs, stage_request, write_cache
-from trainers.config import MeanTeacherConfig
-from trainers.data import open_data
-from trainers.mean_teacher import MeanTeacher
-from trainers.ranks import ALONE
+from trainers.data.items import open_data
+from trainers.distributed.ranks import ALONE
+from trainers.mean_teacher.method import MeanTeacher
+from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.run import _Stage, precision_used, run_stage
 from trainers.stage import SCORE_ARRAYS, Classes, StageInputs, StageRequest
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import cli, doctor
-from orchestrator.data_cifar import Cifar
-from orchestrator.datasets import list_data, prepare
-from orchestrator.layout import cache_root
-from search_spaces import datasets as sizes
-from search_spaces.config import DatasetConfig
-from search_spaces.errors import SpecError
-from search_spaces.user_files import expand, read_regular
+from orchestrator import cli
+from orchestrator.commands import doctor
+from orchestrator.data.cache import cache_root
+from orchestrator.data.prepare import list_data, prepare
+from orchestrator.data.sources.cifar import Cifar
+from search_spaces.reading import datasets as sizes
+from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.user_files import expand, read_regular
 from tests.unit.dataset_files import SMALL_CIFAR, write_cifar, write_features, write_image_folder
 from trainers.errors import DataError, one_line
 

@@ -1,0 +1,196 @@
+"""The verb `doctor`: what is missing on this machine, each with the command that mends it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.commands import doctor_ray, doctor_versions
+from orchestrator.commands.console import escaped
+from orchestrator.commands.finding import Finding, State
+from orchestrator.data import prepare as datasets
+from orchestrator.data.cache import cache_root
+from orchestrator.engines.ray import preflight as ray_setup
+from orchestrator.engines.ray.preflight import GIB
+from orchestrator.storage.files import StorageError
+from orchestrator.storage.segments import LocalSegments
+from trainers.errors import DataError, UserError, one_line
+
+FEW_BYTES: Final = 2 * GIB
+"""Free space below which a folder is worth a warning."""
+
+_COLOURS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def doctor(*, out: Path, with_ray: bool, as_json: bool) -> int:
+    """Prints a line per check as it is done; returns 0 if none failed, else 2."""
+    console, findings = Console(), []
+    for finding in check(out, with_ray=with_ray):
+        findings.append(finding)
+        if not as_json:
+            console.print(_line(finding), soft_wrap=True)
+    failed = sum(finding.state == "fail" for finding in findings)
+    if as_json:
+        json.dump({"ok": not failed, "checks": [asdict(finding) for finding in findings]}, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        console.print(f"{failed} check(s) failed" if failed else "nothing is missing")
+    return 2 if failed else 0
+
+
+def _line(finding: Finding) -> Text:
+    # Names of folders and packages are others' text.
+    line = Text.assemble((f"{finding.state:5}", _COLOURS[finding.state]), f"{finding.check:14} {escaped(finding.found)}")
+    if finding.mend:
+        line.append(f"\n{'':5}{'':14} mend: {escaped(finding.mend)}")
+    return line
+
+
+def check(out: Path, *, with_ray: bool = True) -> Iterator[Finding]:
+    """Every finding about this machine, the slow ones last. Leaves no file and no process behind."""
+    machine = ray_setup.look()
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("python", doctor_versions.python),
+        ("packages", doctor_versions.packages),
+        ("cores", cores),
+        ("memory", lambda: doctor_ray.memory(machine)),
+        ("disk", lambda: disk(out)),
+        ("shared memory", lambda: doctor_ray.shared_memory(machine)),
+        ("output", lambda: output(out)),
+        ("cache", cache),
+        ("data", data),
+        ("network", lambda: doctor_ray.network(machine)),
+        ("token", doctor_ray.token),
+        ("gpu", gpu),
+        ("ray here", lambda: doctor_ray.ray_here(with_ray=with_ray)),
+    ]
+    if with_ray:
+        checks.append(("ray", lambda: doctor_ray.ray_starts(machine)))
+    for name, run in checks:
+        try:
+            yield from run()
+        except UserError as error:
+            yield Finding(check=name, state="fail", found=str(error), mend="what it says; then: orchestrate doctor")
+        except Exception as error:
+            # A check that cannot be made is itself a finding, and no reason to keep the others back.
+            yield Finding(check=name, state="warn", found=f"could not be looked at ({type(error).__name__}: {error})")
+
+
+def cores() -> Iterator[Finding]:
+    usable, present = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    yield Finding(check="cores", state="ok", found=f"{usable} usable" + (f" of {present}" if present != usable else ""))
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or what is nearest above it and exists."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def disk(out: Path) -> Iterator[Finding]:
+    places: tuple[tuple[str, Path, str], ...] = (
+        ("output", out, "orchestrate sweep SPEC --out /a/larger/disk/NAME"),
+        ("Ray's temp", ray_setup.temp_folder(), "export RAY_TMPDIR=/a/larger/disk"),
+    )
+    # That it is nowhere is said of the cache.
+    with contextlib.suppress(DataError):
+        places = (*places[:1], ("cache", cache_root(), "export ORCHESTRATE_CACHE=/a/larger/disk/orchestrate"), *places[1:])
+    for name, folder, mend in places:
+        free = shutil.disk_usage(_existing(folder)).free
+        state: State = "fail" if free < ray_setup.LEAST_TEMP_SPACE else "warn" if free < FEW_BYTES else "ok"
+        yield Finding(check="disk", state=state, found=f"{free / GIB:.1f} GiB free for {name} ({folder})", mend="" if state == "ok" else mend)
+
+
+def output(out: Path) -> Iterator[Finding]:
+    """Whether ledgers can be kept where sweeps are written: files that are linked only if absent, and durable."""
+    place = _existing(out)
+    mend = "orchestrate sweep SPEC --out DIR, with DIR on a local disk or NFS that you may write"
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".orchestrate-doctor-") as folder:
+            began = time.monotonic()
+            LocalSegments(Path(folder) / "ledger").put_if_absent("0000", b"0")
+            seconds = time.monotonic() - began
+    except StorageError as error:
+        # The folder of the probe is gone; what matters is the file system it was on.
+        yield Finding(check="output", state="fail", found=f"{place}: {str(error).partition(': ')[2]}", mend=mend)
+    except OSError as error:
+        yield Finding(check="output", state="fail", found=f"{place}: cannot be written ({error.strerror or error})", mend=mend)
+    else:
+        yield Finding(check="output", state="ok", found=f"{out}: hard links and fsync work on {place} ({1000 * seconds:.0f} ms a segment)")
+
+
+def cache() -> Iterator[Finding]:
+    mend = "export ORCHESTRATE_CACHE=/a/folder/you/may/write"
+    try:
+        root = cache_root()
+    except DataError as error:
+        yield Finding(check="cache", state="fail", found=str(error), mend=mend)
+        return
+    place = _existing(root)
+    problem = ray_setup.unwritable(place) if place.is_dir() else f"{place} is a file"
+    state: State = "fail" if problem else "ok"
+    found = f"{root}: cannot be written ({problem})" if problem else f"{root}: can be written"
+    yield Finding(check="cache", state=state, found=found, mend=mend if problem else "")
+
+
+def data() -> Iterator[Finding]:
+    absent = []
+    for row in datasets.list_data():
+        name = one_line(f"{row.name} ({row.path})") if row.path else row.name
+        if row.state == "prepared":
+            found = f"{name}: prepared, {row.train_items} training and {row.test_items} test items of {row.num_classes} classes"
+            yield Finding(check="data", state="ok", found=found)
+        elif row.state == "not prepared":
+            yield Finding(check="data", state="warn", found=f"{name}: not prepared; its first sweep will", mend=row.note)
+        else:
+            absent.append(row.name)
+    if absent:
+        yield Finding(check="data", state="ok", found=f"not on this machine: {', '.join(absent)} (how each is laid out: orchestrate data list)")
+
+
+def gpu() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding(
+            check="gpu", state="fail", found=f"torch cannot be loaded ({error})", mend=f"{sys.executable} -m pip install --force-reinstall torch torchvision"
+        )
+        return
+    driver = _driver()
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        names = ", ".join(f"{device.name} with {device.total_memory / GIB:.0f} GiB" for device in devices)
+        yield Finding(check="gpu", state="ok", found=f"{names}; driver {driver or 'unknown'}, torch {torch.__version__} built for CUDA {torch.version.cuda}")
+    elif driver:
+        found = f"an NVIDIA driver ({driver}) is here, but torch {torch.__version__} (CUDA {torch.version.cuda or 'none'}) sees no GPU; stages train on the CPU"
+        yield Finding(
+            check="gpu",
+            state="warn",
+            found=found,
+            mend="nvidia-smi; then a torch built for this driver (pytorch.org/get-started), and unset CUDA_VISIBLE_DEVICES",
+        )
+    else:
+        yield Finding(check="gpu", state="ok", found=f"none; stages train on the CPU (torch {torch.__version__})")
+
+
+def _driver() -> str | None:
+    """Version of the NVIDIA kernel driver; None without one."""
+    try:
+        words = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").split()
+    except OSError:
+        return None
+    return next((word for word in words if word[0].isdigit() and "." in word), "unknown")

@@ -1,0 +1,106 @@
+"""The verbs `ledger show`, `verify` and `replay`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.commands import replay as ledgers
+from orchestrator.labelling.ledger import LedgerError
+from orchestrator.reporting.results import printable
+from orchestrator.sweep.layout import SweepLayout, TrialLayout
+from orchestrator.sweep.resolved import holds_sweep
+
+
+def _ledger_of(folder: Path) -> Path:
+    """The ledger folder, given it or its trial's folder."""
+    inside = TrialLayout(folder).ledger
+    found = inside if inside.is_dir() else folder
+    if not found.is_dir() or not any(found.glob("*.parquet")):
+        raise LedgerError(f"{folder}: holds no ledger. Name a trial's folder, runs/<sweep>/trials/<id>; `verify` also takes the whole sweep's, runs/<sweep>")
+    return found
+
+
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if name in ("file", "kind", "sha256", "answer") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*[_text(name, value) for name, value in row.items()])
+    return table
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "sha256":
+        return str(value)[:12]
+    return f"{value:.4g}" if isinstance(value, float) and name == "confidence" else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _write(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=1)
+    sys.stdout.write("\n")
+
+
+def show(folder: Path, *, as_json: bool) -> int:
+    """Prints every segment and every question with its answer."""
+    place = _ledger_of(folder)
+    segments, questions = ledgers.show(place), ledgers.questions(place)
+    if as_json:
+        _write({"segments": segments, "questions": questions})
+        return 0
+    console = Console()
+    shown = [{name: value for name, value in row.items() if name != "file"} for row in segments]
+    console.print(_table(shown, f"{place}: segments"))
+    console.print()
+    console.print(_table(questions, f"{len(questions)} questions"))
+    return 0
+
+
+def verify(folder: Path, *, as_json: bool) -> int:
+    """Says that a trial's checksum chain is whole, or that everything in a sweep's folder fits together; else names each file that does not."""
+    sweep = SweepLayout(folder)
+    if holds_sweep(sweep):
+        return _verify_sweep(sweep, as_json=as_json)
+    found = ledgers.verify(_ledger_of(folder))
+    if as_json:
+        _write(found)
+    else:
+        print(f"{folder}: whole; {found['segments']} segments, {found['rows']} rows, sha256 {found['sha256']}")
+    return 0
+
+
+def _verify_sweep(sweep: SweepLayout, *, as_json: bool) -> int:
+    from orchestrator.commands.verify import verify_sweep
+
+    found = verify_sweep(sweep)
+    problems = found["problems"]
+    if as_json:
+        _write(found)
+    elif not problems:
+        print(
+            f"{sweep.root}: whole; {found['trials']} trials, {found['segments']} segments, {found['questions']} questions, {found['stages']} stages, "
+            f"sha256 {found['sha256']}"
+        )
+    for line in (*found["gone"], *problems):
+        print(printable(line), file=sys.stderr)
+    if problems:
+        print(f"{sweep.root}: damaged: {len(problems)} problem(s)", file=sys.stderr)
+    return 2 if problems else 0
+
+
+def replay(folder: Path, *, as_json: bool) -> int:
+    """Prints the state of the pool, rebuilt from the segments alone."""
+    state = ledgers.replay(_ledger_of(folder))
+    counts = asdict(state.counts()) | {"state_sha256": state.digest()}
+    if as_json:
+        _write(counts)
+    else:
+        for name, value in counts.items():
+            print(f"{name.replace('_', ' '):18} {value:.1f}" if isinstance(value, float) else f"{name.replace('_', ' '):18} {value}")
+    return 0

@@ -1,0 +1,315 @@
+"""The verbs that run a sweep or read one, from the checked spec to the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from orchestrator.commands.data import print_notes
+from orchestrator.data import prepare as datasets
+from orchestrator.engines.inline import Outcome, run_inline
+from orchestrator.engines.launch import check_cpus, choose_device
+from orchestrator.engines.progress import Progress
+from orchestrator.reporting import report, results, status
+from orchestrator.reporting import terminal as report_terminal
+from orchestrator.storage.files import StorageError, advice
+from orchestrator.storage.locks import hold, is_held
+from orchestrator.sweep import folder as sweeps
+from orchestrator.sweep import leftovers, resolved, seal
+from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.resolved import SweepError
+from orchestrator.sweep.stage_store import CannotGoOn
+from search_spaces.reading.config import Spec
+from search_spaces.reading.names import ADAPTIVE
+from search_spaces.reading.trials import make_trial, stage_prefixes
+
+if TYPE_CHECKING:
+    from orchestrator.engines.ray.cluster import Cluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Where a sweep is to run."""
+
+    name: str = "ray"
+    """`ray` or `inline`."""
+    address: str | None = None
+    local: bool = False
+    verbose: bool = False
+
+
+def start_sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) -> int:
+    """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is refused is refused before anything is written there."""
+    root = Path("runs") / spec.name if out is None else out
+    # Made as it is written, `new/../x` would leave an empty folder `new` behind.
+    layout, spec = SweepLayout(root.resolve() if ".." in root.parts else root), sweeps.located(spec)
+    device = _device(spec, engine)
+    _check_writable(layout)
+    begun = sweeps.examine(spec, layout)
+    _check_unlocked(layout)
+    data = _prepare(spec)
+    if begun is not None:
+        sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
+        _check_records(layout)
+    with _cluster(spec, engine, layout) as cluster, _writing(layout):
+        candidates = sweeps.create(spec, layout, data=data.labelled_fingerprint, engine=engine.name, device=device)
+        seal.write(layout)
+        return _run(spec, layout, candidates, data, engine, cluster, as_json=as_json)
+
+
+def resume(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+    """Goes on with the sweep in `root` from its own records; `overrides` say where the data lies now, or are of resources that change no result."""
+    return _go_on(root, engine, overrides, lambda begun, spec, candidates: (spec, candidates), as_json=as_json)
+
+
+def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+    """Runs the failed trials again, and whatever else is unfinished."""
+
+    def forgiven(begun: dict[str, Any], spec: Spec, candidates: list[Candidate]) -> tuple[Spec, list[Candidate]]:
+        print(f"{sweeps.forgive(SweepLayout(root), candidates)} failed trial(s) to run again", file=sys.stderr)
+        return spec, candidates
+
+    return _go_on(root, engine, overrides, forgiven, as_json=as_json)
+
+
+def extend(root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+    """Adds candidates to a search and runs them."""
+    layout = SweepLayout(root)
+    sweeps.check_extendable(layout, resolved.read(layout))
+    return _go_on(root, engine, overrides, lambda begun, spec, candidates: sweeps.extend(layout, begun, spec, candidates, more), as_json=as_json)
+
+
+def _go_on(
+    root: Path,
+    engine: Engine,
+    overrides: Sequence[str],
+    change: Callable[[dict[str, Any], Spec, list[Candidate]], tuple[Spec, list[Candidate]]],
+    *,
+    as_json: bool,
+) -> int:
+    """Runs what is left of the sweep in `root` after `change` has been made to its records. What is refused is refused before anything is changed."""
+    layout, spec, _, begun = sweeps.open_sweep(root, overrides)
+    _device(spec, engine)
+    _check_records(layout)
+    _check_unlocked(layout)
+    data = _prepare(spec)
+    sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
+    with _cluster(spec, engine, layout) as cluster, _writing(layout):
+        # Read again under the lock: another process may have written meanwhile.
+        _, spec, candidates, begun = sweeps.open_sweep(root, overrides)
+        begun = sweeps.relocate(layout, begun, spec)
+        seal.write(layout)
+        spec, candidates = change(begun, spec, candidates)
+        return _run(spec, layout, candidates, data, engine, cluster, as_json=as_json)
+
+
+def show_status(root: Path, *, watch: bool, as_json: bool) -> int:
+    """Prints where the sweep stands; with `watch`, again and again until it ends."""
+    layout = SweepLayout(root)
+    console = Console()
+    while True:
+        found = results.load(layout)
+        described = status.as_dict(found, found.resources)
+        if as_json:
+            json.dump(described, sys.stdout, indent=1)
+            sys.stdout.write("\n")
+        else:
+            if watch and console.is_terminal:
+                console.clear()
+            console.print(status.render(found, found.resources))
+        ended = status.remaining(found, found.resources) == 0
+        if found.damaged:
+            print(f"{len(found.damaged)} record(s) of the sweep are damaged; check it with: orchestrate ledger verify {layout.root}", file=sys.stderr)
+            return 2
+        if not ended and not is_held(layout.lock):
+            print(f"nobody is running it; go on with: orchestrate resume {layout.root}", file=sys.stderr)
+            return 0
+        if not watch or ended:
+            return 0
+        time.sleep(2)
+
+
+def show_report(root: Path, *, as_json: bool) -> int:
+    """Writes the report's files and prints its table; where they cannot be written, says so and prints the table all the same."""
+    return _report(SweepLayout(root), as_json=as_json)
+
+
+def _report(layout: SweepLayout, *, as_json: bool) -> int:
+    built = report.build(results.load(layout).checked())
+    page: Path | None = None
+    try:
+        page = report.write(layout, built).html
+    except StorageError as error:
+        print(f"the report was not written: {error}", file=sys.stderr)
+    if as_json:
+        json.dump(built, sys.stdout, indent=1, allow_nan=False)
+        sys.stdout.write("\n")
+    else:
+        report_terminal.show(Console(), built, page)
+    return 1 if built["failed"] else 0
+
+
+def _check_records(layout: SweepLayout) -> None:
+    """Raises ResultsDamaged where records are not what was written, but for those that going on makes anew."""
+    found = results.load(layout)
+    damaged = tuple(problem for problem in found.damaged if problem not in found.repairable)
+    if damaged:
+        raise results.ResultsDamaged(damaged)
+
+
+def _check_unlocked(layout: SweepLayout) -> None:
+    """Raises LockHeld where another process runs the sweep, before data is decoded and a cluster started for nothing; makes no file."""
+    if is_held(layout.lock):
+        with hold(layout.lock, wait=False):
+            pass
+
+
+def _prepare(spec: Spec) -> datasets.PreparedData:
+    data = datasets.prepare(make_trial(spec, {}, spec.seeds[0]).config.dataset)
+    if data.decoded_now:
+        print_notes(data)
+    return data
+
+
+def _device(spec: Spec, engine: Engine) -> str:
+    if engine.name == "inline":
+        if spec.search.algorithm in ADAPTIVE:
+            raise SweepError(f"{spec.source}: search.algorithm: {spec.search.algorithm} learns from results and needs Ray; leave out --engine inline.")
+        check_cpus(spec.resources)
+        return choose_device(spec.resources)
+    # Ray shows each rank its own GPUs alone, so the first of them is the rank's.
+    return "cuda:0" if spec.resources.gpus_per_worker else "cpu"
+
+
+def _check_writable(layout: SweepLayout) -> None:
+    """Raises SweepError where the folder cannot be made or written; makes nothing. A data set may take minutes to decode, so this comes first."""
+    place = layout.root.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise SweepError(f"{layout.root}: cannot be written ({place} is not a folder that this user may write in). Choose another folder with --out.")
+
+
+@contextmanager
+def _writing(layout: SweepLayout) -> Iterator[None]:
+    """This process alone writes the sweep; an interruption says how to go on."""
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        if not os.access(layout.root, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise SweepError(f"{layout.root}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
+    try:
+        with hold(layout.lock, wait=False):
+            leftovers.remove(layout)
+            yield
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with: orchestrate resume {layout.root}", file=sys.stderr)
+        raise
+    except OSError as error:
+        raise SweepError(
+            f"{error.filename or layout.root}: {error.strerror or error}. "
+            f"Everything recorded so far is kept; {advice(error)} and go on with: orchestrate resume {layout.root}"
+        ) from error
+
+
+@contextmanager
+def _cluster(spec: Spec, engine: Engine, layout: SweepLayout) -> Iterator[Cluster | None]:
+    """The Ray that the sweep runs on, able to train its stages; None for the inline engine.
+
+    Raises:
+        CannotGoOn: Ray wanted to end this process, as it does when it has lost its node before the sweep is watched over.
+    """
+    if engine.name == "inline":
+        yield None
+        return
+    from orchestrator.engines.ray.cluster import connect, gangs_that_fit, hush
+
+    hush()
+    try:
+        with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
+            gangs_that_fit(cluster, spec.resources)
+            yield cluster
+    except SystemExit as error:
+        again = f"go on with: orchestrate resume {layout.root}" if layout.resolved.exists() else "give the same command again"
+        raise CannotGoOn(f"Ray has died under the sweep and wanted to end it with status {error.code}. Everything recorded so far is kept; {again}") from error
+
+
+def _run(
+    spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster | None, *, as_json: bool
+) -> int:
+    outcome = _run_inline(spec, layout, candidates, data, engine) if cluster is None else _run_ray(spec, layout, candidates, data, engine, cluster)
+    seal.write(layout)
+    code = _report(layout, as_json=as_json)
+    if outcome.waiting:
+        print(f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume {layout.root}", file=sys.stderr)
+    if outcome.failed:
+        print(f"{len(outcome.failed)} trial(s) failed; run them again with: orchestrate retry {layout.root}", file=sys.stderr)
+    return 1 if outcome.waiting else code
+
+
+def _distinct(candidates: list[Candidate]) -> int:
+    return len({key for candidate in candidates for trial in candidate.trials for key in stage_prefixes(trial)})
+
+
+def _expected(drawn: list[Candidate], number: int) -> int:
+    """Stage trainings of `number` candidates, if those not drawn yet are like those that are."""
+    return round(_distinct(drawn) * number / max(len(drawn), 1))
+
+
+def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str) -> Progress:
+    """The first line says where the sweep runs and on what."""
+    if spec.search.algorithm in ADAPTIVE:
+        work, total = f"{spec.search.num_candidates} candidates, {len(candidates)} of them drawn", None
+    else:
+        total = _distinct(candidates)
+        work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
+    print(f"{where}; {work} -> {layout.root}", file=sys.stderr)
+    return Progress(total, done=_done(layout))
+
+
+def _done(layout: SweepLayout) -> set[str]:
+    """Keys of the stages on record."""
+    return {record.key for trial in results.load(layout).trials for record in trial.records}
+
+
+def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine) -> Outcome:
+    where = f"inline: one process on this machine, {_device(spec, engine)}, {spec.resources.cpus_per_worker} thread(s) a stage"
+    with _announce(spec, layout, candidates, where) as progress:
+        return run_inline(layout, candidates, data, spec.resources, progress)
+
+
+def _run_ray(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster) -> Outcome:
+    from orchestrator.engines.ray.cluster import gangs_that_fit
+    from orchestrator.engines.ray.engine import run_on_ray
+    from orchestrator.search.source import Listed, Source
+
+    gangs = gangs_that_fit(cluster, spec.resources)
+    source: Source
+    estimate: Callable[[], int] | None = None
+    if spec.search.algorithm in ADAPTIVE:
+        from orchestrator.search.learned import Learned
+
+        source, number = Learned(spec, layout, candidates), spec.search.num_candidates or 0
+        estimate = partial(_expected, source.candidates, number)
+    else:
+        left = [c for c in candidates if not all(is_finished(layout, t) or is_failed(layout, t) for t in c.trials)]
+        source, number = Listed(deque(left)), len(left)
+    where = f"{cluster}; {gangs} gang(s) of {spec.resources.workers} rank(s)"
+    with _announce(spec, layout, candidates, where) as progress:
+        outcome, use = run_on_ray(layout, source, number, data, spec.resources, _device(spec, engine), cluster, progress, estimate)
+        if use.get("share") is not None:
+            progress.note(f"gangs were training {100 * use['share']:.0f}% of the time between the first stage's start and the last one's end")
+    return outcome

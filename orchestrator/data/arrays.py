@@ -1,0 +1,95 @@
+"""What a data source hands over, and the arrays it writes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.labelling.keyed import keyed_uint64
+
+Array = npt.NDArray[Any]
+Labels = npt.NDArray[np.int32]
+Progress = Callable[[int, int], None]
+"""Called with (images or rows done, of how many)."""
+
+SPLITS: Final = ("train", "test")
+
+Kind = Literal["images", "features"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A data set whose `train.npy` and `test.npy` have been written; the labels come apart, so that they can be kept apart."""
+
+    kind: Kind
+    labels: dict[str, Labels]
+    """Split -> the class of each item, 0..C-1."""
+    class_names: tuple[str, ...]
+    augment: dict[str, Any] = field(default_factory=dict)
+    """How a training view is made: fields of trainers.data.augment.Recipe."""
+    crop: int | None = None
+    """Height and width of a view, where the images are kept larger."""
+    mean: tuple[float, ...] | None = None
+    """Per channel, on the 0..1 scale; None: computed from the training images."""
+    std: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the source was read: a line each, with numbers and names."""
+
+
+class Source(Protocol):
+    """One data set where it lies, not yet decoded. Making one is cheap and checks that the place exists."""
+
+    def signature(self) -> str:
+        """Differs whenever files were added, removed, renamed, resized or touched; reads no file's content."""
+
+    def load(self, folder: Path, on_progress: Progress) -> Loaded:
+        """Writes `train.npy` and `test.npy` (uint8 [N, H, W, C] or float32 [N, D]) into `folder`.
+
+        Raises:
+            DataError: if the data is not what its layout promises; names the file.
+        """
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
+    """A new .npy file of that shape, mapped for writing, with its disk space already taken.
+
+    Raises:
+        OSError: if the disk is too full. Without taking the space first, a full disk would kill the process by SIGBUS at some later write.
+    """
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
+        file.flush()
+        start, size = file.tell(), math.prod(shape) * np.dtype(dtype).itemsize
+        if size:
+            os.posix_fallocate(file.fileno(), start, size)
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def write_array(path: Path, array: Array) -> None:
+    """The .npy file holds `array`; for arrays that are small enough to be in memory."""
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def held_out_rows(labels: npt.NDArray[np.integer[Any]], count: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Ascending numbers of exactly `count` rows, each class by its share (largest remainder), the same on every machine and numpy version."""
+    classes, sizes = np.unique(labels, return_counts=True)
+    shares = sizes * count / len(labels)
+    quotas = np.floor(shares).astype(np.int64)
+    largest_first = np.argsort(quotas - shares, kind="stable")
+    quotas[largest_first[: count - int(quotas.sum())]] += 1
+    order = shuffled(len(labels), seed)
+    chosen = [order[labels[order] == c][:quota] for c, quota in zip(classes, quotas, strict=True)]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def shuffled(count: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """[count] the numbers 0..count-1 in an order that is fixed on every machine and looks random."""
+    return np.argsort(keyed_uint64("order of a data set", np.arange(count), seed), kind="stable")

@@ -1,0 +1,327 @@
+"""The cache of decoded data: images in one place, their labels in another, each put there whole or not at all.
+
+<root>/images/<name>-<fp16>/       train.npy, test.npy, meta.json; all that a trainer opens
+<root>/labels/<name>-<fp16>-<l8>/  train.npy, test.npy, meta.json; for the oracle and the evaluator alone
+<root>/sources/<key>.json          which of them a folder, a file or a built-in set has become, and its signature then
+<root>/building/                   what is being decoded now; a killed process leaves its part here, the next one clears it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+
+from orchestrator.data.arrays import SPLITS, Array, Kind, Loaded, write_array
+from orchestrator.storage.files import commit_file
+from orchestrator.storage.locks import LockHeld, hold
+from search_spaces.reading.config import DatasetFacts
+from search_spaces.reading.names import DATASETS
+from search_spaces.reading.user_files import check_regular, expand, read_regular
+from trainers.errors import DataError
+
+FORMAT: Final = 2
+"""Raise it when the same source would be decoded or described differently: every cache is then made anew. 2: images upright and over white."""
+
+FINGERPRINT_FORMAT: Final = 1
+"""Apart from FORMAT: data that is decoded as before keeps its fingerprint, which names the results that stand on it."""
+
+CHUNK_BYTES: Final = 1 << 24
+
+_ARRAY_FILES: Final = {f"{split}.npy" for split in SPLITS}
+_LARGEST_META: Final = 1 << 26
+_IMAGES_NAME: Final = r"[a-z0-9_]+-[0-9a-f]{16}"
+_LABELS_NAME: Final = _IMAGES_NAME + "-[0-9a-f]{8}"
+
+_DAMAGED: Final = (DataError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError)
+"""What reading a damaged file of the cache may raise, a pipe or a device in its place included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedData:
+    """A data set that is decoded and checked."""
+
+    name: str
+    images_dir: Path
+    labels_dir: Path
+    fingerprint: str
+    """Hex SHA-256 of everything that a trainer can read of the data; the labels are not in it."""
+    labelled_fingerprint: str
+    """Hex SHA-256 of the data and of every label: what a sweep and its ledgers are tied to."""
+    facts: DatasetFacts
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the source was read: a line each."""
+    decoded_now: bool = field(default=False, compare=False)
+    """Whether this call decoded it, so that the notes are said once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Where a source's decoded data lies: one file in `sources/`."""
+
+    name: str
+    path: str | None
+    image_size: int | None
+    signature: str
+    images: str
+    """Folder names below `images/` and `labels/`."""
+    labels: str
+    notes: tuple[str, ...] = ()
+
+
+def source_key(name: str, path: Path | None, image_size: int | None) -> str:
+    """16 hex digits for one source; they name its entry, its lock and its part of `building/`."""
+    return hashlib.sha256(json.dumps([name, str(path), image_size]).encode()).hexdigest()[:16]
+
+
+def entries(root: Path) -> list[Entry]:
+    """All sources that have been decoded here."""
+    found = (read_entry(root, path.stem) for path in sorted((root / "sources").glob("*.json")))
+    return [entry for entry in found if entry]
+
+
+def read_entry(root: Path, key: str) -> Entry | None:
+    """The entry, or None if there is none or it is damaged: the data is then decoded again."""
+    try:
+        found = json.loads(read_regular(root / "sources" / f"{key}.json", most=_LARGEST_META))
+        entry = Entry(**found | {"notes": tuple(found["notes"])})
+    except _DAMAGED:
+        return None
+    texts = (entry.name, entry.signature, entry.images, entry.labels, *entry.notes)
+    plain = all(isinstance(text, str) for text in texts) and isinstance(entry.path, str | None) and isinstance(entry.image_size, int | None)
+    # The names become paths: nothing that is read here leads out of the cache.
+    inside = plain and entry.name in DATASETS and re.fullmatch(_IMAGES_NAME, entry.images) and re.fullmatch(_LABELS_NAME, entry.labels)
+    own = inside and source_key(entry.name, Path(entry.path) if entry.path else None, entry.image_size) == key
+    return entry if own else None
+
+
+def write_entry(root: Path, key: str, entry: Entry) -> None:
+    commit_file(root / "sources" / f"{key}.json", json.dumps(asdict(entry), indent=1).encode(), replace=True)
+
+
+def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | None:
+    """The data of an entry, or None if a file of it is missing, truncated, or (with `verify`) changed."""
+    images, labels = root / "images" / entry.images, root / "labels" / entry.labels
+    meta, labels_meta = intact(images, verify=verify), intact(labels, verify=verify)
+    if meta is None or labels_meta is None:
+        return None
+    try:
+        facts = _facts(meta)
+        digests = {split: str(labels_meta["files"][f"{split}.npy"]["sha256"]) for split in SPLITS}
+        names = _folder_names(facts.name, meta["fingerprint"], digests)
+    except _DAMAGED:
+        return None
+    if names != (entry.images, entry.labels):  # folders that were exchanged
+        return None
+    labelled = hashlib.sha256(json.dumps([meta["fingerprint"], *digests.values()]).encode()).hexdigest()
+    return PreparedData(
+        name=facts.name,
+        images_dir=images,
+        labels_dir=labels,
+        fingerprint=meta["fingerprint"],
+        labelled_fingerprint=labelled,
+        facts=facts,
+        notes=entry.notes,
+    )
+
+
+def _facts(meta: dict[str, Any]) -> DatasetFacts:
+    """What meta.json says of the data; raises one of _DAMAGED where it says nothing of the kind."""
+    if not re.fullmatch("[0-9a-f]{64}", meta["fingerprint"]) or meta["kind"] not in get_args(Kind) or meta["name"] not in DATASETS:
+        raise ValueError("no description of data")
+    counts = [meta[key] for key in ("num_classes", "train_items", "test_items")]
+    if any(type(count) is not int or count < 1 for count in counts):
+        raise ValueError("no numbers of items")
+    return DatasetFacts(name=meta["name"], num_classes=counts[0], train_items=counts[1], test_items=counts[2], kind=meta["kind"])
+
+
+def intact(folder: Path, *, verify: bool) -> dict[str, Any] | None:
+    """meta.json of a cache folder whose files have the sizes (with `verify`: also the content) written there; else None."""
+    try:
+        meta: dict[str, Any] = json.loads(read_regular(folder / "meta.json", most=_LARGEST_META))
+        if meta["format"] != FORMAT or meta["files"].keys() != _ARRAY_FILES or meta["checksum"] != _checksum(meta):
+            return None
+        for name, file in meta["files"].items():
+            stat = (folder / name).stat()
+            check_regular(folder / name, stat.st_mode)
+            if stat.st_size != file["bytes"]:
+                return None
+            if verify and content_digest(np.load(folder / name, mmap_mode="r", allow_pickle=False)) != file["sha256"]:
+                return None
+    except Exception:  # a damaged header can fail anywhere in numpy's parser
+        return None
+    return meta
+
+
+def _checksum(meta: dict[str, Any]) -> str:
+    """Hex SHA-256 of what meta.json says, so that no changed digit of it is believed."""
+    return hashlib.sha256(json.dumps({key: value for key, value in meta.items() if key != "checksum"}, sort_keys=True).encode()).hexdigest()
+
+
+def content_digest(array: Array) -> str:
+    """Hex SHA-256 of dtype, shape and values."""
+    digest = hashlib.sha256(f"{array.dtype.str}:{array.shape}:".encode())
+    for chunk in chunks(array):
+        digest.update(np.ascontiguousarray(chunk).data)
+    return digest.hexdigest()
+
+
+def chunks(array: Array) -> Iterator[Array]:
+    """The array in blocks of rows of about 16 MiB, so that a mapped file never has to fit in memory."""
+    rows = max(1, CHUNK_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
+
+
+@contextlib.contextmanager
+def building(root: Path, key: str) -> Iterator[Path]:
+    """A folder to decode into, gone afterwards; one process at a time per key, the others wait. Clears what killed processes left."""
+    place = root / "building"
+    place.mkdir(parents=True, exist_ok=True)
+    with hold(place / f"{key}.lock", wait=True):
+        for left in place.glob("*-*"):
+            _clear(left, key)
+        folder = Path(tempfile.mkdtemp(dir=place, prefix=f"{key}-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(left: Path, own_key: str) -> None:
+    key = left.name.partition("-")[0]
+    if key == own_key:
+        shutil.rmtree(left, ignore_errors=True)
+        return
+    with contextlib.suppress(LockHeld), hold(left.parent / f"{key}.lock", wait=False):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
+    """What meta.json says of freshly written arrays."""
+    arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS}
+    files = {f"{split}.npy": {"bytes": (folder / f"{split}.npy").stat().st_size, "sha256": content_digest(array)} for split, array in arrays.items()}
+    rules: dict[str, Any] = {
+        "format": FINGERPRINT_FORMAT,
+        "kind": loaded.kind,
+        "num_classes": len(loaded.class_names),
+        "class_names": list(loaded.class_names),
+        "augment": loaded.augment,
+    }
+    if loaded.crop is not None:
+        rules["crop"] = loaded.crop
+    # Statistics that follow from the arrays stay out of the fingerprint: their last bit may differ between machines.
+    fingerprint = hashlib.sha256(json.dumps([rules, loaded.mean, loaded.std, files["train.npy"]["sha256"], files["test.npy"]["sha256"]]).encode())
+    mean, std = (loaded.mean, loaded.std) if loaded.mean and loaded.std else statistics(arrays["train"])
+    return {
+        "name": name,
+        **rules,
+        "format": FORMAT,
+        "train_items": len(arrays["train"]),
+        "test_items": len(arrays["test"]),
+        "shape": list(arrays["train"].shape[1:]),
+        "mean": list(mean),
+        "std": list(std),
+        "fingerprint": fingerprint.hexdigest(),
+        "files": files,
+    }
+
+
+def statistics(array: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel (images, on the 0..1 scale) or per feature; a deviation of 0 becomes 1, so that dividing by it is harmless."""
+    if array.dtype == np.uint8:
+        values = np.arange(256) / 255
+        counts = np.zeros((array.shape[-1], 256), np.int64)
+        for chunk in chunks(array):
+            for channel in range(array.shape[-1]):
+                counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+        mean = counts @ values / counts.sum(axis=1)
+        variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
+    else:
+        mean = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in chunks(array)) / len(array)
+        variance = sum(np.square(chunk - mean).sum(axis=0) for chunk in chunks(array)) / len(array)
+    std = np.sqrt(variance)
+    # A channel of one value has a deviation of rounding errors.
+    return tuple(mean.tolist()), tuple(np.where(std > 1e-9 * np.abs(mean), std, 1.0).tolist())
+
+
+def commit(root: Path, built: Path, name: str, loaded: Loaded) -> tuple[str, str]:
+    """Moves `built/images` and the labels into place; returns their folder names. What is already there and intact stays."""
+    meta = describe(built / "images", name, loaded)
+    _write_meta(built / "images" / "meta.json", meta)
+    (built / "labels").mkdir()
+    for split in SPLITS:
+        write_array(built / "labels" / f"{split}.npy", loaded.labels[split])
+    digests = {split: content_digest(loaded.labels[split]) for split in SPLITS}
+    files = {f"{split}.npy": {"bytes": (built / "labels" / f"{split}.npy").stat().st_size, "sha256": digests[split]} for split in SPLITS}
+    _write_meta(built / "labels" / "meta.json", {"format": FORMAT, "files": files})
+    images_name, labels_name = _folder_names(name, meta["fingerprint"], digests)
+    _put(built / "labels", root / "labels" / labels_name)
+    _put(built / "images", root / "images" / images_name)
+    return images_name, labels_name
+
+
+def _folder_names(name: str, fingerprint: str, label_digests: dict[str, str]) -> tuple[str, str]:
+    """Names below `images/` and `labels/`. The same images with other labels (a mistake mended) are other labels beside the same images."""
+    images_name = f"{name}-{fingerprint[:16]}"
+    return images_name, f"{images_name}-{hashlib.sha256(''.join(label_digests.values()).encode()).hexdigest()[:8]}"
+
+
+def _write_meta(path: Path, meta: dict[str, Any]) -> None:
+    path.write_text(json.dumps(meta | {"checksum": _checksum(meta)}, indent=1) + "\n", encoding="utf-8")
+
+
+def _put(folder: Path, target: Path) -> None:
+    """`target` is an intact folder with these files: this one, or one that another process put there."""
+    for file in [*folder.iterdir(), folder]:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        if target.exists():
+            there, here = intact(target, verify=True), intact(folder, verify=False)
+            # The last bit of mean and deviation may differ between machines.
+            if there is not None and here is not None and all(there.get(key) == here.get(key) for key in ("fingerprint", "files")):
+                return
+            # Aside, not deleted in place: a reader sees the old folder, none, or the new one, and maps that are open stay good.
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(folder.parent / f"damaged-{folder.name}-{os.urandom(4).hex()}")
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
+            return
+
+
+def cache_root() -> Path:
+    """Where decoded data sets are kept, absolute: $ORCHESTRATE_CACHE, else the user's cache folder.
+
+    Raises:
+        DataError: none of the variables says where, and the user has no home folder; or ~name is nobody.
+    """
+    # Absolute: workers of a cluster have other working folders.
+    for variable, below in (("ORCHESTRATE_CACHE", ""), ("XDG_CACHE_HOME", "orchestrate")):
+        if chosen := os.environ.get(variable):
+            return expand(chosen, variable) / below
+    try:
+        return Path.home() / ".cache" / "orchestrate"
+    except RuntimeError:
+        raise DataError(
+            "there is no place for decoded data: this user has no home folder. Set ORCHESTRATE_CACHE (or HOME) to a folder you may write."
+        ) from None

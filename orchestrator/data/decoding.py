@@ -1,0 +1,279 @@
+"""Decodes image files into one array, on all cores.
+
+Many files are decoded by processes of this module (python -m orchestrator.data.decoding), each writing its rows into the mapped array: threads
+gain little on small images, where Python's own work dominates. The processes speak through one pipe, so that they end when the one that started
+them is gone, however it died.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces.reading.user_files import read_regular
+from trainers.errors import DataError, one_line
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImages
+
+# Pillow logs what it then raises or warns of; without a handler Python would print that, without the file's name.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+Image = npt.NDArray[np.uint8]
+
+REPORT_EVERY: Final = 128
+FILES_PER_PROCESS: Final = 2000
+"""Starting a process costs about as long as decoding some hundreds of small images."""
+
+
+Sort = Literal["turned", "transparent", "frames", "warned"]
+
+_ORIENTATION: Final = 0x0112
+"""EXIF's tag; 1 is upright, 2 to 8 are mirrored or turned."""
+
+_LONGEST_DETAIL: Final = 120
+
+_LARGEST_FILE: Final = 1 << 30
+_MOST_PIXELS: Final = 1 << 28
+"""More than Pillow decodes: a picture of one line of pixels must not swell beyond it when its shorter side is resized."""
+
+
+@dataclass(slots=True)
+class Remarks:
+    """What was not plain about images: sort -> [(number of the image, detail)]."""
+
+    found: dict[Sort, list[tuple[int, str]]] = field(default_factory=dict)
+
+    def add(self, sort: Sort, row: int, detail: str = "") -> None:
+        self.found.setdefault(sort, []).append((row, detail))
+
+    def of(self, sort: Sort) -> list[tuple[int, str]]:
+        """In the order of the images, whoever decoded them."""
+        return sorted(self.found.get(sort, []))
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """The shorter side is resized to `resize` pixels (bilinear with antialiasing, as torchvision's Resize), then the centre square of `size` is kept."""
+
+    resize: int
+    size: int
+
+
+def image_shape(file: str, crop: Crop | None) -> tuple[int, int, int]:
+    """(H, W, 3) that `read_image` gives for the file."""
+    if crop:
+        return crop.size, crop.size, 3
+    height, width, channels = read_image(file, None).shape
+    return height, width, channels
+
+
+def read_image(file: str, crop: Crop | None, remark: Callable[[Sort, str], None] = lambda sort, detail: None) -> Image:
+    """The image as uint8 RGB [H, W, 3]: upright as its EXIF orientation says, transparent parts over white, greyscale and palettes as RGB.
+
+    Args:
+        remark: told (sort, detail) of what is not plain about it. Of several frames it gives the first, for the caller to refuse.
+
+    Raises:
+        DataError: if it cannot be decoded whole, or has 16 or more bits a channel.
+    """
+    from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
+
+    try:
+        # In one read: Pillow would read a small JPEG in dozens of pieces.
+        content = read_regular(file, most=_LARGEST_FILE)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error}). Replace it, or remove it from the data set.") from None
+    # A library's warning does not say which file it is of.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # Large is no fault; what could fill the memory is an error of Pillow's, not a warning.
+        warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+        try:
+            with Pillow.open(io.BytesIO(content)) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise DataError(f"{file}: has more than 8 bits a channel (mode {image.mode}), which would be cut off. Convert it to 8 bits.")
+                # A multi-picture JPEG of a camera is the photo; what follows it are previews.
+                if image.format != "MPO" and getattr(image, "is_animated", False):
+                    remark("frames", str(getattr(image, "n_frames", 2)))
+                colour = _rgb(_upright(image, remark), remark)
+        except DataError:
+            raise
+        except UnidentifiedImageError:
+            raise DataError(f"{file}: cannot be decoded as an image (it is none that Pillow knows). Replace it, or remove it from the data set.") from None
+        except Exception as error:  # Pillow's readers raise whatever their format's parser does
+            raise DataError(f"{file}: cannot be decoded as an image ({error or type(error).__name__}). Replace it, or remove it from the data set.") from None
+    if caught:
+        remark("warned", one_line(str(caught[0].message))[:_LONGEST_DETAIL])
+    if not min(colour.size):
+        raise DataError(f"{file}: is an image without pixels. Replace it, or remove it from the data set.")
+    if crop and colour.size != (crop.size, crop.size):
+        width, height = colour.size
+        shorter = min(width, height)
+        if (crop.resize / shorter) ** 2 * width * height > _MOST_PIXELS:
+            raise DataError(
+                f"{file}: is {width} x {height} pixels, too long and thin to resize its shorter side to {crop.resize}. Remove it from the data set."
+            )
+        width, height = crop.resize * width // shorter, crop.resize * height // shorter
+        left, top = round((width - crop.size) / 2), round((height - crop.size) / 2)
+        colour = colour.resize((width, height), Pillow.Resampling.BILINEAR).crop((left, top, left + crop.size, top + crop.size))
+    return np.asarray(colour)
+
+
+def _upright(image: PillowImages.Image, remark: Callable[[Sort, str], None]) -> PillowImages.Image:
+    """The whole image, turned as a viewer shows it."""
+    from PIL import ImageOps
+
+    image.load()
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # damaged EXIF data can fail anywhere in Pillow's parser, and its pixels are whole
+        remark("warned", one_line(f"EXIF data cannot be read: {error}")[:_LONGEST_DETAIL])
+        return image
+    if orientation not in range(2, 9):
+        return image
+    remark("turned", "")
+    return ImageOps.exif_transpose(image)
+
+
+def _rgb(image: PillowImages.Image, remark: Callable[[Sort, str], None]) -> PillowImages.Image:
+    """As RGB; what can be seen through is laid over white."""
+    from PIL import Image as Pillow
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    clear = image.convert("RGBA")
+    lowest, _ = clear.getchannel("A").getextrema()
+    if lowest == 255:
+        return clear.convert("RGB")
+    remark("transparent", "")
+    return Pillow.alpha_composite(Pillow.new("RGBA", clear.size, "white"), clear).convert("RGB")
+
+
+def decode(files: Sequence[str], target: Path, crop: Crop | None, on_done: Callable[[int], None]) -> Remarks:
+    """Row i of the .npy array at `target`, uint8 [N, H, W, 3], holds image i. Returns what was not plain about the images.
+
+    Args:
+        on_done: called with the number of images decoded since the last call.
+
+    Raises:
+        DataError: names an image that cannot be decoded, or whose size differs from the array's.
+    """
+    cores = len(os.sched_getaffinity(0))
+    processes = min(cores, len(files) // FILES_PER_PROCESS)
+    if processes >= 2:
+        return _decode_in_processes(files, target, crop, on_done, processes)
+    remarks = Remarks()
+    _decode_rows(files, range(len(files)), target, crop, on_done, remarks.add)
+    return remarks
+
+
+def _decode_rows(
+    files: Sequence[str], rows: Sequence[int], target: Path, crop: Crop | None, on_done: Callable[[int], None], remark: Callable[[Sort, int, str], None]
+) -> None:
+    out = np.lib.format.open_memmap(target, mode="r+")
+    reported = 0
+    for done, (row, file) in enumerate(zip(rows, files, strict=True), 1):
+        image = read_image(file, crop, lambda sort, detail, row=row: remark(sort, row, detail))  # type: ignore[misc]
+        if image.shape != out.shape[1:]:
+            raise DataError(
+                f"{file}: is {image.shape[1]} x {image.shape[0]} pixels, but the first image is {out.shape[2]} x {out.shape[1]}. "
+                "Set dataset.image_size: N to have all resized to N x N."
+            )
+        out[row] = image
+        if done % REPORT_EVERY == 0 or done == len(files):
+            on_done(done - reported)
+            reported = done
+
+
+def _decode_in_processes(files: Sequence[str], target: Path, crop: Crop | None, on_done: Callable[[int], None], count: int) -> Remarks:
+    remarks = Remarks()
+    reading, writing = os.pipe()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    workers = []
+    try:
+        for k in range(count):
+            workers.append(
+                subprocess.Popen([sys.executable, "-m", "orchestrator.data.decoding"], stdin=subprocess.PIPE, stdout=writing, env=environment, text=True)
+            )
+            job = {"files": files[k::count], "rows": [k, len(files), count], "target": str(target), "crop": crop and [crop.resize, crop.size]}
+            _send(workers[-1], job)
+        os.close(writing)
+        writing = -1
+        with os.fdopen(reading, encoding="utf-8") as reports:
+            reading = -1
+            _follow(reports, on_done, remarks)
+        for worker in workers:
+            if worker.wait() != 0:
+                raise DataError(f"{target}: a process that decodes images ended with status {worker.returncode} (-9: killed, perhaps for memory). Try again.")
+    finally:
+        for descriptor in (reading, writing):
+            if descriptor >= 0:
+                os.close(descriptor)
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    return remarks
+
+
+def _send(worker: subprocess.Popen[str], job: dict[str, Any]) -> None:
+    assert worker.stdin
+    try:
+        with worker.stdin:
+            worker.stdin.write(json.dumps(job))
+    except BrokenPipeError:
+        pass  # it died: its status is read at the end
+
+
+def _follow(reports: IO[str], on_done: Callable[[int], None], remarks: Remarks) -> None:
+    for line in reports:
+        report = json.loads(line)
+        if "problem" in report:
+            raise DataError(report["problem"])
+        if "remark" in report:
+            remarks.add(*report["remark"])
+        else:
+            on_done(report["done"])
+
+
+def _report(report: dict[str, Any]) -> None:
+    # One write of less than PIPE_BUF bytes is never mixed with another process's.
+    os.write(sys.stdout.fileno(), (json.dumps(report) + "\n").encode())
+
+
+def main() -> int:
+    """Decodes the job on standard input; 0 if all of it was done or the problem was reported."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the starter ends its processes itself
+    try:
+        job = json.load(sys.stdin)
+        _decode_rows(
+            job["files"],
+            range(*job["rows"]),
+            Path(job["target"]),
+            job["crop"] and Crop(*job["crop"]),
+            lambda done: _report({"done": done}),
+            lambda *remark: _report({"remark": remark}),
+        )
+    except DataError as error:
+        _report({"problem": str(error)[:600]})
+    except (BrokenPipeError, json.JSONDecodeError):  # the starter is gone
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Runs a sweep in this process, one trial after another. No Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from orchestrator.data.prepare import PreparedData
+from orchestrator.engines.launch import make_launcher
+from orchestrator.engines.progress import Progress
+from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.stage_store import LockedStages, StageStore
+from orchestrator.trial import Bench, TrialState, attempt_trial, open_pool
+from search_spaces.reading.config import ResourcesConfig, Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the run of a sweep ended."""
+
+    failed: tuple[str, ...]
+    """Ids of failed trials, those of earlier runs among them."""
+    waiting: tuple[str, ...]
+    """Ids of trials whose round is open."""
+
+
+def label_of(trial: Trial) -> str:
+    """How messages name a trial."""
+    name = trial.cases[0] if trial.cases else trial.candidate
+    return f"{name} · seed {trial.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressWatcher:
+    """Passes on what a trial loop says to the progress display."""
+
+    progress: Progress
+
+    def stage_started(self, trial: Trial, stage: int) -> None:
+        self.progress.stage_started(label_of(trial), stage)
+
+    def stage_finished(self, trial: Trial, record: dict[str, Any]) -> None:
+        self.progress.stage_finished(label_of(trial), record)
+
+
+def run_inline(layout: SweepLayout, candidates: list[Candidate], data: PreparedData, resources: ResourcesConfig, progress: Progress) -> Outcome:
+    """Every trial is finished, failed with its reason on record, or waiting for answers."""
+    current: list[tuple[str, int]] = []
+
+    def on_epoch(info: dict[str, Any]) -> None:
+        progress.epoch(*current[-1], info["epoch"], info["epochs"])
+
+    launcher = make_launcher(resources, on_epoch)
+    bench = Bench(
+        layout=layout,
+        data=data,
+        stages=LockedStages(StageStore(layout.stage_store), launcher),
+        resources=resources,
+        watcher=_Current(ProgressWatcher(progress), current),
+        device=launcher.device,
+    )
+    waiting = []
+    trials = [trial for candidate in candidates for trial in candidate.trials]
+    for trial in trials:
+        if is_finished(layout, trial) or is_failed(layout, trial):
+            continue
+        pool = open_pool(trial, data, layout.trial(trial.id).ledger)
+        if attempt_trial(trial, pool, bench, partial(progress.trial_failed, label_of(trial))) is TrialState.WAITING:
+            waiting.append(trial.id)
+    return Outcome(failed=tuple(trial.id for trial in trials if is_failed(layout, trial)), waiting=tuple(waiting))
+
+
+@dataclass(frozen=True, slots=True)
+class _Current:
+    """Remembers which stage trains now, so that epochs can be shown under its name."""
+
+    watcher: ProgressWatcher
+    current: list[tuple[str, int]]
+
+    def stage_started(self, trial: Trial, stage: int) -> None:
+        self.current[:] = [(label_of(trial), stage)]
+        self.watcher.stage_started(trial, stage)
+
+    def stage_finished(self, trial: Trial, record: dict[str, Any]) -> None:
+        self.watcher.stage_finished(trial, record)

@@ -1,0 +1,253 @@
+"""Who trains which stage where: one broker a sweep owns the gangs and trains every stage once, first come first served.
+
+A stage is a pure function of its request, so the broker trains it on its own account: whoever asks for a stage that is being trained waits for that training,
+and a candidate that dies while it waits loses nothing, for the result is committed under the stage's key all the same. Plain asyncio without Ray; the actor
+around it and the gangs of Ray ranks are in orchestrator.engines.ray.gang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from orchestrator.engines.patience import Deaths, epochs_done
+from orchestrator.sweep.stage_store import CannotGoOn, StageStore, new_attempt
+from trainers.stage import StageOutcome, StageRequest, TrainingFailed
+
+
+class GangBroken(Exception):
+    """A rank of the gang died or cannot be reached; the message says which and why."""
+
+
+class NoGang(CannotGoOn):
+    """No gang can be had: the cluster does not grant one, or each dies while it starts."""
+
+
+class Gang(Protocol):
+    """n ranks that train one stage at a time."""
+
+    async def alive(self) -> bool:
+        """Whether every rank of the idle gang still answers."""
+        ...
+
+    async def train(self, request: StageRequest) -> StageOutcome:
+        """Raises:
+        GangBroken: a rank died; the stage can go on elsewhere from its last checkpoint.
+        TrainingFailed: the stage itself cannot be trained, here or anywhere.
+        """
+        ...
+
+    def kill(self) -> None:
+        """Every rank is gone and its resources are free; may be called twice."""
+        ...
+
+
+@dataclass(slots=True)
+class Use:
+    """How busy the gangs were."""
+
+    busy_seconds: float = 0.0
+    first: float | None = None
+    last: float = 0.0
+    trained: int = 0
+    broken: int = 0
+
+    def share(self, gangs: int) -> float | None:
+        """Share of the gangs' time spent training, from the first stage's start to the last one's end."""
+        if self.first is None or self.last <= self.first:
+            return None
+        return self.busy_seconds / (gangs * (self.last - self.first))
+
+    def began(self) -> float:
+        now = time.monotonic()
+        self.first = now if self.first is None else self.first
+        return now
+
+    def ended(self, began: float) -> None:
+        self.last = time.monotonic()
+        self.busy_seconds += self.last - began
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A stage that somebody asked for, until it is committed or has failed."""
+
+    request: StageRequest
+    done: asyncio.Future[None]
+    deaths: Deaths
+    """Gangs that broke while they trained it."""
+
+
+@dataclass(slots=True)
+class Broker:
+    """Leases at most `gangs` gangs, made when first needed and kept warm; a broken one is killed, never reused."""
+
+    make_gang: Callable[[], Awaitable[Gang]]
+    """Raises NoGang or GangBroken; leaves nothing behind when it raises or is cancelled."""
+    gangs: int
+    store: StageStore
+    max_failures: int
+    """Gangs that one stage may break in a row, its checkpoints not moving on, and starts in a row that may break before there is no gang to be had."""
+    use: Use = field(default_factory=Use)
+    _jobs: dict[str, _Job] = field(default_factory=dict)
+    _queue: deque[_Job] = field(default_factory=deque)
+    _idle: list[Gang] = field(default_factory=list)
+    _live: int = 0
+    """Gangs that have started and have not been killed, at work or idle."""
+    _starting: int = 0
+    _broken_starts: int = 0
+    _refused: NoGang | None = None
+    """Why no more gangs are started; void once the last live one is gone."""
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _closed: bool = False
+
+    async def train(self, request: StageRequest) -> bool:
+        """The stage of the request is committed to the store. Returns whether this call had it trained, rather than finding it or waiting for another's.
+
+        Raises:
+            TrainingFailed: to everyone who waits for the stage.
+            NoGang: to everyone who waits.
+        """
+        job = self._jobs.get(request.key)
+        first = job is None
+        if job is None:
+            if self._closed:
+                raise CannotGoOn("the sweep is being stopped")
+            if self.store.find(request.key) is not None:
+                return False
+            request.work_dir.mkdir(parents=True, exist_ok=True)
+            job = _Job(request, asyncio.get_running_loop().create_future(), Deaths(self.max_failures, epochs_done(request.work_dir)))
+            self._jobs[request.key] = job
+            self._queue.append(job)
+            self._dispatch()
+        # A caller that goes away must not take the training with it: others may wait for it.
+        await asyncio.shield(job.done)
+        return first
+
+    def _dispatch(self) -> None:
+        """Idle gangs work while stages wait, and as many gangs are being started as waiting stages can use."""
+        if self._closed:
+            return
+        while self._queue and self._idle:
+            self._spawn(self._work(self._queue.popleft(), self._idle.pop()))
+        while self._refused is None and len(self._queue) > self._starting and self._live + self._starting < self.gangs:
+            self._starting += 1
+            self._spawn(self._start())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start(self) -> None:
+        try:
+            gang = await self.make_gang()
+        except NoGang as error:
+            # With others at work there is no hurry: this place is asked for again, and the stages in the queue go to whoever is free first.
+            self._refused = error if self._live == 0 else None
+        except GangBroken as error:
+            self.use.broken += 1
+            self._broken_starts += 1
+            if self._broken_starts > self.max_failures:
+                self._refused = NoGang(f"{self._broken_starts} gangs in a row died while they started, at last: {error}")
+        except Exception as error:
+            # Whatever a start stumbles over would otherwise be lost in this task, and those who wait would wait for ever.
+            self._refused = NoGang(f"a gang cannot be started: {type(error).__name__}: {error}")
+        else:
+            self._live += 1
+            self._idle.append(gang)
+            self._broken_starts, self._refused = 0, None
+        finally:
+            self._starting -= 1
+        self._give_up_if_refused()
+        self._dispatch()
+
+    def _give_up_if_refused(self) -> None:
+        if self._refused is None or self._live or self._starting:
+            return
+        refused, self._refused, self._broken_starts = self._refused, None, 0
+        while self._queue:
+            self._end(self._queue.popleft(), refused)
+
+    async def _work(self, job: _Job, gang: Gang) -> None:
+        if not await self._answers(gang):
+            # Died while idle: not this stage's doing, which keeps its place.
+            self._discard(gang)
+            self._queue.appendleft(job)
+            self._dispatch()
+            return
+        began = self.use.began()
+        try:
+            outcome = await gang.train(replace(job.request, attempt=new_attempt()))
+        except GangBroken as error:
+            self._discard(gang)
+            self.use.broken += 1
+            if job.deaths.too_many(epochs_done(job.request.work_dir)):
+                said = f"{job.deaths.in_vain} gangs in a row broke while training it, and no checkpoint moved on in between; at last: {error}"
+                self._end(job, TrainingFailed(f"stage {job.request.stage}: {said}"))
+            else:
+                self._queue.appendleft(job)
+        except asyncio.CancelledError:
+            self._discard(gang)
+            raise
+        except Exception as error:
+            # What else its ranks are in the middle of nobody knows.
+            self._discard(gang)
+            self._end(job, error)
+        else:
+            self._idle.append(gang)
+            self._spawn(self._commit(job, outcome))
+        finally:
+            self.use.ended(began)
+        self._dispatch()
+
+    async def _answers(self, gang: Gang) -> bool:
+        try:
+            return await gang.alive()
+        except asyncio.CancelledError:
+            self._discard(gang)
+            raise
+
+    async def _commit(self, job: _Job, outcome: StageOutcome) -> None:
+        try:
+            # Checksums of large models and fsync must not hold up the other gangs.
+            await asyncio.to_thread(self.store.commit, job.request, outcome)
+        except Exception as error:
+            self._end(job, error)
+        else:
+            self.use.trained += 1
+            self._end(job, None)
+
+    def _end(self, job: _Job, error: Exception | None) -> None:
+        self._jobs.pop(job.request.key, None)
+        if job.done.done():
+            return
+        if error is None:
+            job.done.set_result(None)
+        else:
+            job.done.set_exception(error)
+            # Marked as seen: all who asked may have gone away, which is no fault.
+            job.done.exception()
+
+    def _discard(self, gang: Gang) -> None:
+        gang.kill()
+        self._live -= 1
+        if self._live == 0:
+            self._broken_starts, self._refused = 0, None
+
+    async def close(self) -> None:
+        """No training goes on and no gang is left."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._idle:
+            self._discard(self._idle.pop())
+        for job in list(self._jobs.values()):
+            self._end(job, CannotGoOn("the sweep is being stopped"))
+        self._queue.clear()

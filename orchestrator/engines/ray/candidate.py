@@ -1,0 +1,245 @@
+"""A Tune trial: one candidate, which runs the stage loops of its seeds and owns their pool actors. It never loads torch and holds no gang while it waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError, RayTaskError
+
+from orchestrator.data.prepare import PreparedData
+from orchestrator.engines.ray.gang import first_line, remote_error
+from orchestrator.engines.ray.pool_actor import RETRY_SECONDS, PoolActors, PoolClient, ProcessLost
+from orchestrator.sweep.candidates import Candidate, candidate_from_row, is_failed, is_finished
+from orchestrator.sweep.layout import SweepLayout, TrialLayout
+from orchestrator.sweep.stage_records import has_stages, read_stage
+from orchestrator.sweep.stage_store import CannotGoOn, StageArtefact, StageStore
+from orchestrator.trial import Bench, TrialState, attempt_trial
+from search_spaces.reading.config import ResourcesConfig, Trial
+from trainers.errors import UserError
+from trainers.stage import StageRequest
+
+ASKED = "asked"
+"""Kind of the event that says in which folder the stage is trained that a trial now waits for."""
+FATAL = "fatal"
+"""Key of a reported result that ends the sweep: the message says why nothing can go on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the driver hands to every candidate."""
+
+    layout: SweepLayout
+    data: PreparedData
+    resources: ResourcesConfig
+    device: str
+    broker: Any
+    """Handle of the BrokerActor."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStages:
+    """Stages trained by the sweep's broker, found in its store."""
+
+    store: StageStore
+    broker: Any
+    world_size: int
+    device_kind: str
+    stopped: threading.Event
+    """Set when the trial must not go on in this process."""
+
+    def obtain(self, request: StageRequest) -> StageArtefact:
+        if self.stopped.is_set():
+            raise CannotGoOn("the trial is being stopped")
+        found = self.store.find(request.key)
+        if found is not None:
+            return found
+        self.broker.tell.remote((ASKED, request.trial, str(request.work_dir)))
+        self._train(request)
+        found = self.store.find(request.key)
+        if found is None:
+            raise CannotGoOn(f"{self.store.folder(request.key)}: was trained and is not there; all nodes of the cluster must see the same folder")
+        return found
+
+    def _train(self, request: StageRequest) -> None:
+        """Waits as long as the training takes; a broker that died is asked again once it is back, and then finds what was committed meanwhile."""
+        while True:
+            try:
+                ray.get(self.broker.train.remote(request))
+                return
+            except RayTaskError as error:
+                raise remote_error(error) from None
+            except RayError:
+                self._await_broker()
+
+    def _await_broker(self) -> None:
+        deadline = time.monotonic() + RETRY_SECONDS
+        while True:
+            try:
+                ray.get(self.broker.answer.remote(), timeout=RETRY_SECONDS)
+                return
+            except RayError as error:
+                if time.monotonic() > deadline:
+                    raise ProcessLost(f"the broker of the sweep could not be reached for {RETRY_SECONDS:g} s: {first_line(error)}") from None
+                time.sleep(0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class TellsBroker:
+    """Passes on what a trial loop says, by way of the broker, to the driver's display; a lost event loses nothing else."""
+
+    broker: Any
+    reached: Any
+
+    def stage_started(self, trial: Trial, stage: int) -> None:
+        self.broker.tell.remote(("stage_started", trial.id, stage))
+
+    def stage_finished(self, trial: Trial, record: dict[str, Any]) -> None:
+        self.broker.tell.remote(("stage_finished", trial.id, record))
+        self.reached()
+
+
+@dataclass(slots=True)
+class SeedLoop:
+    """The stage loop of one seed in a thread of the candidate."""
+
+    trial: Trial
+    thread: threading.Thread | None = None
+    state: TrialState | None = None
+    crash: BaseException | None = None
+    """What ended the loop other than a failure on record."""
+
+
+@dataclass(slots=True)
+class CandidateRun:
+    """The seeds of one candidate, side by side; `advance` returns when all have reached the next stage."""
+
+    candidate: Candidate
+    shared: Shared
+    pools: PoolActors
+    loops: list[SeedLoop] = field(default_factory=list)
+    stage: int = -1
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def start(self) -> None:
+        for trial in self.candidate.trials:
+            loop = SeedLoop(trial)
+            self.loops.append(loop)
+            if is_finished(self.shared.layout, trial) or is_failed(self.shared.layout, trial):
+                continue
+            loop.thread = threading.Thread(target=self._run, args=(loop,), name=f"seed-{trial.seed}", daemon=True)
+            loop.thread.start()
+
+    def _run(self, loop: SeedLoop) -> None:
+        shared, trial = self.shared, loop.trial
+        pool = PoolClient(trial, shared.data, shared.layout.trial(trial.id).ledger, self.pools, self.stopped)
+        kind = shared.device.partition(":")[0]
+        stages = BrokerStages(StageStore(shared.layout.stage_store), shared.broker, shared.resources.workers, kind, self.stopped)
+        bench = Bench(
+            layout=shared.layout,
+            data=shared.data,
+            stages=stages,
+            resources=shared.resources,
+            watcher=TellsBroker(shared.broker, self._notify),
+            device=shared.device,
+        )
+        try:
+            loop.state = attempt_trial(trial, pool, bench, lambda message: self._tell_failure(trial, message))
+        except BaseException as error:
+            loop.crash = error
+        finally:
+            pool.close()
+            self._notify()
+
+    def _tell_failure(self, trial: Trial, message: str) -> None:
+        self.shared.broker.tell.remote(("trial_failed", trial.id, message))
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _files(self, loop: SeedLoop) -> TrialLayout:
+        return self.shared.layout.trial(loop.trial.id)
+
+    def stop(self) -> None:
+        """No seed goes on to another step; a stage that is being trained is left to the broker."""
+        self.stopped.set()
+
+    def advance(self) -> dict[str, Any]:
+        """Waits for the next stage of every seed that still runs, and reports the seeds' means; or, under FATAL, why no trial of the sweep can go on.
+
+        Raises:
+            whatever else ended a seed's loop without being recorded as its failure: started again, the candidate may get further.
+        """
+        self.stage += 1
+        with self._changed:
+            # A crash of one ends the wait for the others.
+            self._changed.wait_for(lambda: any(loop.crash for loop in self.loops) or all(self._ready(loop) for loop in self.loops))
+        for loop in self.loops:
+            if loop.crash is not None:
+                self.stop()
+                if isinstance(loop.crash, (UserError, OSError)) and not isinstance(loop.crash, ProcessLost):
+                    # The metric that Tune insists on, though it has no value.
+                    return {"candidate": self.candidate.id, FATAL: _said(loop.crash), "val_top1": float("nan"), "done": True}
+                raise loop.crash
+        reached = [record for loop in self.loops if (record := read_stage(self._files(loop), self.stage)) is not None]
+        last = self.stage >= len(self.candidate.trials[0].schedule.quotas)
+        values = [record["val_top1"] for record in reached if record["val_top1"] is not None]
+        return {
+            "candidate": self.candidate.id,
+            "stage": self.stage,
+            "spent_bits": fmean(r["bits"]["total"] for r in reached) if reached else 0.0,
+            # A mean over the seeds that got here would reward settings that fail on the others.
+            "val_top1": fmean(values) if len(values) == len(self.loops) else float("nan"),
+            "seeds": len(reached),
+            "done": last or not reached,
+        }
+
+    def _ready(self, loop: SeedLoop) -> bool:
+        ended = loop.thread is None or not loop.thread.is_alive() or loop.crash is not None
+        return ended or has_stages(self._files(loop), self.stage + 1)
+
+
+def _said(error: UserError | OSError) -> str:
+    if isinstance(error, OSError):
+        named = error.filename or "a file of the sweep's folder, or of a node's temporary folder (the system does not say which)"
+        return f"{named}: {error.strerror or error}. Everything recorded so far is kept; mend this and resume the sweep."
+    return str(error)
+
+
+class CandidateTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no types
+    """The shell that Tune schedules, stops and restarts; reused from one candidate to the next."""
+
+    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
+        assert shared is not None
+        self._shared = shared
+        self._pools = PoolActors()
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._current = CandidateRun(candidate_from_row(config["row"]), self._shared, self._pools)
+        self._current.start()
+
+    def step(self) -> dict[str, Any]:
+        return self._current.advance()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._current.stop()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._current.stop()
+        self._pools.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a candidate's state is the ledgers and records of its trials."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, for the same reason."""

@@ -1,0 +1,237 @@
+"""Which Ray a sweep runs on: one that was named, one that is running here, or one of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from orchestrator.engines.ray import preflight as ray_setup
+from orchestrator.engines.ray.watch import DAEMONS, START_EVERY_SECONDS, Starting, head_of, leave, watched
+from search_spaces.reading.config import ResourcesConfig
+from trainers.errors import UserError
+
+QUIET = {
+    # Light actors take no CPU, so there are more processes than Ray expects of this many cores.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "PYTHON worker processes have been started",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_V2_WARNINGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_THRESHOLD_S": "3600",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Ray's own output and files are nobody's record here: progress is ours, and nothing of Tune's is read back."""
+
+
+class ClusterError(UserError):
+    """Ray cannot be started or reached, or cannot hold one gang."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A Ray that this process is connected to."""
+
+    address: str
+    """`embedded` for a Ray of this process's own."""
+    nodes: int
+    cpus: float
+    gpus: float
+    sizes: tuple[tuple[float, float], ...] = ()
+    """CPUs and GPUs of each node: a rank cannot be spread over two."""
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.address == "embedded"
+
+    def __str__(self) -> str:
+        where = "embedded Ray on this machine" if self.is_embedded else f"Ray at {self.address}"
+        return f"{where}: {self.nodes} node(s), {self.cpus:g} CPUs, {self.gpus:g} GPUs"
+
+
+def hush() -> None:
+    """Ray keeps to what QUIET says; some of it is read when Ray is first imported, so this comes before."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def connect(*, address: str | None = None, local: bool = False, verbose: bool = False) -> Iterator[Cluster]:
+    """Connected to Ray for the length of the block: `address`, else RAY_ADDRESS, else a node running here, else an embedded Ray (at once if `local`).
+
+    Raises:
+        ClusterError: Ray cannot be started, or the one at the address cannot be reached.
+    """
+    hush()
+    wanted = _wanted(address, local)
+    _check(wanted)
+    import ray
+    from ray.exceptions import RayError
+
+    _read_auth_mode_again()
+    quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "CRITICAL", "ignore_reinit_error": False}
+    # Ray prints its warnings to standard output, which is for results alone.
+    with redirect_stdout(sys.stderr):
+        try:
+            with _own_sigterm(), _guarded(wanted):
+                found = _join(ray, wanted, quiet) if wanted else _embed(ray, quiet)
+        # Where the head is lost while it connects, Ray ends the process; what a start that fails raises is anything, down to a bare Exception.
+        except (Exception, SystemExit) as error:
+            if wanted is None:
+                _leave_nothing(ray)
+            raise ClusterError(ray_setup.explain(error, wanted)) from error
+        try:
+            yield found
+        except RayError as error:
+            said = str(error).strip().partition("\n")[0]
+            raise ClusterError(f"{found}: failed ({type(error).__name__}: {said}). What is recorded is kept; go on with: orchestrate resume DIR") from error
+        finally:
+            ray.shutdown()
+
+
+def _read_auth_mode_again() -> None:
+    """Ray reads RAY_AUTH_MODE when it is first imported, which may have been before `_check` found out that a token is to be presented."""
+    from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
+
+    # As Ray itself does where it turns tokens on for a Ray of its own.
+    Config.initialize("")
+
+
+def _leave_nothing(ray: Any) -> None:
+    """No process is left of a Ray that did not come up."""
+    with suppress(Exception, SystemExit):
+        ray.shutdown()
+    with suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            # Named, for this process may have others.
+            if child.name() in DAEMONS:
+                child.kill()
+
+
+def _wanted(address: str | None, local: bool) -> str | None:
+    """Address of the Ray to run on; None for an embedded one."""
+    named = address or (None if local else os.environ.get("RAY_ADDRESS"))
+    if named == "local" or (local and not address):
+        return None
+    if named != "auto":
+        return named or running_here()
+    running = running_here()
+    if running is None:
+        raise ClusterError("no Ray is running on this machine. Start one: ray start --head; or leave out `auto` to have an embedded one")
+    return running
+
+
+def _check(address: str | None) -> None:
+    """Raises ClusterError where Ray would wait for minutes, or end the process, before it failed."""
+    if address is None:
+        problem = ray_setup.cannot_start(ray_setup.look())
+        if problem:
+            raise ClusterError(f"cannot start Ray on this machine: {problem}")
+    elif not address.startswith("ray://"):
+        problem = ray_setup.knock(address)
+        if problem:
+            raise ClusterError(f"cannot reach Ray at {address}: {problem}")
+        if ray_setup.no_node_here():
+            raise ClusterError(f"Ray at {address} has no node on this machine, where a sweep's driver must run. Make it one: ray start --address={address}")
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray, when it connects, makes SIGTERM exit with status 15; what this process does about it stays in force."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _guarded(wanted: str | None) -> Iterator[None]:
+    """Where the Ray dies while this process connects to it, Ray would wait for a minute and end the process: here it ends soon, with a message."""
+
+    def lost(name: str) -> None:
+        what = "cannot start Ray on this machine" if wanted is None else f"cannot reach Ray at {wanted}"
+        leave(f"{what}: {name} has died. Try again; see what is missing: orchestrate doctor; or run without Ray: --engine inline")
+
+    if wanted is not None and wanted.startswith("ray://"):
+        yield
+        return
+    if wanted is None:
+        with watched([Starting()], lost, embedded=True, every=START_EVERY_SECONDS):
+            yield
+    else:
+        with watched([head_of(wanted)], lost, embedded=False):
+            yield
+
+
+def _describe(ray: Any, address: str) -> Cluster:
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    sizes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
+    return Cluster(address=address, nodes=len(alive), cpus=sum(cpus for cpus, _ in sizes), gpus=sum(gpus for _, gpus in sizes), sizes=sizes)
+
+
+def _join(ray: Any, address: str, quiet: dict[str, Any]) -> Cluster:
+    ray.init(address=address, **quiet)
+    return _describe(ray, address)
+
+
+def running_here() -> str | None:
+    """Address of the Ray that `ray start` left running on this machine. Another sweep's embedded Ray is none: it ends with that sweep.
+
+    (Ray's own `auto` searches the process table and would join it.)
+    """
+    noted = ray_setup.temp_folder() / "ray" / "ray_current_cluster"
+    try:
+        address = noted.read_text(encoding="utf-8").strip()
+        host, _, port = address.rpartition(":")
+        # The note outlives a Ray that was killed.
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except (OSError, ValueError):
+        return None
+    return address
+
+
+def _embed(ray: Any, quiet: dict[str, Any]) -> Cluster:
+    ray.init(address="local", include_dashboard=False, object_store_memory=ray_setup.OBJECT_STORE, **quiet)
+    _protect_token()
+    return _describe(ray, "embedded")
+
+
+def _protect_token() -> None:
+    """Ray writes its access token readable by everyone on the machine."""
+    token = ray_setup.token_file()
+    if token is not None and token.is_file() and stat.S_IMODE(token.stat().st_mode) & 0o077:
+        token.chmod(0o600)
+
+
+def gangs_that_fit(cluster: Cluster, resources: ResourcesConfig) -> int:
+    """How many gangs the cluster can hold at once, at most resources.max_concurrent.
+
+    Raises:
+        ClusterError: not one; the message says what is missing.
+    """
+    ranks, cpus, gpus = resources.workers, resources.cpus_per_worker, resources.gpus_per_worker
+    sizes = cluster.sizes or ((cluster.cpus, cluster.gpus),)
+    places = [int(min(has_cpus // cpus, has_gpus // gpus if gpus else has_cpus // cpus)) for has_cpus, has_gpus in sizes]
+    fit = sum(places) // ranks
+    if fit >= 1:
+        return min(fit, resources.max_concurrent)
+    each = f"{cpus} CPU(s)" + (f" and {gpus:g} GPU(s)" if gpus else "")
+    short = f"one gang of resources.workers = {ranks} needs {ranks * cpus} CPU(s)" + (f" and {ranks * gpus:g} GPU(s)" if gpus else "")
+    if ranks * cpus <= cluster.cpus and ranks * gpus <= cluster.gpus:
+        problem = f"{short}, {each} for each rank on one node; {cluster} in all, but its nodes have places for {sum(places)} rank(s) only"
+    else:
+        problem = f"{short}; {cluster} in all"
+    raise ClusterError(f"{problem}. Lower resources.workers, resources.cpus_per_worker or resources.gpus_per_worker.")

@@ -1,0 +1,226 @@
+"""Runs a sweep on Ray: Tune schedules candidates, a broker owns the gangs that train, an actor per trial holds its pool."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune.error import TuneError
+
+from orchestrator.data.prepare import PreparedData
+from orchestrator.engines.inline import Outcome, label_of
+from orchestrator.engines.patience import epochs_done, recorded
+from orchestrator.engines.progress import Progress
+from orchestrator.engines.ray.candidate import ASKED, FATAL, CandidateTrainable, Shared
+from orchestrator.engines.ray.cluster import Cluster, gangs_that_fit
+from orchestrator.engines.ray.gang import HEAD, BrokerActor, first_line, new_name
+from orchestrator.engines.ray.scratch import scratch_folder
+from orchestrator.engines.ray.searcher import SourceSearcher
+from orchestrator.engines.ray.watch import leave, services, watched
+from orchestrator.search.source import Source
+from orchestrator.sweep.candidates import is_failed, is_finished, load_candidates
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.stage_store import CannotGoOn
+from search_spaces.reading.config import ResourcesConfig
+
+LOOK_SECONDS = 0.5
+"""Between two looks at how far the candidates are."""
+CANDIDATES_PER_GANG = 2
+"""Candidates at work for each gang: their seeds run side by side, so that one that waits for a shared stage leaves no gang idle."""
+
+
+def run_on_ray(
+    layout: SweepLayout,
+    source: Source,
+    num_candidates: int,
+    data: PreparedData,
+    resources: ResourcesConfig,
+    device: str,
+    cluster: Cluster,
+    progress: Progress,
+    estimate: Callable[[], int] | None = None,
+) -> tuple[Outcome, dict[str, Any]]:
+    """Every candidate of the source is finished or failed; returns how it ended and how busy the gangs were.
+
+    Args:
+        estimate: how many stage trainings a search will come to, by the candidates drawn so far.
+
+    Raises:
+        CannotGoOn: nothing can be trained or recorded any more; the message says why.
+    """
+    gangs = gangs_that_fit(cluster, resources)
+    given, layout = layout.root, replace(layout, root=layout.root.resolve())
+    broker = BrokerActor.options(resources=HEAD).remote(new_name(), layout.stage_store, gangs, resources, device)  # type: ignore[attr-defined]
+    shared = Shared(layout=layout, data=data, resources=resources, device=device, broker=broker)
+    fatal, restarts = Fatal(broker), Restarts(layout, resources.max_failures)
+    go_on = f"Everything recorded so far is kept; go on with: orchestrate resume {given}"
+
+    def lost(name: str) -> None:
+        leave(f"{name} has died, and the sweep with it. {go_on}", lambda: _clear(scratch, progress))
+
+    guard = watched(services(ray, cluster.address), lost, embedded=cluster.is_embedded)
+    try:
+        # Tune insists on a folder of its own; nothing in it is ever read back.
+        with scratch_folder() as scratch, guard, _shown(broker, layout, progress, estimate, restarts):
+            ended = _tuner(shared, source, num_candidates, gangs, scratch, fatal, restarts).fit()
+        if fatal.message is not None:
+            raise CannotGoOn(fatal.message)
+        for error in ended.errors:
+            # A failure of a trial itself is on its record; this is one that could not be recorded, such as one process too many that died.
+            progress.note(f"a candidate was given up: {str(error).strip().splitlines()[-1]}")
+        use = _close(broker)
+    except KeyboardInterrupt:
+        progress.note(f"interrupted; stopping (a second time leaves at once). Go on with: orchestrate resume {given}")
+        raise
+    # What Ray or Tune stumble over is not to blame on a trial: those record their own failures. Ray ends a process that has lost its cluster by SystemExit.
+    except (RayError, TuneError, SystemExit) as error:
+        raise CannotGoOn(f"Ray failed while the sweep ran ({type(error).__name__}: {first_line(error)}). {go_on}") from error
+    finally:
+        with suppress(Exception):
+            ray.kill(broker, no_restart=True)
+    trials = [trial for candidate in load_candidates(layout) for trial in candidate.trials]
+    failed = tuple(trial.id for trial in trials if is_failed(layout, trial))
+    waiting = tuple(trial.id for trial in trials if not is_failed(layout, trial) and not is_finished(layout, trial))
+    return Outcome(failed=failed, waiting=waiting), use
+
+
+def _clear(scratch: Path, progress: Progress) -> None:
+    """The terminal is as it was, and no temporary file is left."""
+    progress.stop()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _close(broker: Any) -> dict[str, Any]:
+    """No gang is left; how busy they were, as far as a broker that may have died in between knows."""
+    try:
+        use: dict[str, Any] = ray.get(broker.use.remote())
+        ray.get(broker.close.remote())
+    except RayError:
+        return {}
+    return use
+
+
+class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
+    """Ends the sweep when a candidate reports that nothing can go on, rather than let every candidate find out and be restarted for it."""
+
+    def __init__(self, broker: Any) -> None:
+        self._broker = broker
+        self.message: str | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if FATAL in result and self.message is None:
+            self.message = result[FATAL]
+            # Candidates that wait for a stage are let go.
+            self._broker.close.remote()
+        return FATAL in result
+
+    def stop_all(self) -> bool:
+        return self.message is not None
+
+
+class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
+    """Lets Tune start a candidate again for as long as its trials get further between two deaths of its process. (Tune counts over its whole life.)"""
+
+    def __init__(self, layout: SweepLayout, limit: int) -> None:
+        self._layout = layout
+        self._limit = limit
+        self._died_at: dict[str, Any] = {}
+        """Tune's trial -> how far it was when it first ran or last died."""
+        self._looked = 0.0
+        self.training: dict[str, Path] = {}
+        """Trial -> where the stage is trained that it waits for."""
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for trial in trials:
+            # Once granted, the allowance holds until the next death.
+            allowed = self._limit + trial.num_failures + 1
+            if trial.status == "RUNNING" and trial.max_failures < allowed:
+                reached = self._reached(trial)
+                if self._died_at.setdefault(trial.trial_id, reached) != reached:
+                    trial.max_failures = allowed
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._died_at[trial.trial_id] = self._reached(trial)
+
+    def _reached(self, trial: Any) -> list[tuple[int, int]]:
+        """Of each seed: what is on record, and the checkpoint of the stage that is being trained."""
+        found = []
+        # By ids alone: to make the trials of their rows again, twice a second, would be most of the driver's work.
+        for seed in trial.config["row"]["trials"]:
+            training = self.training.get(seed["id"])
+            found.append((recorded(self._layout.trial(seed["id"]).root), epochs_done(training) if training is not None else 0))
+        return found
+
+
+def _tuner(shared: Shared, source: Source, num_candidates: int, gangs: int, scratch: Path, fatal: Fatal, restarts: Restarts) -> tune.Tuner:
+    # 0.1 CPU for a candidate would keep a 2-CPU gang off 2 cores.
+    trainable = tune.with_resources(tune.with_parameters(CandidateTrainable, shared=shared), tune.PlacementGroupFactory([HEAD]))
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=SourceSearcher(source),
+            num_samples=max(1, num_candidates),
+            max_concurrent_trials=CANDIDATES_PER_GANG * gangs,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(scratch),
+            verbose=0,
+            stop=fatal,
+            callbacks=[restarts],
+            failure_config=tune.FailureConfig(max_failures=shared.resources.max_failures),
+        ),
+    )
+
+
+@contextmanager
+def _shown(broker: Any, layout: SweepLayout, progress: Progress, estimate: Callable[[], int] | None, restarts: Restarts) -> Iterator[None]:
+    """Events of the trials reach the display, and the count of restarts, while the block runs."""
+    stop = threading.Event()
+    labels: dict[str, str] = {}
+
+    def label(trial_id: str) -> str:
+        if trial_id not in labels:
+            labels.update({trial.id: label_of(trial) for candidate in load_candidates(layout) for trial in candidate.trials})
+        return labels.get(trial_id, trial_id)
+
+    def drain() -> None:
+        try:
+            events = ray.get(broker.take_events.remote(), timeout=5)
+        except Exception:
+            # The broker is being restarted, or Ray is going down: the display loses a line, the sweep nothing.
+            return
+        if events and estimate is not None:
+            progress.set_total(estimate())
+        for kind, trial_id, value in events:
+            if kind == ASKED:
+                restarts.training[trial_id] = Path(value)
+                continue
+            getattr(progress, kind)(label(trial_id), value)
+
+    def loop() -> None:
+        while not stop.wait(0.3):
+            drain()
+
+    thread = threading.Thread(target=loop, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=6)
+        drain()

@@ -1,0 +1,197 @@
+"""Gangs of Ray actors that train stages together, and the actor around the broker that owns them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestrator.engines.ray.broker import Broker, GangBroken, NoGang
+from orchestrator.sweep.stage_store import StageStore
+from search_spaces.reading.config import ResourcesConfig
+from trainers.stage import StageOutcome, StageRequest
+
+HEAD = {"node:__internal_head__": 0.001}
+"""A sliver of what only the head node has: keeps an actor there, off spot nodes, without taking a CPU from the gangs."""
+
+
+@ray.remote(max_restarts=0)
+class Rank:
+    """One DDP rank: a warm process that has torch loaded and its data set open."""
+
+    def __init__(self) -> None:
+        self._group = ExitStack()
+        self._ranks: Any = None
+
+    def address(self) -> tuple[str, int]:
+        """Where rank 0 of a new process group can listen."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def join(self, rank: int, world_size: int, address: str, port: int, device: str) -> None:
+        """This process is rank `rank` of the group for the rest of its life."""
+        import trainers.run  # noqa: F401 (loaded before the first stage, whose time would count it)
+        from trainers.distributed.process_group import process_group
+
+        self._ranks = self._group.enter_context(process_group(rank=rank, world_size=world_size, address=address, port=port, device=device))
+
+    def answer(self) -> None:
+        """Returns: the process is there and idle."""
+
+    def train(self, request: StageRequest) -> StageOutcome:
+        from trainers.run import run_stage
+
+        return run_stage(request, self._ranks)
+
+
+def remote_error(error: RayTaskError) -> Exception:
+    """What a remote call raised, as it was raised: Ray's own copy has the remote traceback in its text."""
+    cause = error.cause
+    return cause if isinstance(cause, Exception) else error
+
+
+def first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@dataclass(slots=True)
+class RayGang:
+    """n rank actors in one placement group, granted whole."""
+
+    group: PlacementGroup
+    ranks: list[Any] = field(default_factory=list)
+
+    async def alive(self) -> bool:
+        try:
+            await asyncio.gather(*[rank.answer.remote() for rank in self.ranks])
+        except RayError:
+            return False
+        return True
+
+    async def train(self, request: StageRequest) -> StageOutcome:
+        try:
+            outcomes = await asyncio.gather(*[rank.train.remote(request) for rank in self.ranks])
+        except RayTaskError as error:
+            cause = remote_error(error)
+            if self._lost_another(cause):
+                raise GangBroken(f"{type(cause).__name__}: {first_line(cause)}") from None
+            raise cause from None
+        except RayError as error:
+            raise GangBroken(first_line(error)) from None
+        first: StageOutcome = outcomes[0]
+        return first
+
+    def _lost_another(self, cause: Exception) -> bool:
+        """Whether a rank may have stumbled over another's death: what a survivor raises comes from the depths of torch, often before the death is known."""
+        return len(self.ranks) > 1 and isinstance(cause, (RuntimeError, ConnectionError))
+
+    def kill(self) -> None:
+        for rank in self.ranks:
+            ray.kill(rank, no_restart=True)
+        remove_placement_group(self.group)
+
+
+async def make_ray_gang(prefix: str, resources: ResourcesConfig, device: str) -> RayGang:
+    """A gang whose ranks have joined one process group. Nothing is left of it when this raises or is cancelled.
+
+    Raises:
+        NoGang: the cluster did not grant its resources in resources.start_timeout seconds.
+        GangBroken: a rank died while it started.
+    """
+    bundle = {"CPU": float(resources.cpus_per_worker)} | ({"GPU": float(resources.gpus_per_worker)} if resources.gpus_per_worker else {})
+    group = placement_group([bundle] * resources.workers, strategy="PACK", name=f"{prefix}{new_name()}")
+    gang = RayGang(group)
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(group.ready().future()), timeout=resources.start_timeout)
+        for index in range(resources.workers):
+            placed = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+            gang.ranks.append(
+                Rank.options(  # type: ignore[attr-defined]
+                    num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, scheduling_strategy=placed
+                ).remote()
+            )
+        address, port = await gang.ranks[0].address.remote()
+        await asyncio.gather(*[rank.join.remote(index, len(gang.ranks), address, port, device) for index, rank in enumerate(gang.ranks)])
+    except TimeoutError:
+        gang.kill()
+        raise NoGang(_not_granted(resources, bundle)) from None
+    except RayError as error:
+        gang.kill()
+        cause = remote_error(error) if isinstance(error, RayTaskError) else error
+        raise GangBroken(f"{type(cause).__name__}: {first_line(cause)}") from None
+    except BaseException:
+        gang.kill()
+        raise
+    return gang
+
+
+def _not_granted(resources: ResourcesConfig, bundle: dict[str, float]) -> str:
+    each = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
+    free = ray.available_resources()
+    left = ", ".join(f"{free.get(name, 0):g} {name}" for name in bundle)
+    return (
+        f"waited {resources.start_timeout:g} s (resources.start_timeout) for {resources.workers} worker(s) with {each} each, and the cluster did not grant "
+        f"them; it has {left} free in all, perhaps on several nodes or in use by others. Go on when others have finished, or with "
+        "--set resources.start_timeout=SECONDS; or start another sweep, with fewer resources.workers, cpus_per_worker or gpus_per_worker. "
+        "What is recorded is kept."
+    )
+
+
+def new_name() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)
+class BrokerActor:
+    """The broker of one sweep. Restarted after a death: it holds nothing that is not in the stage store, and removes what gangs a dead one left."""
+
+    def __init__(self, sweep: str, stage_store: Path, gangs: int, resources: ResourcesConfig, device: str) -> None:
+        prefix = f"gang:{sweep}:"
+        for found in placement_group_table().values():
+            if str(found.get("name", "")).startswith(prefix) and found.get("state") != "REMOVED":
+                _remove_by_id(found["placement_group_id"])
+        self._broker = Broker(
+            make_gang=lambda: make_ray_gang(prefix, resources, device),
+            gangs=gangs,
+            store=StageStore(stage_store),
+            max_failures=resources.max_failures,
+        )
+        self._gangs = gangs
+        self._events: list[tuple[str, Any, Any]] = []
+
+    async def answer(self) -> None:
+        """Returns: the broker is there."""
+
+    async def train(self, request: StageRequest) -> bool:
+        return await self._broker.train(request)
+
+    async def tell(self, event: tuple[str, Any, Any]) -> None:
+        """Keeps an event of a trial until the driver takes it."""
+        self._events.append(event)
+
+    async def take_events(self) -> list[tuple[str, Any, Any]]:
+        taken, self._events = self._events, []
+        return taken
+
+    async def use(self) -> dict[str, Any]:
+        use = self._broker.use
+        return {"busy_seconds": use.busy_seconds, "share": use.share(self._gangs), "gangs": self._gangs, "trained": use.trained, "broken": use.broken}
+
+    async def close(self) -> None:
+        await self._broker.close()
+
+
+def _remove_by_id(placement_group_id: str) -> None:
+    from ray._raylet import PlacementGroupID
+
+    remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(placement_group_id)))

@@ -1,0 +1,155 @@
+"""The pool service of a trial as a Ray actor, and the client that outlives its deaths."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.data.prepare import PreparedData
+from orchestrator.engines.ray.gang import first_line, new_name, remote_error
+from orchestrator.labelling.pool import PoolCounts, Round
+from orchestrator.sweep.stage_store import CannotGoOn
+from search_spaces.reading.config import Trial
+from search_spaces.reading.trials import trial_from_mapping, trial_to_mapping
+from trainers.stage import Classes, Ids, StageInputs
+
+RETRY_SECONDS = 180.0
+"""Longer than a cluster takes to notice that a node is dead (about 45 s when its link is cut), with room to start anew elsewhere."""
+
+
+class ProcessLost(CannotGoOn):
+    """A process that the trial needs cannot be had again; started on another node, the trial may find one."""
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class PoolActor:
+    """Oracle and pool of one trial at a time. All it knows is in the trial's ledger or follows from it, so a new one goes on where a dead one stopped."""
+
+    def __init__(self) -> None:
+        self._place: tuple[dict[str, Any], PreparedData, Path] | None = None
+        self._pool: Any = None
+
+    def call(self, place: tuple[dict[str, Any], PreparedData, Path], method: str, *args: Any) -> Any:
+        """The pool's own method, after opening the pool of `place` (the trial, the data, its ledger) if another was open."""
+        if place != self._place:
+            from orchestrator.trial import open_pool
+
+            trial, data, ledger = place
+            self._pool, self._place = open_pool(trial_from_mapping(trial), data, ledger), place
+        return getattr(self._pool, method)(*args)
+
+
+@dataclass(slots=True)
+class PoolActors:
+    """Pool actors of one candidate process, on its node: each serves one trial until it is handed back, then another, so that its start is paid once."""
+
+    _idle: list[Any] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> Any:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        # A fresh name each time: an old one may still belong to an actor on a node that died and has not been declared dead.
+        node = ray.get_runtime_context().get_node_id()
+        return PoolActor.options(  # type: ignore[attr-defined]
+            name=f"pool:{new_name()}", scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote()
+
+    def give_back(self, actor: Any) -> None:
+        with self._lock:
+            self._idle.append(actor)
+
+    def close(self) -> None:
+        """No idle actor is left."""
+        with self._lock:
+            while self._idle:
+                ray.kill(self._idle.pop(), no_restart=True)
+
+
+@dataclass(slots=True)
+class PoolClient:
+    """The pool service (orchestrator.labelling.pool.PoolService) of a trial, in an actor on this node.
+
+    Every call may be repeated without harm, and is, after a death.
+    """
+
+    trial: Trial
+    data: PreparedData
+    ledger: Path
+    actors: PoolActors
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """Set when the trial must not go on in this process."""
+    _actor: Any = field(default=None, init=False)
+    _place: tuple[dict[str, Any], PreparedData, Path] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._place = (trial_to_mapping(self.trial), self.data, self.ledger)
+
+    def open(self) -> None:
+        self._call("open")
+
+    def training_inputs(self, after_round: int | None = None) -> StageInputs:
+        found: StageInputs = self._call("training_inputs", after_round)
+        return found
+
+    def eligible(self) -> Ids:
+        found: Ids = self._call("eligible")
+        return found
+
+    def quota(self, number: int) -> int:
+        found: int = self._call("quota", number)
+        return found
+
+    def round(self, number: int) -> Round | None:
+        found: Round | None = self._call("round", number)
+        return found
+
+    def ask(self, number: int, ids: Ids, guesses: Classes, confidences: npt.NDArray[Any]) -> Round:
+        found: Round = self._call("ask", number, ids, guesses, confidences)
+        return found
+
+    def counts(self, after_round: int | None = None) -> PoolCounts:
+        found: PoolCounts = self._call("counts", after_round)
+        return found
+
+    def head(self, after_round: int | None = None) -> tuple[int, str]:
+        found: tuple[int, str] = self._call("head", after_round)
+        return found
+
+    def close(self) -> None:
+        """The actor is free for another trial."""
+        if self._actor is not None:
+            self.actors.give_back(self._actor)
+            self._actor = None
+
+    def _call(self, method: str, *args: Any) -> Any:
+        deadline = time.monotonic() + RETRY_SECONDS
+        while True:
+            if self.stopped.is_set():
+                raise CannotGoOn("the trial is being stopped")
+            try:
+                if self._actor is None:
+                    self._actor = self.actors.take()
+                return ray.get(self._actor.call.remote(self._place, method, *args), timeout=RETRY_SECONDS)
+            except RayTaskError as error:
+                raise remote_error(error) from None
+            except RayError as error:
+                self._drop(error)
+                if time.monotonic() > deadline:
+                    raise ProcessLost(f"the pool of trial {self.trial.id} could not be reached for {RETRY_SECONDS:g} s: {first_line(error)}") from None
+                time.sleep(0.2)
+
+    def _drop(self, error: RayError) -> None:
+        # One that does not answer must not be handed to another trial, nor go on by itself.
+        if self._actor is not None and isinstance(error, GetTimeoutError):
+            ray.kill(self._actor, no_restart=True)
+        self._actor = None

@@ -1,0 +1,38 @@
+"""A source of candidates as Ray Tune wants it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from orchestrator.search.source import Source
+from orchestrator.sweep.candidates import Candidate, candidate_to_row
+
+
+class SourceSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
+    """A source as Ray Tune wants it. Keeps no state that must survive: a resumed sweep has a fresh source that was told our own records."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(metric="val_top1", mode="max")
+        self._source = source
+        self._given: dict[str, Candidate] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        candidate = self._source.next()
+        if candidate is None:
+            finished: str = Searcher.FINISHED
+            return finished
+        self._given[trial_id] = candidate
+        return {"row": candidate_to_row(candidate)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        candidate = self._given.pop(trial_id)
+        value = None if error or result is None else result.get("val_top1")
+        self._source.tell(candidate, None if value is None or value != value else float(value))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: Tune's own snapshots are never read back."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""

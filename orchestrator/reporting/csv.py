@@ -1,0 +1,80 @@
+"""The report as CSV and JSON files, for other programs; a spreadsheet or a terminal that shows them runs nothing that a name says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from orchestrator.reporting.results import printable
+from orchestrator.reporting.words import value_text
+
+
+def csv_by_seed(report: Mapping[str, Any]) -> str:
+    """One line per row and finished seed, unrounded."""
+    head = ["case", "label", "candidate", "trial", "seed", "n", "initial_labels", "quotas", "budget_bits", "bits"]
+    head += ["val_top1", "test_top1_last", "test_top1_at_best_val", "stages", "stage_bits", "guess_accuracy"]
+    head += ["questions", "yes", "no", "skipped", "wasted", "unspent", "comparable", "is_baseline"]
+    lines = []
+    for row in report["rows"]:
+        for seed in row["per_seed"]:
+            whole = {**row, **row["schedule"], **seed}
+            lines.append([_cell(whole[key]) for key in head])
+    return _csv(head, lines)
+
+
+def csv_by_row(report: Mapping[str, Any]) -> str:
+    """One line per row, unrounded: means and sample standard deviations over n seeds, and the paired differences."""
+    metrics = ("val_top1", "test_top1_last", "test_top1_at_best_val")
+    plain = ["case", "label", "candidate", "n", "seeds", "initial_labels", "quotas"]
+    plain += ["budget_bits", "bits", "label_bits", "question_bits", "validation_bits", "annotation_hours"]
+    after = ["stages", "questions", "yes", "no", "wasted", "unspent", "comparable", "reason", "is_baseline", "is_best"]
+    after += ["is_leader", "tied_with_best", "like_with_like"]
+    parts = ("n", "mean", "std", "low", "high", "sources", "p", "p_holm", "told_apart")
+    head = plain + [f"{metric}_{part}" for metric in metrics for part in ("mean", "std")] + after + ["also_differs"]
+    head += [f"difference_{metric}_{part}" for metric in metrics for part in parts] + [f"to_leader_val_top1_{part}" for part in parts]
+    lines = []
+    for row in report["rows"]:
+        whole = {**row, **(row["schedule"] or {"initial_labels": None, "quotas": None})}
+        cells = [whole[key] for key in plain] + [row[metric][part] for metric in metrics for part in ("mean", "std")] + [whole[key] for key in after]
+        cells.append("; ".join(f"{item['key']} {value_text(item['theirs'])} -> {value_text(item['ours'])}" for item in row["also_differs"]))
+        cells += [(gap or {}).get(part) for gap in (*(row["difference"][metric] for metric in metrics), row["to_leader"]) for part in parts]
+        lines.append([_cell(cell) for cell in cells])
+    return _csv(head, lines)
+
+
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a spreadsheet takes for the start of a formula, the wide forms among them."""
+
+
+def _cell(value: object) -> str:
+    """A cell: numbers as they are, text on one line and behind an apostrophe where a spreadsheet would run it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return " ".join(_cell(item) for item in value)
+    if isinstance(value, float):
+        return repr(value)
+    text = printable(str(value))
+    # Some spreadsheets skip spaces before a formula.
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
+
+
+def _csv(head: list[str], lines: list[list[str]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def json_text(report: Mapping[str, Any]) -> str:
+    """The report as JSON: every character that cannot be shown is a JSON escape, so a terminal that the file is shown on runs nothing."""
+    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text) + "\n"

@@ -1,0 +1,328 @@
+"""The report of a sweep: one dictionary that every form of it (JSON, Markdown, CSV, HTML, terminal) is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.reporting import results
+from orchestrator.reporting.comparison import CHOICE_RULE, EQUAL_BITS, Comparison, Standing, compare, main_comparison, rows
+from orchestrator.reporting.gaps import SIGNIFICANCE, Gap, corrected, difference, test_difference, validation_difference
+from orchestrator.reporting.published import anchors
+from orchestrator.reporting.results import StageRecord, SweepResults, TrialResult, printable
+from orchestrator.reporting.rows import Row
+from orchestrator.reporting.statistics import Difference, break_even, summarise
+from orchestrator.reporting.terminal import render as render
+from orchestrator.storage.files import commit_file
+from orchestrator.sweep.layout import SweepLayout
+from search_spaces.reading.schedule import annotation_hours, bits_per_label
+from search_spaces.reading.trials import stage_prefixes
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.correctness import Correct
+
+INTERVAL_RULE: Final = (
+    "95% interval of one difference, not corrected for the number of rows. On the test images and on a fixed validation split it is paired by seed and by "
+    "image and holds both errors: another seed, and other images. Where it is not on record which images were right, the test has the seeds' spread alone, "
+    "and a validation split a bound for the images besides (two independent binomials)"
+)
+HOLM_RULE: Final = (
+    "told apart: at 5% in the whole table after Holm's correction, over the other rows for differences to the baseline and over every pair of rows for "
+    "those to the leading row; never with one seed, and never by an interval without width"
+)
+LIKE_RULE: Final = (
+    "what differs beside the schedule, the labels and the questions is named; a row that differs from the baseline in method, epochs, network, data, "
+    "validation images or oracle is not like with like: it is shown, and never leads"
+)
+
+METRICS: Final[dict[str, Callable[[StageRecord], float | None]]] = {
+    "val_top1": lambda record: record.val_top1,
+    "test_top1_last": lambda record: record.test_top1_last,
+    "test_top1_at_best_val": lambda record: record.test_top1_at_best_val,
+}
+"""Accuracies of the last stage, in percent."""
+
+
+def build(sweep: SweepResults) -> dict[str, Any]:
+    """Everything that the report says, as plain JSON values. Equal folders give equal dictionaries.
+
+    Accuracies in percent; std is the sample one and null below two seeds. `yes`, `no`, `wasted` and the numbers of `rounds` are means over the finished seeds,
+    as `bits` and `stages` are. Differences to the baseline are paired and given only at equal bits.
+
+    Raises:
+        CorrectnessError: a file that says which test images were right is damaged.
+    """
+    table = rows(sweep)
+    comparisons, standings = compare(table, sweep.baseline)
+    main = main_comparison(comparisons, standings)
+    facts = sweep.trials[0].trial.facts if sweep.trials else None
+    gaps = _to_baseline(sweep, table, standings)
+    lines = [_row(table, index, standings[index], comparisons, {name: gaps[name][index] for name in METRICS}) for index in range(len(table))]
+    return {
+        "name": sweep.name,
+        "budget_bits": comparisons[main].budget_bits if main is not None else max((row.budget_bits for row in table), default=None),
+        "rows": lines,
+        "stage_trainings": stage_trainings(sweep),
+        "failed": failed(sweep),
+        "dataset": None if facts is None else {key: getattr(facts, key) for key in ("name", "num_classes", "train_items", "test_items")},
+        "search": {"algorithm": sweep.algorithm, "num_candidates": sweep.num_candidates, "candidates": len(sweep.candidates)},
+        "baseline": sweep.baseline,
+        "trials": {state: sum(result.state == state for result in sweep.trials) for state in ("finished", "failed", "running", "pending")},
+        "comparisons": [_comparison(table, comparison, number == main) for number, comparison in enumerate(comparisons)],
+        "apart": [{"row": index, "reason": standing.reason} for index, standing in enumerate(standings) if standing.comparison is None],
+        "break_even": None if facts is None else break_even(facts.num_classes),
+        "rules": {
+            "choice": CHOICE_RULE,
+            "equal_bits_share": EQUAL_BITS,
+            "interval": INTERVAL_RULE,
+            "told_apart": HOLM_RULE,
+            "significance": SIGNIFICANCE,
+            "like": LIKE_RULE,
+        },
+        "made_on": made_on(sweep),
+        "anchors": anchors(table),
+        "damaged": [printable(place) for place in sweep.damaged],
+    }
+
+
+def _to_baseline(sweep: SweepResults, table: list[Row], standings: list[Standing]) -> dict[str, list[Gap | None]]:
+    """Metric -> each row's difference to its baseline, corrected for the number of unlike candidates in its comparison that have one."""
+    from orchestrator.sweep.correctness import of_trial
+
+    layout = SweepLayout(sweep.root)
+
+    # The baseline's files are read once, not once a row.
+    @lru_cache(maxsize=64)
+    def bits(trial: str, stage: int, items: int, sha256: str | None) -> Correct | None:
+        return of_trial(layout.trial(trial).root, stage, items, sha256)
+
+    def correct(result: TrialResult) -> Correct | None:
+        last = result.records[-1]
+        return bits(result.trial.id, last.stage, result.trial.facts.test_items, last.test_correct_sha256)
+
+    measure: dict[str, Callable[[Row, Row], Difference]] = {
+        "val_top1": validation_difference,
+        "test_top1_last": lambda row, base: test_difference(row, base, correct),
+        "test_top1_at_best_val": lambda row, base: difference(row, base, METRICS["test_top1_at_best_val"]),
+    }
+    found: dict[str, list[Gap | None]] = {}
+    for name, of in measure.items():
+        gaps: dict[tuple[str, int], Gap | None] = {}
+        for number in {standing.comparison for standing in standings}:
+            once: dict[tuple[str, int], Difference] = {}
+            for row, standing in zip(table, standings, strict=True):
+                base = standing.baseline
+                if standing.comparison == number and base is not None and row.candidate.id != table[base].candidate.id:
+                    key = row.candidate.id, base
+                    once[key] = once[key] if key in once else of(row, table[base])
+            gaps |= dict(zip(once, corrected(list(once.values())), strict=True))
+        found[name] = [
+            None if standing.baseline is None else gaps.get((row.candidate.id, standing.baseline)) for row, standing in zip(table, standings, strict=True)
+        ]
+    return found
+
+
+def stage_trainings(sweep: SweepResults) -> dict[str, int]:
+    """Trainings of the trials drawn so far: in all, distinct by configuration, and how many of the finished stages were trained and shared."""
+    prefixes = [prefix for result in sweep.trials for prefix in stage_prefixes(result.trial)]
+    records = [record for result in sweep.trials for record in result.records]
+    trained = sum(record.trained for record in records)
+    return {"total": len(prefixes), "distinct": len(set(prefixes)), "trained": trained, "shared": len(records) - trained}
+
+
+def failed(sweep: SweepResults) -> list[dict[str, Any]]:
+    return [
+        {
+            "trial": result.trial.id,
+            "cases": list(result.trial.cases),
+            "seed": result.trial.seed,
+            "stage": result.failure.stage,
+            "kind": result.failure.kind,
+            "message": result.failure.message,
+        }
+        for result in sweep.trials
+        if result.state == "failed" and result.failure is not None
+    ]
+
+
+def made_on(sweep: SweepResults) -> dict[str, list[str]]:
+    """What trained the stages, every value that occurs: results from unlike devices or precisions are not alike."""
+    records = [record for result in sweep.trials for record in result.records]
+    return {name: sorted({getattr(record, name) for record in records} - {""}) for name in ("device", "precision", "backbone")}
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPaths:
+    """Where the forms of a report were written."""
+
+    html: Path
+    markdown: Path
+    csv: Path
+    """A line per row and seed."""
+    csv_rows: Path
+    """A line per row."""
+    json: Path
+
+
+def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> ReportPaths:
+    """The sweep's report folder holds the report in every form; each file is replaced as a whole.
+
+    Args:
+        built: what `build` made of the sweep, if it has been; None: of what is on disk now.
+
+    Raises:
+        SweepError: no sweep is there.
+        CorrectnessError: a file that says which test images were right is damaged.
+        StorageError: the folder cannot be written.
+    """
+    from orchestrator.reporting.csv import csv_by_row, csv_by_seed, json_text
+    from orchestrator.reporting.html import html
+    from orchestrator.reporting.markdown import markdown
+
+    report = build(results.load(layout)) if built is None else built
+    texts = {
+        "report.html": html(report),
+        "report.md": markdown(report),
+        "report.csv": csv_by_seed(report),
+        "report-rows.csv": csv_by_row(report),
+        "report.json": json_text(report),
+    }
+    for name, text in texts.items():
+        commit_file(layout.report / name, text.encode(), replace=True)
+    return ReportPaths(*(layout.report / name for name in texts))
+
+
+def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Comparison], to_baseline: Mapping[str, Gap | None]) -> dict[str, Any]:
+    row = table[index]
+    trials = row.candidate.trials
+    schedule = trials[0].trial.schedule if trials else None
+    comparison = comparisons[standing.comparison] if standing.comparison is not None else None
+    hours = summarise([annotation_hours(_bought(result), sum(record.questions for record in result.records)) for result in row.finished])
+    return {
+        "case": row.case,
+        "settings": dict(row.candidate.settings),
+        "schedule": _schedule(row),
+        "n": row.n,
+        "bits": row.mean(lambda record: record.bits),
+        "stages": _stages(row, lambda record: record.test_top1_last)[0],
+        **{name: _mean_std(row, read) for name, read in METRICS.items()},
+        **{name: _total(row, name) for name in ("yes", "no", "wasted")},
+        "per_seed": [_seed(result) for result in row.finished],
+        "label": row.label,
+        "candidate": row.candidate.id,
+        "seeds": len(trials),
+        "budget_bits": row.budget_bits,
+        "label_bits": row.mean(lambda record: record.label_bits),
+        "question_bits": row.mean(lambda record: record.question_bits),
+        "validation_bits": row.mean(lambda record: record.validation_bits),
+        "annotation_hours": hours.mean,
+        "questions": _total(row, "questions"),
+        "skipped": _total(row, "skipped"),
+        "unspent": row.mean(lambda record: record.unspent),
+        "stage_bits": _stages(row, lambda record: record.bits)[0],
+        "stage_std": _stages(row, lambda record: record.test_top1_last)[1],
+        "val_stages": _stages(row, lambda record: record.val_top1)[0],
+        "rounds": [_round(row, number) for number in range(1, len(schedule.quotas) + 1)] if schedule is not None and row.n else [],
+        "comparable": comparison is not None,
+        "reason": standing.reason,
+        "is_baseline": standing.baseline == index,
+        "is_best": comparison is not None and comparison.best == index,
+        "is_leader": comparison is not None and comparison.leader == index,
+        "tied_with_best": comparison is not None and index in comparison.tied,
+        "like_with_like": comparison is None or comparison.like(index),
+        "also_differs": [] if comparison is None else [asdict(item) for item in comparison.unlike.get(index, ())],
+        "difference": {name: _gap(gap) for name, gap in to_baseline.items()},
+        "to_leader": _gap(comparison.to_leader.get(index) if comparison is not None else None),
+        "unfinished": [_seed(result) | {"state": result.state} for result in trials if result.state != "finished"],
+    }
+
+
+def _bought(result: TrialResult) -> int:
+    """Full labels that a trial bought inside its budget: |D_S|, which blind draws decide in the end."""
+    return round(result.records[-1].label_bits / bits_per_label(result.trial.facts.num_classes))
+
+
+def _schedule(row: Row) -> dict[str, Any] | None:
+    """|D_S| and the questions of each round; where the draws decide them, means over the finished seeds or else the expectations, under `drawn`."""
+    if not row.candidate.trials:
+        return None
+    trial = row.candidate.trials[0].trial
+    planned = {"initial_labels": trial.schedule.initial_labels, "quotas": list(trial.schedule.quotas)}
+    if trial.config.schedule.initial_choice != "priced_balanced":
+        return planned
+    if not row.finished:
+        return planned | {"drawn": True}
+    labels = summarise([_bought(result) for result in row.finished]).mean or 0
+    asked = [summarise([result.records[number].questions for result in row.finished]).mean or 0 for number in range(1, len(trial.schedule.quotas) + 1)]
+    return {"initial_labels": round(labels), "quotas": [round(questions) for questions in asked], "drawn": True}
+
+
+def _mean_std(row: Row, read: Callable[[StageRecord], float | None]) -> dict[str, float | None]:
+    summary = row.summary(read)
+    return {"mean": summary.mean, "std": summary.std}
+
+
+def _total(row: Row, name: str) -> float | None:
+    """Sum over the rounds of a trial, mean over the finished seeds."""
+    return summarise([sum(getattr(record, name) for record in result.records) for result in row.finished]).mean
+
+
+def _stages(row: Row, read: Callable[[StageRecord], float | None]) -> tuple[list[float | None], list[float | None]]:
+    """Mean and std after each training over the finished seeds, in order."""
+    length = len(row.finished[0].records) if row.finished else 0
+    columns = [[value for result in row.finished if (value := read(result.records[stage])) is not None] for stage in range(length)]
+    summaries = [summarise(column) for column in columns]
+    return [summary.mean for summary in summaries], [summary.std for summary in summaries]
+
+
+def _round(row: Row, number: int) -> dict[str, Any]:
+    """Round `number`, counted from 1: means over the finished seeds."""
+    records = [result.records[number] for result in row.finished]
+    accuracy = summarise([record.guess_accuracy for record in records if record.guess_accuracy is not None])
+    counts = {name: summarise([getattr(record, name) for record in records]).mean for name in ("questions", "yes", "no", "skipped", "wasted")}
+    even = break_even(row.finished[0].trial.facts.num_classes)
+    # How many labels a question buys for what one full label costs: above 1 it was worth asking.
+    worth = {name: None if accuracy.mean is None else accuracy.mean / value for name, value in even.items()}
+    return {"round": number, **counts, "guess_accuracy": {"n": accuracy.n, "mean": accuracy.mean, "std": accuracy.std}, "worth": worth}
+
+
+def _seed(result: TrialResult) -> dict[str, Any]:
+    last = result.records[-1] if result.records else None
+    return {
+        "seed": result.trial.seed,
+        "trial": result.trial.id,
+        "bits": result.bits,
+        "val_top1": last.val_top1 if last else None,
+        "test_top1_last": last.test_top1_last if last else None,
+        "stages": [record.test_top1_last for record in result.records],
+        "test_top1_at_best_val": last.test_top1_at_best_val if last else None,
+        "stage_bits": [record.bits for record in result.records],
+        "val_stages": [record.val_top1 for record in result.records],
+        "guess_accuracy": [record.guess_accuracy for record in result.records[1:]],
+        **{name: sum(getattr(record, name) for record in result.records) for name in ("questions", "yes", "no", "skipped", "wasted")},
+        "unspent": last.unspent if last else None,
+    }
+
+
+def _gap(gap: Gap | None) -> dict[str, Any] | None:
+    return None if gap is None else asdict(gap.difference) | {"p_holm": gap.p_holm, "told_apart": gap.told_apart}
+
+
+def _comparison(table: list[Row], comparison: Comparison, main: bool) -> dict[str, Any]:
+    leader = comparison.leader
+    return {
+        "main": main,
+        "budget_bits": comparison.budget_bits,
+        "bits": list(comparison.bits),
+        "rows": list(comparison.members),
+        "best": comparison.best,
+        "no_best": comparison.no_best,
+        "leader": leader,
+        "no_leader": comparison.no_leader,
+        "candidates": len({table[index].candidate.id for index in (*comparison.to_leader, *(() if leader is None else (leader,)))}),
+        "reference": comparison.reference,
+        "not_separated": list(comparison.tied),
+    }

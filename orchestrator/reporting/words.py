@@ -1,0 +1,317 @@
+"""How numbers, marks and differences are written in every form of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from orchestrator.reporting.results import printable
+
+NOTHING = "–"
+APART, SEEDS_ONLY, ONE_SEED = "*", "°", "¹"
+"""Marks behind a difference; `legend` says what they mean."""
+
+
+FEW_SEEDS: Final = 5
+"""Below so many the quantile of Student's t, corrected for a dozen rows, is 8 (n = 4) or 15 (n = 3) where the normal one is 3."""
+
+
+def shown(value: Any) -> Any:
+    """A report with every text in it fit to be shown: on one line, control characters and escapes for a terminal written out."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {key: shown(item) for key, item in value.items()}
+    return [shown(item) for item in value] if isinstance(value, list) else value
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """The value rounded, a true minus sign, or a dash for nothing."""
+    if value is None:
+        return NOTHING
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def mean_std(value: Mapping[str, float | None]) -> str:
+    """`94.8 ± 1.3`, without the second part at one seed."""
+    if value["mean"] is None or value["std"] is None:
+        return number(value["mean"])
+    return f"{number(value['mean'])} ± {number(value['std'])}"
+
+
+def chain(stages: Sequence[float | None]) -> str:
+    """Accuracy after each training: `51.5 → 67.8 → 73.8`."""
+    return " → ".join(number(stage) for stage in stages) or NOTHING
+
+
+def signed(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    text = number(value)
+    return text if value < 0 and text.startswith("−") else f"+{text}"
+
+
+def interval(gap: Mapping[str, Any] | None) -> str:
+    """`+2.1 [−0.3, 4.5] *`, without the interval where there is none."""
+    if gap is None or gap["mean"] is None:
+        return NOTHING
+    if gap["low"] is None:
+        return signed(gap["mean"])
+    return f"{signed(gap['mean'])} [{number(gap['low'])}, {number(gap['high'])}]{_gap_marks(gap)}"
+
+
+def half_width(gap: Mapping[str, Any] | None) -> str:
+    """`+2.1 ± 2.4 *`: the mean difference and half of its 95% interval."""
+    if gap is None or gap["mean"] is None:
+        return NOTHING
+    if gap["high"] is None:
+        return signed(gap["mean"])
+    return f"{signed(gap['mean'])} ± {number(gap['high'] - gap['mean'])}{_gap_marks(gap)}"
+
+
+def _gap_marks(gap: Mapping[str, Any]) -> str:
+    found = APART if gap.get("told_apart") else ""
+    if gap["n"] == 1:
+        found += ONE_SEED
+    elif gap.get("sources") == "seeds":
+        found += SEEDS_ONLY
+    return f" {found}" if found else ""
+
+
+def table_caption(comparison: Mapping[str, Any]) -> str:
+    """What to keep in mind about the highest row of a table, and why none is best where the headline does not say it."""
+    words = []
+    if comparison["leader"] is not None:
+        words.append(f"The highest of {comparison['candidates']} is partly the luckiest: on other images expect less than its validation accuracy.")
+    if not comparison["main"]:
+        if comparison["leader"] is None:
+            words.append(f"No row leads: {comparison['no_leader']}.")
+        elif comparison["best"] is None:
+            words.append(f"No row is called best: {comparison['no_best']}.")
+    return " ".join(words)
+
+
+def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the marks behind the differences to the baseline on test mean, those that occur."""
+    gaps = [gap for row in rows if (gap := row["difference"]["test_top1_last"]) is not None and gap["low"] is not None]
+    lines = []
+    if any(gap["n"] > 1 for gap in gaps):
+        lines.append(
+            f"{APART} told apart from the baseline, at 5% after Holm's correction for the rows of this table; without it a difference is within noise, "
+            "also where its own 95% interval leaves zero out."
+        )
+    if any(gap["n"] > 1 and gap["sources"] == "seeds" for gap in gaps):
+        lines.append(
+            f"{SEEDS_ONLY} spread over seeds alone: no file says which test images were right, so the error of the images is missing and may be larger."
+        )
+    if any(gap["n"] == 1 for gap in gaps):
+        lines.append(f"{ONE_SEED} one seed: the error of the test images for these two models alone; it says nothing of another seed.")
+    return lines
+
+
+def schedule(row: Mapping[str, Any]) -> str:
+    """`20 + 133 + 132`: labels bought at the start, then the questions of each round."""
+    found = row["schedule"]
+    if found is None:
+        return NOTHING
+    # What blind draws decided is a mean over seeds.
+    mark = "~" if found.get("drawn") else ""
+    return " + ".join(f"{mark}{value:,}" for value in [found["initial_labels"], *found["quotas"]])
+
+
+def count(value: float | None) -> str:
+    """A count, with one decimal only where a mean over seeds needs it."""
+    return number(value, 0 if value is None or abs(value - round(value)) < 0.05 else 1)
+
+
+def yes_no(row: Mapping[str, Any]) -> str:
+    if not row["questions"]:
+        return NOTHING
+    return f"{number(row['yes'], 0)} / {number(row['no'], 0)}"
+
+
+MARKS: Final = {
+    "is_best": ("best by validation", "best"),
+    "is_leader": ("highest validation", "highest"),
+    "tied_with_best": ("tied with the highest", "tied"),
+    "like_with_like": ("not like with like", "unlike"),
+    "is_baseline": ("baseline", "baseline"),
+}
+"""Field of a row -> its mark, in full and in a word."""
+
+
+def marks(row: Mapping[str, Any], *, short: bool = False) -> list[str]:
+    """What a row is: best, or highest and tied with others; not like with like; the baseline."""
+    holds = {key: bool(row[key]) for key in MARKS}
+    holds["is_leader"] &= not row["is_best"]
+    holds["like_with_like"] = not row["like_with_like"]
+    return [MARKS[key][short] for key, found in holds.items() if found]
+
+
+def also_differs(row: Mapping[str, Any]) -> str:
+    """`method.epochs 20 → 40`: what sets a row apart beside its schedule; nothing of what its name already says, unless it is then not like with like."""
+    items = [item for item in row["also_differs"] if not (item["like"] and item["key"] in row["settings"])]
+    return ", ".join(f"{item['key']} {value_text(item['theirs'])} → {value_text(item['ours'])}" for item in items)
+
+
+def differing(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """What rows of a comparison also differ in from its reference row, each difference with the labels of the rows that have it."""
+    found: dict[str, list[str]] = {}
+    for index in comparison["rows"]:
+        row = report["rows"][index]
+        text = also_differs(row)
+        if text:
+            found.setdefault(text + ("" if row["like_with_like"] else " (not like with like)"), []).append(row["label"])
+    return list(found.items())
+
+
+def reference(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    """Which row the settings of the others are held against."""
+    row = report["rows"][comparison["reference"]]
+    return "the baseline" if row["is_baseline"] else f"“{row['label']}”"
+
+
+def value_text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "/".join(map(value_text, value)) or "none" if isinstance(value, list | tuple) else printable(str(value))
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """What the sweep says, in a few sentences of plain text."""
+    found = next((comparison for comparison in report["comparisons"] if comparison["main"]), None)
+    if found is None:
+        return "No trial has finished yet."
+    if found["leader"] is None:
+        return f"No row leads: {found['no_leader']}."
+    row = report["rows"][found["leader"]]
+    unfinished = report["trials"]["running"] + report["trials"]["pending"]
+    text = f"{'So far, at' if unfinished else 'At'} {number(found['bits'][1])} bits, “{row['label']}” has the highest validation accuracy of "
+    aside = sum(not report["rows"][index]["like_with_like"] for index in found["rows"]) if report["rows"][found["reference"]]["is_baseline"] else 0
+    text += f"{found['candidates']} candidates{' that are like with like' if aside else ''}: {mean_std(row['val_top1'])} % (n = {row['n']}), "
+    text += f"with {mean_std(row['test_top1_last'])} % on the test images."
+    if found["best"] is None:
+        text += f" No row is called best: {found['no_best']}."
+        if row["n"] == 1:
+            text += " Add seeds."
+        elif row["n"] < FEW_SEEDS:
+            text += f" With {row['n']} seeds only large differences are told apart; add seeds."
+    else:
+        text += " It is the best row: every other is told apart from it by validation (Holm, 5%)."
+    gap = row["difference"]["test_top1_last"]
+    if gap is not None and gap["mean"] is not None and gap["n"] > 1:
+        text += f" Against “{report['baseline']}” it has {interval(gap).removesuffix(_gap_marks(gap))} points on the test images (95% interval, "
+        text += f"{gap['n']} paired seeds{', their spread alone' if gap['sources'] == 'seeds' else ''}); after correction for the number of rows that is "
+        text += f"{'told apart' if gap['told_apart'] else 'not told apart'}."
+    if aside:
+        text += f" {aside} {'row is' if aside == 1 else 'rows are'} not like with like with the baseline and cannot lead."
+    return text
+
+
+def apart(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows that are not compared, each with the reason; those that have nothing yet are gathered in one line."""
+    found, waiting = [], []
+    for item in report["apart"]:
+        row = report["rows"][item["row"]]
+        if row["n"]:
+            found.append((row["label"], f"{item['reason']}; validation {mean_std(row['val_top1'])}, test {mean_std(row['test_top1_last'])} (n = {row['n']})"))
+        elif all(seed["state"] == "failed" for seed in row["unfinished"]):
+            found.append((row["label"], item["reason"]))
+        else:
+            waiting.append(row["label"])
+    if waiting:
+        found.append((f"{len(waiting)} {'row' if len(waiting) == 1 else 'rows'} without a finished seed", "; ".join(waiting)))
+    return found
+
+
+def training_line(report: Mapping[str, Any]) -> str:
+    found = report["stage_trainings"]
+    return f"{found['total']} stage trainings, {found['distinct']} distinct by configuration: {found['trained']} trained, {found['shared']} shared" + (
+        f", {found['total'] - found['trained'] - found['shared']} not done." if found["trained"] + found["shared"] < found["total"] else "."
+    )
+
+
+def failure_line(item: Mapping[str, Any]) -> str:
+    where = f", stage {item['stage']}" if item["stage"] is not None else ""
+    kind = f"{item['kind']}: " if item["kind"] else ""
+    return f"{' = '.join(item['cases']) or item['trial']}, seed {item['seed']}{where}: {kind}{item['message']}"
+
+
+ANCHOR_HEAD = ("ours, test of the last epoch", "published", "ours minus published", "answers yes", "k bits", "network, epochs", "unlike in", "where")
+"""Columns of the table of published numbers, after the case."""
+
+
+def _gap(item: Mapping[str, Any]) -> str:
+    if not item["same_data"]:
+        return "not the same data"
+    unlike_network = item["gap"] is None and item["ours"]["test_top1_last"]["mean"] is not None
+    return "not the same network" if unlike_network else signed(item["gap"])
+
+
+def anchor_cells(item: Mapping[str, Any]) -> list[str]:
+    """One published row beside ours, for ANCHOR_HEAD."""
+    ours, theirs = item["ours"], item["published"]
+    networks = [f"{side['backbone']}, {side['epochs']}" for side in (ours, theirs)]
+    return [
+        f"{mean_std(ours['test_top1_last'])} (n = {ours['n']})",
+        " → ".join(number(value, 2) for value in theirs["top1"]),
+        _gap(item),
+        f"{count(ours['yes'])}; theirs {'not said' if theirs['confirmed'] is None else count(theirs['confirmed'])}",
+        f"{number(ours['kbits'])}; theirs {number(theirs['kbits'])}",
+        networks[0] if networks[0] == networks[1] else f"{networks[0]}; theirs {networks[1]}",
+        ", ".join(item["unlike"]),
+        f"{theirs['dataset']}, {theirs['table']}, {theirs['row']} [{theirs['source']}]",
+    ]
+
+
+def protocols(report: Mapping[str, Any]) -> list[str]:
+    """What ours and theirs were made by, each said once."""
+    found: dict[str, None] = {}
+    for item in report["anchors"]:
+        theirs = item["published"]
+        found[f"[{theirs['source']}] {theirs['title']}: {theirs['protocol']}."] = None
+    for item in report["anchors"]:
+        found[f"Ours: {item['ours']['protocol']}."] = None
+    return list(found)
+
+
+WORTH_HEAD = ("labels for a label's bits", "labels for a label's time")
+
+
+def worth(item: Mapping[str, Any]) -> list[str]:
+    """How many labels the questions of a round brought for the price of a full one, in bits and in people's time; above 1 they paid."""
+    return [number(item["worth"][key], 2) for key in ("per_bit", "per_second")]
+
+
+def break_even_line(even: Mapping[str, float]) -> str:
+    return (
+        f"A question buys more than a full label when guesses are right more often than {number(even['per_bit'])} % per bit "
+        f"({number(even['per_bit_with_negatives'])} % if an answer no is credited with what it tells), "
+        f"or {number(even['per_second'])} % per second of a person's time."
+    )
+
+
+def notes(report: Mapping[str, Any]) -> list[str]:
+    """What a reader must know to read the numbers, one sentence or two each."""
+    share = 100 * report["rules"]["equal_bits_share"]
+    lines = [
+        report["rules"]["choice"],
+        f"Rows are compared when what they spent differs by at most {share:.0f}% of the budget. "
+        "The labels of a fixed validation split are priced beside the budget and are the same for every row.",
+        f"± is the sample standard deviation over n seeds; [..] is the {report['rules']['interval']}.",
+        f"{report['rules']['told_apart'][0].upper()}{report['rules']['told_apart'][1:]}.",
+        f"At equal bits, {report['rules']['like']}.",
+        "Accuracies are top-1 in percent, of the averaged (teacher) model; yes, no and wasted are means over the finished seeds.",
+        training_line(report),
+    ]
+    mixed = [f"{name}s {', '.join(values)}" for name, values in report["made_on"].items() if len(values) > 1 and name != "backbone"]
+    if mixed:
+        lines.append(f"Trained on unlike {' and '.join(mixed)}: part of a difference may come from that.")
+    if report["damaged"]:
+        lines.append(f"Unreadable lines were left out: {', '.join(report['damaged'])}.")
+    return lines

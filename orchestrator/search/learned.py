@@ -1,0 +1,136 @@
+"""A search that learns: Optuna suggests, our own records remember."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import optuna
+
+from orchestrator.sweep.candidates import Candidate, is_failed, is_finished, put_candidates
+from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.stage_records import read_stage
+from search_spaces.reading.assemble import flatten as flat_keys
+from search_spaces.reading.assemble import number_of_stages
+from search_spaces.reading.config import Spec, Trial
+from search_spaces.reading.errors import SpecError
+from search_spaces.reading.suggest import Parameter, flatten, numbers_of
+from search_spaces.reading.trials import candidate_settings, make_trial, with_seed
+
+MOST_REPEATS = 100
+"""Suggestions in a row that may repeat a known candidate before the search ends early: the space is then as good as exhausted."""
+
+
+def value_of(layout: SweepLayout, candidate: Candidate) -> float | None:
+    """Mean over the candidate's seeds of the last stage's validation accuracy in percent; None unless every seed has finished."""
+    if any(is_failed(layout, trial) or not is_finished(layout, trial) for trial in candidate.trials):
+        return None
+    values = [_last_validation(layout, trial) for trial in candidate.trials]
+    return fmean(value for value in values if value is not None) if None not in values else None
+
+
+def _last_validation(layout: SweepLayout, trial: Trial) -> float | None:
+    record = read_stage(layout.trial(trial.id), len(trial.schedule.quotas))
+    return None if record is None or record["val_top1"] is None else float(record["val_top1"])
+
+
+@dataclass(slots=True)
+class Learned:
+    """Candidates of an adaptive search. Sees validation accuracies and nothing of the test set.
+
+    The sampler is seeded from (search.seed, number of candidates told at the start), so that a resumed search neither repeats its first suggestions nor needs
+    the dead sampler's state.
+    """
+
+    spec: Spec
+    layout: SweepLayout
+    candidates: list[Candidate]
+    """All so far, in order; grows as candidates are drawn."""
+    _left: deque[Candidate] = field(init=False)
+    _study: optuna.Study = field(init=False)
+    _open: dict[str, optuna.trial.Trial] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        known = [(candidate, value_of(self.layout, candidate)) for candidate in self.candidates]
+        told = [(candidate, value) for candidate, value in known if value is not None]
+        failed = {c.id for c in self.candidates if any(is_failed(self.layout, trial) for trial in c.trials)}
+        self._left = deque(candidate for candidate, value in known if value is None and candidate.id not in failed)
+        seed = int.from_bytes(hashlib.sha256(f"{self.spec.search.seed}/{len(told)}".encode()).digest()[:4], "big")
+        # constant_liar: candidates run side by side, and a suggestion should not repeat one that is still running.
+        self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True))
+        for candidate, value in told:
+            self._study.add_trial(self._past(candidate, value))
+
+    def _past(self, candidate: Candidate, value: float) -> optuna.trial.FrozenTrial:
+        numbers = numbers_of(self.spec.vary, candidate.settings)
+        parameters = {p.name: p for p in flatten(self.spec.vary, self._stages())}
+        params = {name: int(number) if parameters[name].kind != "float" else float(number) for name, number in numbers.items()}
+        return optuna.trial.create_trial(params=params, distributions={name: _distribution(parameters[name]) for name in params}, value=value)
+
+    def _stages(self) -> int | None:
+        return number_of_stages(flat_keys(self.spec.base))
+
+    def next(self) -> Candidate | None:
+        """The next unfinished or new candidate; None once search.num_candidates have been drawn."""
+        if self._left:
+            return self._left.popleft()
+        if len(self.candidates) >= (self.spec.search.num_candidates or 0):
+            return None
+        drawn = {candidate.id: candidate for candidate in self.candidates}
+        for _ in range(MOST_REPEATS):
+            suggested = self._study.ask()
+            try:
+                candidate = self._candidate(suggested)
+            except SpecError:
+                # The ends of every domain were checked with the spec; a combination between them may still ask more than the pool can give.
+                # Pruned, not failed: the sampler counts it among the worst and turns elsewhere.
+                self._study.tell(suggested, state=optuna.trial.TrialState.PRUNED)
+                continue
+            if candidate.id not in drawn:
+                self._open[candidate.id] = suggested
+                # On record before it runs: its trials' folders must have a name in the sweep.
+                put_candidates(self.layout, [candidate], first=len(self.candidates))
+                self.candidates.append(candidate)
+                return candidate
+            known = value_of(self.layout, drawn[candidate.id])
+            self._study.tell(suggested, known, state=None if known is not None else optuna.trial.TrialState.FAIL)
+        return None
+
+    def _candidate(self, suggested: optuna.trial.Trial) -> Candidate:
+        settings = candidate_settings(self.spec, lambda parameter: _suggest(suggested, parameter))
+        first = make_trial(self.spec, settings, self.spec.seeds[0])
+        return Candidate(first.candidate, (), settings, tuple(with_seed(first, seed) for seed in self.spec.seeds))
+
+    def tell(self, candidate: Candidate, value: float | None) -> None:
+        """The sampler knows what the candidate reached."""
+        suggested = self._open.pop(candidate.id, None)
+        if suggested is None:
+            if value is not None:
+                self._study.add_trial(self._past(candidate, value))
+        elif value is None:
+            self._study.tell(suggested, state=optuna.trial.TrialState.FAIL)
+        else:
+            self._study.tell(suggested, value)
+
+
+def _suggest(suggested: optuna.trial.Trial, parameter: Parameter) -> float:
+    match parameter.kind:
+        case "float":
+            return float(suggested.suggest_float(parameter.name, parameter.low, parameter.high, log=parameter.log))
+        case "int":
+            return int(suggested.suggest_int(parameter.name, int(parameter.low), int(parameter.high)))
+        case "category":
+            return int(suggested.suggest_categorical(parameter.name, list(range(int(parameter.high) + 1))))
+
+
+def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
+    match parameter.kind:
+        case "float":
+            return optuna.distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+        case "int":
+            return optuna.distributions.IntDistribution(int(parameter.low), int(parameter.high))
+        case "category":
+            return optuna.distributions.CategoricalDistribution(list(range(int(parameter.high) + 1)))

@@ -1,0 +1,34 @@
+"""Where a sweep's candidates come from: a list, or a sampler that learns from the validation accuracies it is told."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from orchestrator.sweep.candidates import Candidate
+
+
+class Source(Protocol):
+    """Gives candidates one by one and is told what became of each."""
+
+    def next(self) -> Candidate | None:
+        """The next candidate; None when there are no more."""
+        ...
+
+    def tell(self, candidate: Candidate, value: float | None) -> None:
+        """The candidate reached `value` (mean validation accuracy over its seeds), or failed (None)."""
+        ...
+
+
+@dataclass(slots=True)
+class Listed:
+    """The candidates of a list, in order; deaf to results."""
+
+    left: deque[Candidate] = field(default_factory=deque)
+
+    def next(self) -> Candidate | None:
+        return self.left.popleft() if self.left else None
+
+    def tell(self, candidate: Candidate, value: float | None) -> None:
+        """Nothing to learn."""

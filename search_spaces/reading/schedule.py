@@ -1,0 +1,249 @@
+"""Bits, questions, quotas and annotation time of a schedule, in whole numbers where things are counted.
+
+A full label is worth log2 C bits and any yes/no answer 1 bit (Hu et al. 2020, arXiv:2009.06168).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from functools import cache
+from typing import Final
+
+from search_spaces.reading.blind_draws import BlindDraws, blind_draws
+from search_spaces.reading.config import BudgetConfig, DatasetConfig, DatasetFacts, QueryConfig, Schedule, ScheduleConfig
+from search_spaces.reading.errors import SpecError
+
+SECONDS_PER_QUESTION: Final = 2.72
+"""A yes/no answer, measured with three labellers on 100 ImageNet images (Hu et al. 2020, user study)."""
+SECONDS_PER_LABEL: Final = 60.0
+"""A full label among 1,000 classes (Hu et al. 2020, user study)."""
+
+SHARES_TOLERANCE: Final = 1e-6
+
+
+def bits_per_label(num_classes: int) -> float:
+    """log2 C."""
+    return math.log2(num_classes)
+
+
+def worth_of_labels(labels: int, num_classes: int) -> int:
+    """Whole yes/no questions that cost no more than `labels` full labels: floor(labels * log2 C), exactly."""
+    if num_classes & (num_classes - 1) == 0:
+        return labels * (num_classes.bit_length() - 1)
+    product = labels * bits_per_label(num_classes)
+    digits = 50
+    while abs(product - round(product)) <= 1e-9 * max(1.0, product) and labels:
+        # Too near to a whole number for floating point. log2 C is irrational where C is no power of 2, so that enough digits always tell.
+        with localcontext() as context:
+            context.prec = digits
+            exact = labels * _log2(num_classes, digits)
+            below, above = (math.floor(exact * (1 + sign * Decimal(10) ** (5 - digits))) for sign in (-1, 1))
+        if below == above:
+            return below
+        digits *= 2
+    return math.floor(product)
+
+
+@cache
+def _log2(number: int, digits: int) -> Decimal:
+    with localcontext() as context:
+        context.prec = digits
+        return Decimal(number).ln() / Decimal(2).ln()
+
+
+def quotas(questions: int, shares: Sequence[float]) -> tuple[int, ...]:
+    """Whole quotas that sum to `questions` exactly: largest remainders are rounded up, of equal ones the earlier rounds'.
+
+    Shares are taken as the decimals they print as, so that 0.29 is 29 hundredths and ties are ties.
+    """
+    exact = [Fraction(repr(float(share))) for share in shares]
+    total = sum(exact, Fraction(0))
+    ideal = [questions * share / total for share in exact]
+    whole = [math.floor(value) for value in ideal]
+    largest_first = sorted(range(len(whole)), key=lambda i: (whole[i] - ideal[i], i))
+    for i in largest_first[: questions - sum(whole)]:
+        whole[i] += 1
+    return tuple(whole)
+
+
+def equal_shares(stages: int) -> tuple[float, ...]:
+    """One equal share a round."""
+    return tuple([1 / stages] * stages)
+
+
+def annotation_hours(labels: int, questions: int) -> float:
+    """Hours of people's work for full labels and yes/no answers."""
+    return (labels * SECONDS_PER_LABEL + questions * SECONDS_PER_QUESTION) / 3600
+
+
+def validation_bits(dataset: DatasetConfig, facts: DatasetFacts) -> float:
+    """Price of a `split` validation set, which is beside the budget; 0 for the other kinds."""
+    return dataset.validation.per_class * facts.num_classes * bits_per_label(facts.num_classes) if dataset.validation.source == "split" else 0.0
+
+
+def held_out(dataset: DatasetConfig) -> int:
+    """Images of each class that a `split` validation set takes out of the pool."""
+    return dataset.validation.per_class if dataset.validation.source == "split" else 0
+
+
+def draws(schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0) -> BlindDraws | None:
+    """How many labels `priced_balanced` buys, if classes are equally large: the true sizes are hidden labels. None for any other choice of D_S.
+
+    Args:
+        apart: images of each class that are not in the pool.
+    """
+    class_size = facts.train_items // facts.num_classes - apart
+    if schedule.initial_choice != "priced_balanced" or schedule.initial_labels_per_class > class_size:
+        # Where a class cannot be filled, check_pool says so.
+        return None
+    return blind_draws(facts.num_classes, class_size, schedule.initial_labels_per_class)
+
+
+def resolve(budget: BudgetConfig, schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0) -> tuple[Schedule, float]:
+    """The schedule in whole numbers and the budget in bits. What the schedule costs never exceeds the budget.
+
+    Args:
+        apart: as for `draws`.
+
+    Raises:
+        SpecError: the budget is not said once and clearly, D_S costs more than it, or the rounds do not fit the questions that are left.
+    """
+    expected = draws(schedule, facts, apart)
+    initial = schedule.initial_labels_per_class * facts.num_classes if expected is None else expected.expected
+    label_bits = bits_per_label(facts.num_classes)
+    _check_budget_keys(budget)
+    _check_drawn(budget, schedule)
+    if budget.mode == "table":
+        assert budget.questions is not None
+        questions, bits = budget.questions, initial * label_bits + budget.questions
+    elif budget.full_labels is not None:
+        bits = budget.full_labels * label_bits
+        _check_initial(initial, label_bits, bits, "budget.full_labels", expected is not None)
+        questions = worth_of_labels(budget.full_labels - initial, facts.num_classes)
+    else:
+        assert budget.bits is not None
+        bits = budget.bits
+        _check_initial(initial, label_bits, bits, "budget.bits", expected is not None)
+        # The sum is what is charged; the difference may have been rounded to the next whole number, up or down.
+        questions = math.floor(bits - initial * label_bits) + 1
+        while initial * label_bits + questions > bits:
+            questions -= 1
+    _check_split(schedule.split, questions, initial)
+    return Schedule(initial_labels=initial, quotas=quotas(questions, schedule.split) if schedule.split else ()), bits
+
+
+def _check_budget_keys(budget: BudgetConfig) -> None:
+    given = [name for name in ("bits", "full_labels", "questions") if getattr(budget, name) is not None]
+    if budget.mode == "table":
+        if given != ["questions"]:
+            keys = tuple(f"budget.{name}" for name in given if name != "questions")
+            problem = f"mode table takes the number of questions and nothing else, not {' and '.join(given) or 'nothing'}"
+            raise SpecError(problem, keys=(*keys, "budget.mode"), hint="write budget: {mode: table, questions: 47000}")
+    elif "questions" in given:
+        raise SpecError(
+            "questions are given only in mode table; in mode exact they are what the bits leave after D_S", keys=("budget.questions", "budget.mode")
+        )
+    elif len(given) != 1:
+        problem = "bits and full_labels say the same thing twice" if given else "the budget is not given"
+        raise SpecError(problem, keys=("budget.bits", "budget.full_labels", "budget.mode"), hint="write one of {full_labels: 100} and {bits: 332.2}")
+
+
+def _check_drawn(budget: BudgetConfig, schedule: ScheduleConfig) -> None:
+    if schedule.initial_choice != "priced_balanced":
+        return
+    if budget.mode == "table":
+        raise SpecError(
+            "mode table prices a number of labels that is given, and priced_balanced draws it",
+            keys=("schedule.initial_choice", "budget.mode"),
+            hint="write budget: {full_labels: 100}, or another initial_choice",
+        )
+    if not schedule.split:
+        raise SpecError(
+            "how many labels priced_balanced buys is known once they are drawn, and no round spends what they leave",
+            keys=("schedule.split", "schedule.stages", "schedule.initial_choice"),
+            hint="give this row a round, or write initial_choice: uniform to spend its whole budget on labels drawn blindly",
+        )
+
+
+def _check_initial(initial: int, label_bits: float, bits: float, budget_key: str, expected: bool) -> None:
+    if initial * label_bits > bits:
+        labels = f"priced_balanced is expected to draw {initial} labels, which" if expected else f"|D_S| = {initial} labels"
+        raise SpecError(
+            f"{labels} cost {initial * label_bits:.6g} bits, and the budget is {bits:.6g}",
+            keys=("schedule.initial_labels_per_class", budget_key),
+            hint="lower initial_labels_per_class or raise the budget",
+        )
+
+
+def _check_split(split: Sequence[float], questions: int, initial: int) -> None:
+    keys = ("schedule.split", "schedule.stages")
+    negative = [share for share in split if share < 0]
+    if negative:
+        raise SpecError(f"a share of the questions cannot be negative ({negative[0]})", keys=keys, hint="write shares from 0 to 1 that sum to 1")
+    if split and abs(math.fsum(split) - 1) > SHARES_TOLERANCE:
+        raise SpecError(f"the shares sum to {math.fsum(split):.10g}, not to 1", keys=keys, hint="write one share of the questions for each round")
+    if not split and questions > 0:
+        raise SpecError(
+            f"there is no round, and {questions} questions of the budget are left after |D_S| = {initial} labels",
+            keys=(*keys, "schedule.initial_labels_per_class", "budget.full_labels", "budget.bits", "budget.questions"),
+            hint="write split: [1.0] to ask them in one round, or let |D_S| use the budget",
+        )
+    if len(split) > questions:
+        raise SpecError(
+            f"{len(split)} rounds share {questions} questions; each round needs one",
+            keys=(*keys, "schedule.initial_labels_per_class", "budget.full_labels", "budget.bits", "budget.questions"),
+            hint="take fewer rounds, fewer initial labels or a larger budget" + ("" if questions else "; split: [] trains on full labels only"),
+        )
+
+
+def check_pool(
+    schedule: Schedule, dataset: DatasetConfig, query: QueryConfig, facts: DatasetFacts, smallest_class: int, per_class: int, blind: bool = False
+) -> None:
+    """The images suffice for the labels bought and, where no image is asked twice, for the questions.
+
+    Args:
+        smallest_class: training images of the class that has the fewest.
+        per_class: initial labels of each class.
+        blind: D_S is as many labels in all, of whatever classes.
+
+    Raises:
+        SpecError: they do not.
+    """
+    validation = dataset.validation
+    if validation.source == "initial_labels" and validation.per_class >= per_class:
+        raise SpecError(
+            f"{validation.per_class} validation labels of each class are carved from {per_class} initial ones, and none is left to train on",
+            keys=("dataset.validation.per_class", "schedule.initial_labels_per_class", "dataset.validation.from"),
+            hint="take fewer, or more initial labels",
+        )
+    apart = held_out(dataset)
+    if apart >= smallest_class:
+        raise SpecError(
+            f"the validation split takes {apart} images of each class, and the smallest class of {facts.name} has {smallest_class}",
+            keys=("dataset.validation.per_class", "dataset.validation.from", "dataset.validation"),
+            hint=f"take fewer than {smallest_class}",
+        )
+    left = facts.train_items - apart * facts.num_classes
+    if blind and schedule.initial_labels > left:
+        raise SpecError(
+            f"{schedule.initial_labels} initial labels are asked for, and {facts.name} has {left} training images" + (" beside validation" if apart else ""),
+            keys=("schedule.initial_labels_per_class", "dataset.validation.per_class"),
+            hint=f"take at most {left // facts.num_classes}",
+        )
+    if not blind and apart + per_class > smallest_class:
+        raise SpecError(
+            f"{per_class} initial labels of each class are asked for, and the smallest class of {facts.name} has {smallest_class - apart} images"
+            + (f" beside {apart} for validation" if apart else ""),
+            keys=("schedule.initial_labels_per_class", "dataset.validation.per_class"),
+            hint=f"take at most {smallest_class - apart}",
+        )
+    unlabelled = left - schedule.initial_labels
+    if query.requery == "never" and sum(schedule.quotas) > unlabelled:
+        raise SpecError(
+            f"requery: never asks each image at most once, and there are {sum(schedule.quotas)} questions for {unlabelled} images",
+            keys=("query.requery", "schedule.initial_labels_per_class", "budget.full_labels", "budget.bits", "budget.questions"),
+            hint="write requery: pool, or lower the budget",
+        )

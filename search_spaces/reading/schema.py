@@ -1,0 +1,133 @@
+"""Which settings a record spells out: those that differ from the defaults of a numbered schema, so that a new setting renames nothing.
+
+The defaults are data and are not read from the classes: a default changed in code must not change the name of a trial on disk. A setting that is added later
+gets a line in the table of its section, with the default it was born with; that changes no name either. A line that stands is never edited: where a default
+is to change, write a new schema beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final
+
+from search_spaces.reading.assemble import flatten, nest
+from search_spaces.reading.errors import ABSENT
+from search_spaces.reading.fields import SECTIONS, method_fields, section_fields
+from trainers.mean_teacher.settings import METHODS
+
+SCHEMA: Final = 2
+"""Number of the tables below; part of every id and written into each sweep."""
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "dataset.path": None,
+    "dataset.image_size": None,
+    "dataset.validation.from": "split",
+    "dataset.validation.per_class": 10,
+    "budget.mode": "exact",
+    "budget.bits": None,
+    "budget.full_labels": None,
+    "budget.questions": None,
+    "schedule.stages": None,
+    "schedule.initial_choice": "random",
+    "query.strategy": "random",
+    "query.easy_share": 0.5,
+    "query.requery": "pool",
+    "query.mask_refused": True,
+    "oracle.name": "labels",
+    "oracle.false_yes": 0.0,
+    "oracle.false_no": 0.0,
+    "search.algorithm": "grid",
+    "search.num_candidates": None,
+    "search.seed": 0,
+    "resources.workers": 1,
+    "resources.gpus_per_worker": 0,
+    "resources.cpus_per_worker": 1,
+    "resources.max_concurrent": 1,
+    "resources.start_timeout": 300.0,
+    "resources.checkpoint_seconds": 5.0,
+    "resources.max_failures": 3,
+    "resources.share_stages": True,
+}
+"""Key path -> default, of every section but `method`. What has no default is always spelt out."""
+
+METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "mean_teacher": {
+        "method.preset": None,
+        "method.backbone": "auto",
+        "method.epochs": 20,
+        "method.batch_size": 64,
+        "method.labelled_share": None,
+        "method.labelled_per_batch": None,
+        "method.learning_rate": 0.05,
+        "method.warmup_epochs": 0.0,
+        "method.warmup_start_rate": 0.0,
+        "method.momentum": 0.9,
+        "method.nesterov": True,
+        "method.weight_decay": 0.0002,
+        "method.cosine_horizon": 1.1666666666666667,
+        "method.consistency": "mse",
+        "method.consistency_weight": 10.0,
+        "method.consistency_rampup_epochs": 5.0,
+        "method.logit_distance_weight": 0.01,
+        "method.negative_weight": 0.0,
+        "method.entropy_weight": 0.0,
+        "method.ema_decay": 0.97,
+        "method.teacher_init": "student",
+        "method.nls": True,
+        "method.nls_positive": "soft",
+        "method.init": "scratch",
+        "method.feature_noise": 0.1,
+        "method.precision": "bf16",
+        "method.compile": False,
+    },
+}
+"""Method -> key path -> default."""
+
+
+@cache
+def defaults(method: str | None) -> Mapping[str, Any]:
+    """Key path -> the default that a record means where it does not spell the key out: the schema's, or, of a setting added since, its class's.
+
+    Args:
+        method: whose settings the keys under `method` are.
+    """
+    known = {key: field.default for section in SECTIONS for key, field in section_fields(section).items()}
+    if method in METHODS:
+        known |= {key: field.default for key, field in method_fields(method).items()}
+    return {**known, **DEFAULTS, **METHOD_DEFAULTS.get(method or "", {})}
+
+
+def written(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Of these settings (key path -> value) the ones that differ from the schema's defaults."""
+    method = flat.get("method.name")
+    known = defaults(method if isinstance(method, str) else None)
+    return {key: value for key, value in flat.items() if not _same(value, known.get(key, ABSENT))}
+
+
+def written_method(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a method's settings (name -> value) the ones that differ from the schema's defaults."""
+    said = written({"method.name": name, **{f"method.{key}": value for key, value in settings.items()}})
+    return {key.removeprefix("method."): value for key, value in said.items() if key != "method.name"}
+
+
+def written_settings(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """As `written`, of a nested mapping (sections of a trial or of a sweep); equal results are equal settings."""
+    return nest(written(flatten(mapping)))
+
+
+def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Key path -> value of a recorded trial's nested configuration, with the defaults of what it does not spell out.
+
+    The rates of a noisy oracle are left out: theirs depend on its name.
+    """
+    flat = flatten(mapping)
+    frozen = {**DEFAULTS, **METHOD_DEFAULTS.get(str(flat.get("method.name")), {})}
+    apart = ("search.", "resources.", "oracle.false_")
+    return {key: value for key, value in frozen.items() if not key.startswith(apart)} | flat
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a value is the default; 1 is not true, and a list is the tuple that YAML and JSON cannot have."""
+    value = tuple(value) if isinstance(value, list) else value
+    return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)

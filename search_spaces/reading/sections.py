@@ -1,0 +1,230 @@
+"""Takes a spec's document apart into its sections, each key path with its value and place, and applies `--set` to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from search_spaces.reading.assemble import overlay
+from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable, written_twice
+from search_spaces.reading.fields import TRIAL_SECTIONS, Field, section_fields, trial_fields, unknown_key
+from search_spaces.reading.names import NOT_OFFERED
+from search_spaces.reading.yaml_source import Node, has_comment, parse, plain, read_word
+
+TOP_LEVEL: Final = ("name", "dataset", "budget", "base", "cases", "vary", "seeds", "search", "resources", "baseline")
+BASE: Final = ("method", "schedule", "query", "oracle")
+"""Sections under `base`."""
+
+_WHOLE: Final = ("name", "seeds", "baseline", "cases", "vary")
+_OUTSIDE_TRIALS: Final = ("search", "resources")
+
+Leaves = dict[str, Node]
+"""Key path -> value and place."""
+
+
+@dataclass(slots=True)
+class Sections:
+    """A document in parts, not yet checked beyond its keys."""
+
+    source: Place
+    top: dict[str, Node] = field(default_factory=dict)
+    """name, seeds, baseline, cases, vary: as they stand."""
+    trial: Leaves = field(default_factory=dict)
+    """dataset, budget and everything under base."""
+    outside: Leaves = field(default_factory=dict)
+    """search and resources."""
+    headings: dict[str, Place] = field(default_factory=dict)
+    """Where each section starts."""
+    overridden: set[str] = field(default_factory=set)
+    """Key paths that a `--set` wrote."""
+
+
+def read_sections(root: Node, source: Place) -> Sections:
+    """The sections of a document.
+
+    Raises:
+        SpecError: it is no mapping, a key is unknown or stands at the wrong level, or a section is not a mapping.
+    """
+    if root.value is None:
+        raise SpecError("is empty", place=source, hint="a spec has the keys " + ", ".join(TOP_LEVEL))
+    if not isinstance(root.value, dict):
+        raise SpecError(f"must be a mapping with the keys {', '.join(TOP_LEVEL)}", place=root.place)
+    found = Sections(source=source)
+    for key, node in root.value.items():
+        found.headings[key] = node.place
+        if key in _WHOLE:
+            found.top[key] = node
+        elif key in _OUTSIDE_TRIALS:
+            found.outside.update(leaves(node, key))
+        elif key in ("dataset", "budget"):
+            found.trial.update(leaves(node, key))
+            _note_headings(found, node, key)
+        elif key == "base":
+            _read_base(found, node)
+        else:
+            raise _unknown_top(key, node.place)
+    return found
+
+
+def _read_base(found: Sections, node: Node) -> None:
+    for key, child in _mapping(node, "base", "the sections method, schedule, query and oracle").items():
+        section = key.split(".")[0]
+        if section in ("dataset", "budget"):
+            raise SpecError(
+                "stands under base, and belongs at the top level", key=key, place=child.place, hint=f"move it out of base: one {section} holds for all rows"
+            )
+        if section not in BASE:
+            raise SpecError(
+                "unknown key", key=f"base.{key}", place=child.place, hint=NOT_OFFERED.get(key) or did_you_mean(key, BASE) or f"known here: {', '.join(BASE)}"
+            )
+        for path, leaf in leaves(child, key).items():
+            if path in found.trial:
+                raise written_twice(path, leaf.place, found.trial[path].place)
+            found.trial[path] = leaf
+        _note_headings(found, child, key)
+
+
+def _note_headings(found: Sections, node: Node, path: str) -> None:
+    found.headings[path] = node.place
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            if isinstance(child.value, dict):
+                _note_headings(found, child, f"{path}.{key}")
+
+
+def _unknown_top(key: str, place: Place) -> SpecError:
+    if key in BASE:
+        return SpecError("stands at the top level, and belongs under base", key=key, place=place, hint=f"write base: {{{key}: ...}}")
+    if "." in key and key.split(".")[0] in TOP_LEVEL:
+        return SpecError("key paths with dots are for cases, vary and --set", key=key, place=place, hint=f"write {key.replace('.', ': {', 1)}: ...}}")
+    hint = NOT_OFFERED.get(key.lower()) or did_you_mean(key, TOP_LEVEL) or f"known here: {', '.join(TOP_LEVEL)}"
+    return SpecError("unknown key", key=key, place=place, hint=hint)
+
+
+def _mapping(node: Node, key: str, of: str) -> dict[str, Node]:
+    if not isinstance(node.value, dict):
+        raise SpecError(f"must be a mapping of {of}", key=key, value=plain(node), place=node.place)
+    return node.value
+
+
+def _known(path: str) -> Mapping[str, Field]:
+    section = path.split(".")[0]
+    return section_fields(section) if section in _OUTSIDE_TRIALS else trial_fields()
+
+
+def leaves(node: Node, path: str) -> Leaves:
+    """Every key path below `path` with its value; a value is what stands at a known key, whatever its type.
+
+    Raises:
+        SpecError: a key is unknown, or a section is not a mapping.
+    """
+    known = _known(path)
+    if path in known:
+        return {path: node}
+    inside = sorted({key.removeprefix(f"{path}.").split(".")[0] for key in known if key.startswith(f"{path}.")})
+    if not inside:
+        error = unknown_key(path, known)
+        word = path.rpartition(".")[2].lower()
+        raise SpecError("unknown key", key=path, value=plain(node), place=node.place, hint=NOT_OFFERED.get(word) or error.hint)
+    found: Leaves = {}
+    for key, child in _mapping(node, path, ", ".join(inside)).items():
+        for leaf_path, leaf in leaves(child, f"{path}.{key}").items():
+            if leaf_path in found:
+                raise written_twice(leaf_path, leaf.place, found[leaf_path].place)
+            found[leaf_path] = leaf
+    return found
+
+
+def trial_leaves(key: str, node: Node, what: str) -> Leaves:
+    """The key paths that an entry of `cases` or a key of `vary` sets; `base.` in front may be left out.
+
+    Raises:
+        SpecError: a key is unknown, or is one that holds for the whole sweep.
+    """
+    path = key.removeprefix("base.")
+    section = path.split(".")[0]
+    if section == "dataset":
+        raise SpecError(f"{what} cannot change the data set: one data set and one validation set hold for all rows", key=key, place=node.place)
+    if section in TOP_LEVEL and section not in TRIAL_SECTIONS:
+        raise SpecError(f"{what} cannot change {printable(section, 40)}, which holds for the whole sweep", key=key, place=node.place)
+    return leaves(node, path)
+
+
+def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
+    """The sections hold what each `--set key.path=value` says, a later one over an earlier one.
+
+    Where a key holds text (a path, a name), the value is that text as it stands; elsewhere it is YAML without comments.
+
+    Raises:
+        SpecError: one cannot be read, or names an unknown key.
+    """
+    for text in overrides:
+        key, node = _parse_override(text)
+        first, _, rest = key.partition(".")
+        if key in _WHOLE:
+            sections.top[key] = node
+            if key == "cases":
+                # It named one of the cases that are gone.
+                sections.top.pop("baseline", None)
+        elif first == "vary":
+            _set_domain(sections, rest, node)
+        elif first == "cases":
+            raise SpecError("a single case cannot be set", key=key, place=node.place, hint="edit the file, or drop all cases with --set 'cases={}'")
+        elif first in ("name", "seeds", "baseline"):
+            raise SpecError("unknown key", key=key, place=node.place, hint=f'did you mean "{first}"?')
+        elif first in _OUTSIDE_TRIALS:
+            sections.outside.update(leaves(node, key))
+        else:
+            _set_trial_key(sections, key, node)
+
+
+def _set_trial_key(sections: Sections, key: str, node: Node) -> None:
+    if key == "base":
+        apart = Sections(source=node.place)
+        _read_base(apart, node)
+        written = apart.trial
+    else:
+        written = leaves(node, key.removeprefix("base."))
+    if not written:
+        raise SpecError("sets nothing: its mapping is empty", key=key, place=node.place, hint=f"write what it sets, as in {key}={{...}}")
+    sections.trial = overlay(sections.trial, written)
+    sections.overridden.update(written)
+
+
+def _set_domain(sections: Sections, key: str, node: Node) -> None:
+    vary = sections.top.get("vary")
+    if vary is None or vary.value is None:
+        vary = Node({}, node.place)
+    domains = dict(_mapping(vary, "vary", "key paths and domains"))
+    domains.pop(f"base.{key}", None)
+    sections.top["vary"] = Node({**domains, key: node}, vary.place)
+
+
+def _parse_override(text: str) -> tuple[str, Node]:
+    place = Place(override=text)
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key or key != printable(key, 400):
+        raise SpecError("is not KEY=VALUE", place=place, hint="write --set method.epochs=5")
+    if not value.strip():
+        raise SpecError("has no value", key=key, place=place, hint=f"write --set {key}=VALUE; null is written null")
+    field = _text_field(key)
+    if field is not None:
+        # A name from a list has no spaces around it; any other text may.
+        return key, read_word(value.strip() if field.options else value, key, place, optional=field.optional)
+    if has_comment(value):
+        raise SpecError("# starts a comment in YAML, and what follows would be dropped", key=key, place=place, hint="remove it, or quote text that holds #")
+    return key, _placed(parse(value, place, key), place)
+
+
+def _text_field(key: str) -> Field | None:
+    """The field of a key whose value is one piece of text; None where the value is YAML, or nothing is known of the key."""
+    if key in ("name", "baseline"):
+        return Field(kind="text", optional=key == "baseline")
+    field = _known(key).get(key.removeprefix("base."))
+    return field if field is not None and field.kind == "text" else None
+
+
+def _placed(node: Node, place: Place) -> Node:
+    return node if node.place == place else Node(node.value, place)

@@ -1,0 +1,171 @@
+"""Reads a spec: from a YAML file and `--set` overrides to a checked Spec, every candidate of which is known to be a valid trial."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from search_spaces.reading.assemble import build_config, check_sections, complete, nest
+from search_spaces.reading.config import ResourcesConfig, SearchConfig, Spec
+from search_spaces.reading.datasets import size
+from search_spaces.reading.domains import as_written
+from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable
+from search_spaces.reading.names import ADAPTIVE, ALGORITHMS, NOT_OFFERED
+from search_spaces.reading.presets import SUPPLIED
+from search_spaces.reading.sections import Sections, apply_overrides, read_sections
+from search_spaces.reading.trials import check_candidates, make_trial
+from search_spaces.reading.variations import Places, check_crossing, check_number_of_trials, explained, read_cases, read_vary
+from search_spaces.reading.yaml_source import find_spec, parse, plain, read_text
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LARGEST_SEED: Final = 2**31 - 1
+
+
+def load_spec(path_or_name: str, overrides: Sequence[str] = ()) -> Spec:
+    """The spec in a file, all of it checked: the file, the overrides, the base trial and every candidate.
+
+    Args:
+        path_or_name: a path, or a bare name to be found in the working folder or among the packaged specs.
+        overrides: `key.path=value`, the value in YAML or, where the key holds text, as it stands.
+
+    Raises:
+        SpecError: anything is wrong with it. The message names the file and line (or the override), the key, the value and what is allowed.
+    """
+    path = find_spec(path_or_name)
+    text = read_text(path, path_or_name)
+    source = Place(file=path_or_name)
+    sections = read_sections(parse(text, source), source)
+    apply_overrides(sections, overrides)
+    return _check(sections, path, text, tuple(overrides))
+
+
+def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]) -> Spec:
+    name = _name(sections)
+    written = {key: plain(node) for key, node in sections.trial.items()}
+    places = _places(sections)
+    base_places = {key[1]: place for key, place in places.items()}
+    for needed in ("dataset", "budget", "base"):
+        _needed(sections, needed, needed in sections.headings)
+    try:
+        base = {key: as_written(value) for key, value in complete(written).items()}
+        data = size(build_config(base).dataset)
+    except SpecError as error:
+        raise explained(error).located(base_places, written) from None
+    if "oracle.false_yes" not in written:
+        # Their defaults depend on the oracle's name, which a case may change.
+        base.pop("oracle.false_yes")
+    if "oracle.false_no" not in written:
+        base.pop("oracle.false_no")
+    cases = read_cases(sections, places)
+    vary = read_vary(sections, places)
+    if any("method.preset" in layer for layer in (vary, *cases.values())):
+        # A row's own preset supplies what the base has not written.
+        for key in SUPPLIED - written.keys():
+            base.pop(key, None)
+    search = _search(sections, base_places)
+    check_crossing(search, base, cases, vary, places)
+    spec = Spec(
+        name=name,
+        source=path,
+        text=text,
+        overrides=overrides,
+        base=nest(base),
+        cases=cases,
+        vary=vary,
+        seeds=_seeds(sections),
+        search=search,
+        resources=_resources(sections, base_places),
+        facts=data.facts,
+        baseline=_baseline(sections, cases),
+        smallest_class=data.smallest_class,
+        places=places,
+    )
+    if search.algorithm in ADAPTIVE and base["dataset.validation.from"] == "none":
+        problem = f"search {search.algorithm} learns from validation accuracy, and dataset.validation is none"
+        keys = ("search.algorithm", "dataset.validation.from")
+        raise SpecError(problem, keys=keys, hint="write validation: {from: split, per_class: 10}, or search with grid or random").located(base_places, base)
+    make_trial(spec, {}, spec.seeds[0])
+    check_number_of_trials(spec, base)
+    check_candidates(spec)
+    return spec
+
+
+def _places(sections: Sections) -> Places:
+    found: Places = {("base", heading): place for heading, place in sections.headings.items()}
+    for leaves in (sections.top, sections.trial, sections.outside):
+        found.update({("base", key): node.place for key, node in leaves.items()})
+    return found
+
+
+def _needed(sections: Sections, key: str, given: bool) -> None:
+    if not given:
+        raise SpecError("must be given", key=key, place=sections.source)
+
+
+def _name(sections: Sections) -> str:
+    _needed(sections, "name", "name" in sections.top)
+    node = sections.top["name"]
+    if not isinstance(node.value, str) or not _NAME.fullmatch(node.value):
+        problem = "must be a word of letters, digits, dots, dashes and underscores that starts with a letter or digit; it names a folder"
+        hint = "put it in quotes" if isinstance(node.value, (int, float)) else None
+        raise SpecError(problem, key="name", value=plain(node), place=node.place, hint=hint)
+    return node.value
+
+
+def _seeds(sections: Sections) -> tuple[int, ...]:
+    _needed(sections, "seeds", "seeds" in sections.top)
+    node = sections.top["seeds"]
+    allowed = "a list of different whole numbers from 0, as in [0, 1, 2]"
+    if not isinstance(node.value, list) or not node.value:
+        raise SpecError(f"must be {allowed}", key="seeds", value=plain(node), place=node.place)
+    seeds: dict[int, None] = {}
+    for item in node.value:
+        place, seed = item.place, item.value
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= _LARGEST_SEED:
+            raise SpecError(f"is no seed; seeds must be different whole numbers from 0 to {_LARGEST_SEED}", key="seeds", value=plain(item), place=place)
+        if seed in seeds:
+            raise SpecError(f"the seed {seed} stands there twice", key="seeds", value=plain(node), place=place, hint="the same seed is the same trial")
+        seeds[seed] = None
+    return tuple(seeds)
+
+
+def _baseline(sections: Sections, cases: Mapping[str, Any]) -> str | None:
+    node = sections.top.get("baseline")
+    if node is None or node.value is None:
+        return None
+    if not isinstance(node.value, str) or node.value not in cases:
+        hint = (did_you_mean(str(node.value), cases) if cases else None) or (
+            f"the cases are {printable(', '.join(cases), 200)}" if cases else "this spec has no cases"
+        )
+        raise SpecError("is not the name of a case", key="baseline", value=plain(node), place=node.place, hint=hint)
+    return node.value
+
+
+def _search(sections: Sections, places: Mapping[str, Place]) -> SearchConfig:
+    values = {key: plain(node) for key, node in sections.outside.items() if key.startswith("search.")}
+    word = str(values.get("search.algorithm", "")).lower()
+    try:
+        if word in NOT_OFFERED:
+            raise SpecError(NOT_OFFERED[word], key="search.algorithm", value=values["search.algorithm"], hint=f"write one of {', '.join(ALGORITHMS)}")
+        search = SearchConfig(**check_sections(values, "search"))
+        if search.algorithm == "grid" and search.num_candidates is not None:
+            raise SpecError("a grid runs every candidate and takes no number", keys=("search.num_candidates",), hint="remove it, or search with random or tpe")
+        if search.algorithm != "grid" and search.num_candidates is None:
+            keys = ("search.num_candidates", "search.algorithm")
+            raise SpecError(f"search {search.algorithm} needs num_candidates", keys=keys, hint="write how many candidates to draw, as in num_candidates: 40")
+    except SpecError as error:
+        raise error.located(places, values) from None
+    return search
+
+
+def _resources(sections: Sections, places: Mapping[str, Place]) -> ResourcesConfig:
+    values = {key: plain(node) for key, node in sections.outside.items() if key.startswith("resources.")}
+    try:
+        resources = ResourcesConfig(**check_sections(values, "resources"))
+        if resources.gpus_per_worker > 1 and resources.gpus_per_worker != int(resources.gpus_per_worker):
+            raise SpecError("must be at most 1, or whole: a worker has a part of one GPU or several whole ones", keys=("resources.gpus_per_worker",))
+    except SpecError as error:
+        raise error.located(places, values) from None
+    return resources

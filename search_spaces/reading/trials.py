@@ -1,0 +1,273 @@
+"""From a checked spec to its trials: which there are, what each is called, what it costs, and which stage trainings it shares with others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from typing import Any, Final
+
+from search_spaces.reading.assemble import build_config, config_to_mapping, flat_settings, flatten, nest, number_of_stages, overlay
+from search_spaces.reading.config import DatasetFacts, Schedule, Spec, Trial, TrialConfig
+from search_spaces.reading.domains import as_written, corners, grid
+from search_spaces.reading.errors import Place, SpecError, printable, show
+from search_spaces.reading.names import ADAPTIVE
+from search_spaces.reading.schedule import annotation_hours, bits_per_label, check_pool, held_out, resolve, validation_bits
+from search_spaces.reading.schema import SCHEMA, with_defaults, written, written_method
+from search_spaces.reading.suggest import Ask, keyed_ask, settings_from
+from trainers.mean_teacher.settings import MethodConfig
+
+_ID_DIGITS: Final = 12
+_ID: Final = re.compile(f"[0-9a-f]{{{_ID_DIGITS}}}")
+_MOST_CORNERS: Final = 20_000
+
+
+def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[str, ...] = ()) -> Trial:
+    """The trial that `settings` (key path -> value) make of the spec's base, checked as a whole.
+
+    Raises:
+        SpecError: the settings do not make a valid trial; says which line, case or varied key is to blame.
+    """
+    values = overlay(flatten(spec.base), settings)
+    try:
+        config = build_config(values)
+        found = spec.facts
+        schedule, budget_bits = resolve(config.budget, config.schedule, found, held_out(config.dataset))
+        blind = config.schedule.initial_choice == "uniform"
+        check_pool(schedule, config.dataset, config.query, found, spec.smallest_class, config.schedule.initial_labels_per_class, blind)
+        _check_workers(config, spec.resources.workers)
+    except SpecError as error:
+        raise error.located(_places(spec, values, settings, cases), values) from None
+    candidate = _hash(_identity(config, schedule, budget_bits))
+    questions = sum(schedule.quotas)
+    return Trial(
+        id=_trial_id(candidate, seed),
+        candidate=candidate,
+        cases=cases,
+        settings={key: as_written(value) for key, value in settings.items() if key in spec.vary},
+        seed=seed,
+        config=config,
+        facts=found,
+        schedule=schedule,
+        budget_bits=budget_bits,
+        bits=schedule.initial_labels * bits_per_label(found.num_classes) + questions,
+        validation_bits=validation_bits(config.dataset, found),
+        annotation_hours=annotation_hours(schedule.initial_labels, questions),
+    )
+
+
+def enumerate_trials(spec: Spec) -> list[Trial] | None:
+    """Every trial in order, candidate by candidate and each candidate's seeds together; None for a search that learns from results.
+
+    The same settings under several cases are one trial that has all their names. Candidate i of a random search depends on the search's seed and i alone.
+    """
+    if spec.search.algorithm in ADAPTIVE:
+        return None
+    found: dict[str, Trial] = {}
+    for cases, settings in _candidates(spec):
+        trial = make_trial(spec, settings, spec.seeds[0], cases)
+        first = found.get(trial.candidate)
+        found[trial.candidate] = trial if first is None else replace(first, cases=first.cases + tuple(c for c in cases if c not in first.cases))
+    return [with_seed(trial, seed) for trial in found.values() for seed in spec.seeds]
+
+
+def with_seed(trial: Trial, seed: int) -> Trial:
+    """The trial of the same candidate with another seed."""
+    return replace(trial, seed=seed, id=_trial_id(trial.candidate, seed))
+
+
+def candidate_settings(spec: Spec, ask: Ask) -> dict[str, Any]:
+    """Settings of one candidate of a search, made of the numbers that `ask` suggests; make_trial turns them into trials."""
+    return settings_from(spec.vary, number_of_stages(flatten(spec.base)), ask)
+
+
+def check_candidates(spec: Spec) -> None:
+    """Every candidate makes a valid trial; of a search, whose candidates are not known yet, those at the ends of its domains.
+
+    What a schedule needs grows or shrinks with each of its keys, so that the ends decide for all between.
+
+    Raises:
+        SpecError: one does not.
+    """
+    if spec.search.algorithm == "grid":
+        enumerate_trials(spec)
+        return
+    for number, settings in enumerate(corners(spec.vary, number_of_stages(flatten(spec.base)))):
+        if number >= _MOST_CORNERS:
+            break
+        make_trial(spec, settings, spec.seeds[0])
+
+
+def stage_prefixes(trial: Trial) -> tuple[str, ...]:
+    """One key for each stage training: equal keys are, by configuration, one training.
+
+    A key holds what the stage can depend on: data set, seed, D_S, the settings that its method reads in that stage, from the first round on all that
+    decided the questions, and by its chain of parents the number of rounds with questions before it. As in an id, defaults and the data's path are no
+    part of it.
+    """
+    config = trial.config
+    said = _said(config)
+    key = _hash(
+        {
+            "schema": SCHEMA,
+            "dataset": said["dataset"],
+            "seed": trial.seed,
+            "schedule": said["schedule"],
+            "method": _method_read(config, 0, has_negatives=False),
+        }
+    )
+    keys = [key]
+    asked = False
+    drawn = config.schedule.initial_choice == "priced_balanced"
+    # A share that is planned to come to no question may come to one where it is of what the draws leave.
+    may_ask = [bool(part) for part in (config.schedule.split if drawn else trial.schedule.quotas)]
+    for stage, quota in enumerate(trial.schedule.quotas, start=1):
+        if may_ask[stage - 1] or config.method.init != "scratch" or config.method.for_stage(stage) != config.method.for_stage(stage - 1):
+            parts: dict[str, Any] = {"parent": key, "quota": quota, "strategy": config.query.strategy, "oracle": said.get("oracle", {})}
+            if config.query.strategy == "mixed":
+                parts["easy_share"] = config.query.easy_share
+            if drawn:
+                parts |= {"budget_bits": trial.budget_bits, "split": config.schedule.split}
+            if asked:
+                # Before the second round no image has been asked and no class refused.
+                parts |= {"requery": config.query.requery, "mask_refused": config.query.mask_refused}
+            asked = asked or may_ask[stage - 1]
+            key = _hash(parts | {"method": _method_read(config, stage, has_negatives=asked)})
+        # A round without questions, from fresh weights, is the training before it again.
+        keys.append(key)
+    return tuple(keys)
+
+
+def trial_to_mapping(trial: Trial) -> dict[str, Any]:
+    """The trial as JSON values; trial_from_mapping is the inverse."""
+    return {
+        "id": trial.id,
+        "candidate": trial.candidate,
+        "cases": list(trial.cases),
+        "settings": trial.settings,
+        "seed": trial.seed,
+        "config": config_to_mapping(trial.config),
+        "facts": asdict(trial.facts),
+        "schedule": {"initial_labels": trial.schedule.initial_labels, "quotas": list(trial.schedule.quotas)},
+        "budget_bits": trial.budget_bits,
+        "bits": trial.bits,
+        "validation_bits": trial.validation_bits,
+        "annotation_hours": trial.annotation_hours,
+    }
+
+
+def trial_from_mapping(mapping: Mapping[str, Any]) -> Trial:
+    """The trial that trial_to_mapping described, this release's or an earlier one's: settings that were added since have their defaults.
+
+    Raises:
+        SpecError: it is not such a description.
+    """
+    try:
+        schedule, facts = mapping["schedule"], DatasetFacts(**mapping["facts"])
+        for count in (facts.num_classes, facts.train_items, facts.test_items, schedule["initial_labels"], mapping["seed"], *schedule["quotas"]):
+            if type(count) is not int or count < 0:
+                raise ValueError(f"{show(count)} is no whole number from 0")
+        for key in ("id", "candidate"):
+            # They become paths.
+            if not isinstance(mapping[key], str) or not _ID.fullmatch(mapping[key]):
+                raise ValueError(f"{show(mapping[key])} is no {key} of {_ID_DIGITS} hex digits")
+        if not all(isinstance(text, str) for text in (facts.name, *mapping["cases"])):
+            raise TypeError("the name of a case or of the data is no text")
+        if facts.num_classes < 2 or facts.kind not in ("images", "features"):
+            raise ValueError(f"{facts.num_classes} classes of {show(facts.kind)} are no data set")
+        json.dumps(mapping["settings"], allow_nan=False)
+        return Trial(
+            id=mapping["id"],
+            candidate=mapping["candidate"],
+            cases=tuple(mapping["cases"]),
+            settings=dict(mapping["settings"]),
+            seed=mapping["seed"],
+            config=build_config(with_defaults(mapping["config"])),
+            facts=facts,
+            schedule=Schedule(initial_labels=schedule["initial_labels"], quotas=tuple(schedule["quotas"])),
+            budget_bits=_number(mapping["budget_bits"]),
+            bits=_number(mapping["bits"]),
+            validation_bits=_number(mapping["validation_bits"]),
+            annotation_hours=_number(mapping["annotation_hours"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise SpecError(f"the record of a trial is damaged ({type(error).__name__}: {printable(str(error), 200)})") from None
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{show(value)} is no finite number")
+    return float(value)
+
+
+def _candidates(spec: Spec) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    base = flatten(spec.base)
+    if spec.search.algorithm == "random":
+        stages = number_of_stages(base)
+        for index in range(spec.search.num_candidates or 0):
+            yield (), settings_from(spec.vary, stages, keyed_ask(spec.search.seed, index))
+        return
+    rows: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]] = [((name,), case) for name, case in spec.cases.items()] or [((), {})]
+    for cases, case in rows:
+        for point in grid(spec.vary, number_of_stages(overlay(base, case))):
+            yield cases, {**case, **point}
+
+
+def _places(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any], cases: tuple[str, ...]) -> dict[str, Place]:
+    """Where each key's value in effect was written."""
+    gone = set(flatten(spec.base)) - set(values)
+    places = {path[1]: place for path, place in spec.places.items() if path[0] == "base" and path[1] not in gone}
+    for key in settings:
+        for path in (("cases", *cases[:1], key), ("vary", key)):
+            if path in spec.places:
+                places[key] = spec.places[path]
+    return places
+
+
+def _check_workers(config: TrialConfig, workers: int) -> None:
+    if config.method.batch_size % workers:
+        problem = f"a batch of {config.method.batch_size} images cannot be shared equally by resources.workers = {workers}"
+        raise SpecError(problem, keys=("method.batch_size", "resources.workers"), hint="write a multiple of the number of workers")
+
+
+def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> dict[str, Any]:
+    """What makes a candidate itself. The budget is in bits and the schedule in whole questions, however they were written."""
+    said = _said(config)
+    said["budget"] = {"bits": budget_bits}
+    # The quotas of priced_balanced are expectations: its shares are what was decided.
+    drawn = config.schedule.initial_choice == "priced_balanced"
+    said["schedule"] |= {"split": list(config.schedule.split)} if drawn else {"quotas": list(schedule.quotas)}
+    return {"schema": SCHEMA, **said}
+
+
+def _said(config: TrialConfig) -> dict[str, Any]:
+    """The settings that are no default, by section. Without the path, for where the data lies is no part of what a trial is, and without the shares."""
+    said = written(flat_settings(config))
+    said.pop("dataset.path", None)
+    del said["schedule.split"]
+    return nest(said)
+
+
+def _method_read(config: TrialConfig, stage: int, *, has_negatives: bool) -> Mapping[str, Any]:
+    return _read(config.method.for_stage(stage), has_negatives, stage > 0)
+
+
+@lru_cache(maxsize=1024)
+def _read(method: MethodConfig, has_negatives: bool, has_parent: bool) -> Mapping[str, Any]:
+    """Most stages of a sweep read the same settings."""
+    read = method.settings_read(has_negatives=has_negatives, has_parent=has_parent)
+    return {"name": method.name, "version": method.version, **written_method(method.name, read)}
+
+
+def _trial_id(candidate: str, seed: int) -> str:
+    return _hash({"candidate": candidate, "seed": seed})
+
+
+def _hash(value: Any) -> str:
+    """12 hex digits of the SHA-256 over canonical JSON: keys sorted, no spaces, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]

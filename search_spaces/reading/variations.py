@@ -1,0 +1,201 @@
+"""The rows of a sweep: its cases and varied keys, read and checked against the base and against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from search_spaces.reading.assemble import number_of_stages, overlay
+from search_spaces.reading.config import SearchConfig, Spec
+from search_spaces.reading.domains import (
+    SPLIT,
+    STAGES,
+    Choice,
+    Domain,
+    IntRange,
+    LogUniform,
+    Simplex,
+    Uniform,
+    as_written,
+    grid_size,
+    is_continuous,
+    parse_domain,
+    stage_counts,
+)
+from search_spaces.reading.errors import Place, SpecError, printable, written_twice
+from search_spaces.reading.fields import convert, trial_fields
+from search_spaces.reading.sections import Leaves, Sections, trial_leaves
+from search_spaces.reading.yaml_source import Node, plain
+
+MOST_TRIALS: Final = 20_000
+"""Of a sweep; more is a slip of the pen."""
+
+Places = dict[tuple[str, ...], Place]
+
+_LONGEST_CASE: Final = 120
+
+
+def _entries(sections: Sections, key: str, what: str) -> dict[str, Node]:
+    node = sections.top.get(key)
+    if node is None or node.value is None:
+        return {}
+    if not isinstance(node.value, dict):
+        raise SpecError(f"must be a mapping of {what}", key=key, value=plain(node), place=node.place)
+    return node.value
+
+
+def read_cases(sections: Sections, places: Places) -> dict[str, dict[str, Any]]:
+    """Case -> key path -> value; notes in `places` where each was written.
+
+    Raises:
+        SpecError: a name, key or value is wrong.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, node in _entries(sections, "cases", "names and what each changes").items():
+        if not name.strip() or name != printable(name, _LONGEST_CASE):
+            raise SpecError(f"a case needs a printable name of at most {_LONGEST_CASE} characters", key="cases", value=name, place=node.place)
+        if node.value is not None and not isinstance(node.value, dict):
+            hint = "write {} for the base as it is"
+            raise SpecError("must be a mapping of key paths and values", key=f"cases.{name}", value=plain(node), place=node.place, hint=hint)
+        leaves: Leaves = {}
+        for key, child in (node.value or {}).items():
+            for path, leaf in trial_leaves(key, child, "a case").items():
+                if path in leaves:
+                    raise written_twice(path, leaf.place, leaves[path].place)
+                leaves[path] = leaf
+        found[name] = {}
+        for path, leaf in leaves.items():
+            place = Place(file=leaf.place.file, line=leaf.place.line, override=leaf.place.override, case=name)
+            places["cases", name, path] = place
+            found[name][path] = as_written(_convert(path, plain(leaf), place))
+    return found
+
+
+def explained(error: SpecError) -> SpecError:
+    """The same error, saying where domains belong if one stands where a value should."""
+    if isinstance(error.value, dict) and error.key is not None:
+        return SpecError(error.problem, key=error.key, value=error.value, hint="values that vary stand under vary")
+    return error
+
+
+def _convert(key: str, value: Any, place: Place) -> Any:
+    try:
+        return convert(trial_fields()[key], key, value)
+    except SpecError as error:
+        raise explained(error).located({key: place}, {key: value}) from None
+
+
+def read_vary(sections: Sections, places: Places) -> dict[str, Domain]:
+    """Key path -> domain; notes in `places` where each was written.
+
+    Raises:
+        SpecError: a key or domain is wrong, or holds values that the key cannot have.
+    """
+    found: dict[str, Domain] = {}
+    for key, node in _entries(sections, "vary", "key paths and domains").items():
+        path = key.removeprefix("base.")
+        place = Place(file=node.place.file, line=node.place.line, override=node.place.override, varied=True)
+        known = trial_fields()
+        inside = [leaf for leaf in known if leaf.startswith(f"{path}.")]
+        if inside:
+            raise SpecError("is a section; one key at a time is varied", key=path, place=place, hint=f"write {inside[0]}: ...")
+        trial_leaves(key, node, "vary")
+        if path in found:
+            raise written_twice(path, place, places["vary", path])
+        if path in sections.overridden:
+            problem = "is varied, and --set gives it one value"
+            raise SpecError(problem, key=path, place=sections.trial[path].place, hint=f"write --set 'vary.{path}={{choice: [...]}}' or remove it from vary")
+        try:
+            found[path] = _fit(path, parse_domain(path, plain(node)))
+        except SpecError as error:
+            raise error.located({path: place}, {path: plain(node)}) from None
+        places["vary", path] = place
+    return found
+
+
+def _fit(key: str, domain: Domain) -> Domain:
+    """The domain with every value of its key's type.
+
+    Raises:
+        SpecError: it holds values that the key cannot have.
+    """
+    field = trial_fields()[key]
+    match domain:
+        case Choice(options):
+            return Choice(tuple(convert(field, key, option) for option in options))
+        case Simplex():
+            if key != SPLIT:
+                raise SpecError(f"a simplex is for {SPLIT}", key=key)
+            return domain
+        case IntRange(low, high) if field.kind in ("whole", "number"):
+            convert(field, key, low), convert(field, key, high)
+            return domain
+        case Uniform(low, high) | LogUniform(low, high) if field.kind == "number":
+            convert(field, key, low), convert(field, key, high)
+            return domain
+    hint = "write {int: [1, 4]}" if field.kind == "whole" else "write {choice: [...]}"
+    raise SpecError(f"this domain gives numbers, and the key must be {field.allowed}", key=key, hint=hint)
+
+
+def check_crossing(search: SearchConfig, base: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]], vary: Mapping[str, Domain], places: Places) -> None:
+    """Cases, varied keys and the search fit together.
+
+    Raises:
+        SpecError: they do not.
+    """
+    algorithm_place = places.get(("base", "search.algorithm"))
+    if search.algorithm != "grid":
+        if not vary:
+            raise SpecError(
+                "has nothing to search: vary is empty", key="search.algorithm", value=search.algorithm, place=algorithm_place, hint="name the keys to vary"
+            )
+        if cases:
+            problem = "cases are crossed with vary in a grid only"
+            raise SpecError(problem, key="search.algorithm", value=search.algorithm, place=algorithm_place, hint="remove cases, or write algorithm: grid")
+    for key, domain in vary.items():
+        place = places["vary", key]
+        if search.algorithm == "grid" and is_continuous(domain):
+            hint = "write {choice: [...]}" + (" or give the simplex a step" if isinstance(domain, Simplex) else "") + ", or search with random or tpe"
+            raise SpecError("is continuous, and a grid needs values that can be listed", key=key, place=place, hint=hint)
+        for name, case in cases.items():
+            if key in case:
+                where = places["cases", name, key].inside(place)
+                raise SpecError(f'is varied, and the case "{printable(name, 60)}" sets it{where}', key=key, place=place, hint="keep one of them")
+    if STAGES in vary and SPLIT not in vary and SPLIT in base:
+        hint = "write stages instead of split in base for equal shares, or vary schedule.split with {simplex: {}}"
+        raise SpecError("the number of stages is varied, and base lists the shares of a split", key=STAGES, place=places["vary", STAGES], hint=hint)
+    simplex = vary.get(SPLIT)
+    if isinstance(simplex, Simplex):
+        for layer in [{}, *cases.values()]:
+            most = max(stage_counts(vary, number_of_stages(overlay(base, layer))))
+            if not simplex.fits(most):
+                problem = f"{most} shares of at least {simplex.floor_units / simplex.units:g} sum to more than 1"
+                raise SpecError(problem, key=SPLIT, place=places["vary", SPLIT], hint="lower floor, or take fewer stages")
+
+
+def check_number_of_trials(spec: Spec, base: Mapping[str, Any]) -> None:
+    """The trials are not absurdly many; counted without listing them.
+
+    Raises:
+        SpecError: they are. Names what asks for most of them.
+    """
+    seeds = len(spec.seeds)
+    if spec.search.algorithm == "grid":
+        rows: list[Mapping[str, Any]] = list(spec.cases.values()) or [{}]
+        candidates = sum(grid_size(spec.vary, number_of_stages(overlay(base, case))) for case in rows)
+        key, hint = ("vary", "vary fewer values, or search with random or tpe") if spec.vary else ("cases", "split them into several sweeps")
+    else:
+        candidates = spec.search.num_candidates or 0
+        key, hint = "search.num_candidates", "draw fewer; a sweep can be extended later"
+    if candidates * seeds <= MOST_TRIALS:
+        return
+    if seeds > candidates:
+        key, hint = "seeds", "take fewer seeds"
+    place = next((place for path, place in spec.places.items() if path[0] == "vary"), None) if key == "vary" else spec.places.get(("base", key))
+    each = f"{_counted(candidates, 'candidate')} with {_counted(seeds, 'seed')} each, {_counted(candidates * seeds, 'trial')}"
+    raise SpecError(f"asks for {each}; at most {MOST_TRIALS} are possible", key=key, place=place or Place(file=str(spec.source)), hint=hint)
+
+
+def _counted(number: int, word: str) -> str:
+    said = str(number) if number < 10**12 else f"about 10^{len(str(number)) - 1}"
+    return f"{said} {word}{'' if number == 1 else 's'}"

@@ -1,0 +1,43 @@
+"""The rooms of the code: which there are, and that no arrow between them leads back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests import house
+
+
+def _write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_no_room_and_no_file_is_part_of_a_circle() -> None:
+    known = house.modules()
+    files = {module: {name for name in house.imports(path, known) if name != module} for module, path in known.items()}
+    assert house.circles(house.arrows()) == []
+    assert house.circles(files) == []
+
+
+def test_a_circle_is_found_wherever_the_import_stands(tmp_path: Path) -> None:
+    above = {"orchestrator/a/__init__.py": "", "orchestrator/a/one.py": "from orchestrator.b import two\n"}
+    _write(tmp_path, above | {"orchestrator/b/__init__.py": "", "orchestrator/b/two.py": "def f():\n    from orchestrator.a.one import f\n"})
+    assert house.circles(house.arrows(tmp_path)) == [{"orchestrator.a", "orchestrator.b"}]
+
+
+def test_a_room_stands_above_all_that_it_imports_from(tmp_path: Path) -> None:
+    _write(
+        tmp_path,
+        {
+            "orchestrator/cli.py": "import orchestrator.b.two\nfrom trainers import stage\n",
+            "orchestrator/b/__init__.py": "",
+            "orchestrator/b/two.py": "from trainers.stage import x\n",
+            "trainers/__init__.py": "",
+            "trainers/stage.py": "x = 1\n",
+        },
+    )
+    graph = house.arrows(tmp_path)
+    assert house.floors(graph) == {"orchestrator.cli": 2, "orchestrator.b": 1, "trainers": 0}
+    assert graph["orchestrator.cli"] == {"orchestrator.b", "trainers"}
