@@ -15,6 +15,22 @@ class DataError(UserError):
         super().__init__(one_line(message))
 
 
+class SettingsError(UserError):
+    """Settings of a plug-in do not fit each other or the data. The reader of the spec adds the file, the line and the values."""
+
+    def __init__(self, *fields: str, problem: str, hint: str | None = None) -> None:
+        """
+        Args:
+            fields: names of the fields that have a part in it, the likeliest to be changed first.
+            problem: what is wrong, without the place, key and value.
+            hint: what to write instead.
+        """
+        self.fields = fields
+        self.problem = problem
+        self.hint = hint
+        super().__init__(f"{problem}; {hint}" if hint else problem)
+
+
 def one_line(text: str) -> str:
     """`text` with what a terminal would obey or not show (escapes, line ends, invisible signs) written as escapes: \\x1b, \\n, \\u202e."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,116 @@
+"""Names of plug-ins and where their classes are: those of this program, and those of installed packages.
+
+A package offers a plug-in by an entry point, for example in its pyproject.toml
+
+    [project.entry-points."orchestrate.queries"]
+    coreset = "my_package.coreset:Coreset"
+
+A spec then writes `query.strategy: coreset`. Only names are looked up: a spec cannot name code. A class is imported when a spec
+uses it, so that a broken package spoils no spec but those that use it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+from search_spaces.reading.errors import SpecError, printable
+from search_spaces.reading.plugins import Kind
+
+BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
+    "method": {"mean_teacher": "trainers.mean_teacher.settings:MeanTeacherConfig"},
+    "query": {},
+    "oracle": {},
+    "source": {},
+    "search": {},
+    "task": {},
+}
+"""Kind -> name -> module:Class."""
+
+GROUPS: Final[Mapping[Kind, str]] = {
+    "method": "orchestrate.methods",
+    "query": "orchestrate.queries",
+    "oracle": "orchestrate.oracles",
+    "source": "orchestrate.sources",
+    "search": "orchestrate.searches",
+    "task": "orchestrate.tasks",
+}
+"""Kind -> group of its entry points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Finds plug-ins by name: classes handed over in Python first, then built-in ones, then those of installed packages."""
+
+    built_in: Mapping[Kind, Mapping[str, str]] = field(default_factory=lambda: BUILT_IN)
+    added: Mapping[tuple[Kind, str], type[Any]] = field(default_factory=dict)
+    """(kind, name) -> a class that was handed over in Python."""
+    installed: bool = True
+    """Whether entry points of installed packages count."""
+
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        """Every name of a kind, built-in ones first. Loads no class."""
+        mine = dict.fromkeys(self.built_in.get(kind, {}))
+        mine |= dict.fromkeys(name for known, name in self.added if known == kind)
+        return tuple(mine | dict.fromkeys(sorted(self._offered(kind))))
+
+    def load(self, kind: Kind, name: str) -> type[Any]:
+        """The class of that name.
+
+        Raises:
+            KeyError: there is no such name.
+            SpecError: the package that has it is broken, or several have it. Names them. Without a key.
+        """
+        if (kind, name) in self.added:
+            return self.added[kind, name]
+        if name in self.built_in.get(kind, {}):
+            module, _, attribute = self.built_in[kind][name].partition(":")
+            loaded: type[Any] = getattr(importlib.import_module(module), attribute)
+            return loaded
+        points = self._offered(kind)[name]
+        if len(points) > 1:
+            owners = ", ".join(sorted(_package(point) for point in points))
+            raise SpecError(f"{kind} {name} is offered by several packages: {owners}", hint="uninstall all but one of them")
+        return _import(kind, name, points[0])
+
+    def adding(self, kind: Kind, *classes: type[Any]) -> Catalogue:
+        """The same catalogue with these classes too, each by its `name`."""
+        return replace(self, added={**self.added, **{(kind, cls.name): cls for cls in classes}})
+
+    def _offered(self, kind: Kind) -> Mapping[str, list[EntryPoint]]:
+        return _entry_points(tuple(sys.path)).get(kind, {}) if self.installed else {}
+
+
+@lru_cache(maxsize=4)
+def _entry_points(path: tuple[str, ...]) -> Mapping[Kind, Mapping[str, list[EntryPoint]]]:
+    """Kind -> name -> entry points of the packages on `path`, which is sys.path: it is the key of the cache."""
+    found: dict[Kind, dict[str, list[EntryPoint]]] = {}
+    everything = entry_points()
+    for kind, group in GROUPS.items():
+        for point in everything.select(group=group):
+            same = found.setdefault(kind, {}).setdefault(point.name, [])
+            # A package that is installed twice on the path, as in development, is one package.
+            if point.value not in (other.value for other in same):
+                same.append(point)
+    return found
+
+
+def _import(kind: Kind, name: str, point: EntryPoint) -> type[Any]:
+    try:
+        found = point.load()
+    except Exception as error:
+        problem = f"{kind} {name} of the installed package {_package(point)} cannot be loaded ({type(error).__name__}: {printable(str(error), 200)})"
+        raise SpecError(problem, hint="mend or uninstall that package, or write another name") from error
+    if not isinstance(found, type) or not is_dataclass(found) or getattr(found, "name", None) != name:
+        problem = f"{kind} {name} of the installed package {_package(point)}: {point.value} is not a dataclass whose `name` is {name!r}"
+        raise SpecError(problem, hint="mend or uninstall that package, or write another name")
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value.partition(":")[0]
