@@ -12,7 +12,6 @@ import optuna
 from orchestrator.sweep.candidates import Candidate, is_failed, is_finished, put_candidates
 from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.stage_records import read_stage
-from search_spaces.reading.assemble import flatten as flat_keys
 from search_spaces.reading.assemble import number_of_stages
 from search_spaces.reading.config import Spec, Trial
 from search_spaces.reading.errors import SpecError
@@ -71,7 +70,7 @@ class Learned:
         return optuna.trial.create_trial(params=params, distributions={name: _distribution(parameters[name]) for name in params}, value=value)
 
     def _stages(self) -> int | None:
-        return number_of_stages(flat_keys(self.spec.base))
+        return number_of_stages(self.spec.base)
 
     def next(self) -> Candidate | None:
         """The next unfinished or new candidate; None once search.num_candidates have been drawn."""

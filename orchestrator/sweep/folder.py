@@ -45,11 +45,11 @@ def code_hash() -> str:
 
 def located(spec: Spec) -> Spec:
     """Returns the spec with the data's path absolute, so that the sweep means the same data from whatever folder it is gone on with."""
-    path = spec.base["dataset"].get("path")
+    path = spec.base.get(PATH_KEY)
     if path is None:
         return spec
     absolute = str(Path(os.path.abspath(expand(path, "dataset.path"))))  # noqa: PTH100 (resolve() would follow links, which may be moved on purpose)
-    return replace(spec, base=spec.base | {"dataset": spec.base["dataset"] | {"path": absolute}})
+    return replace(spec, base=spec.base | {PATH_KEY: absolute})
 
 
 def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
@@ -158,7 +158,7 @@ def check_data(layout: SweepLayout, found: dict[str, Any], data: str, spec: Spec
     """Raises SweepError where the data, labels included, is not what the sweep was begun with."""
     begun_with = found["data"]["fingerprint"]
     if data != begun_with:
-        where = spec.base["dataset"].get("path") or spec.facts.name
+        where = spec.base.get(PATH_KEY) or spec.facts.name
         raise SweepError(
             f"{layout.root}: the data at {where} is not what this sweep was begun with (fingerprint {data[:12]}, and {begun_with[:12]} is on record): "
             "an item or a label differs. Put the old data back, or say where it lies now with --set dataset.path=PATH; new data is a new sweep: --out DIR"
@@ -199,7 +199,7 @@ def _whole(layout: SweepLayout, found: dict[str, Any]) -> list[Candidate]:
 
 def relocate(layout: SweepLayout, found: dict[str, Any], spec: Spec) -> dict[str, Any]:
     """Records where the data lies now, which may have been moved; returns resolved.yaml's content."""
-    path = spec.base["dataset"].get("path")
+    path = spec.base.get(PATH_KEY)
     if found["data"]["path"] == path:
         return found
     moved = found | {"data": found["data"] | {"path": path}}

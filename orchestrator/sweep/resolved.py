@@ -14,6 +14,7 @@ import yaml
 from orchestrator.storage.files import commit_file
 from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.records import CHECKSUM, MOST_BYTES, checksum
+from search_spaces.reading.assemble import nest
 from search_spaces.reading.config import ResourcesConfig, Spec
 from search_spaces.reading.schema import SCHEMA as SETTINGS_SCHEMA
 from trainers.errors import UserError
@@ -41,14 +42,14 @@ def describe(spec: Spec, *, manifest: bytes, data: str, listed: int | None) -> d
         "settings_schema": SETTINGS_SCHEMA,
         "name": spec.name,
         "overrides": [text for text in spec.overrides if override_key(text) != PATH_KEY],
-        "base": spec.base,
+        "base": nest(spec.base),
         "cases": spec.cases,
         "seeds": list(spec.seeds),
         "search": asdict(spec.search),
         "resources": asdict(spec.resources),
         "baseline": spec.baseline,
         "listed": listed,
-        "data": {"path": spec.base["dataset"].get("path"), "fingerprint": data},
+        "data": {"path": spec.base.get(PATH_KEY), "fingerprint": data},
         "spec_sha256": hashlib.sha256(spec.text.encode()).hexdigest(),
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
     }

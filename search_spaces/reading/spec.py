@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from search_spaces.reading.assemble import build_config, check_sections, complete, nest
+from search_spaces.reading.assemble import build_config, check_sections, complete
 from search_spaces.reading.config import ResourcesConfig, SearchConfig, Spec
 from search_spaces.reading.datasets import size
 from search_spaces.reading.domains import as_written
@@ -71,7 +71,7 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         source=path,
         text=text,
         overrides=overrides,
-        base=nest(base),
+        base=base,
         cases=cases,
         vary=vary,
         seeds=_seeds(sections),
@@ -87,7 +87,7 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         keys = ("search.algorithm", "dataset.validation.from")
         raise SpecError(problem, keys=keys, hint="write validation: {from: split, per_class: 10}, or search with grid or random").located(base_places, base)
     make_trial(spec, {}, spec.seeds[0])
-    check_number_of_trials(spec, base)
+    check_number_of_trials(spec)
     check_candidates(spec)
     return spec
 

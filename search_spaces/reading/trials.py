@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Final
 
-from search_spaces.reading.assemble import build_config, config_to_mapping, flat_settings, flatten, nest, number_of_stages, overlay
+from search_spaces.reading.assemble import build_config, config_to_mapping, flat_settings, nest, number_of_stages, overlay
 from search_spaces.reading.config import DatasetFacts, Schedule, Spec, Trial, TrialConfig
 from search_spaces.reading.domains import as_written, corners, grid
 from search_spaces.reading.errors import Place, SpecError, printable, show
@@ -32,7 +32,7 @@ def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[
     Raises:
         SpecError: the settings do not make a valid trial; says which line, case or varied key is to blame.
     """
-    values = overlay(flatten(spec.base), settings)
+    values = overlay(spec.base, settings)
     try:
         config = build_config(values)
         found = spec.facts
@@ -82,7 +82,7 @@ def with_seed(trial: Trial, seed: int) -> Trial:
 
 def candidate_settings(spec: Spec, ask: Ask) -> dict[str, Any]:
     """Settings of one candidate of a search, made of the numbers that `ask` suggests; make_trial turns them into trials."""
-    return settings_from(spec.vary, number_of_stages(flatten(spec.base)), ask)
+    return settings_from(spec.vary, number_of_stages(spec.base), ask)
 
 
 def check_candidates(spec: Spec) -> None:
@@ -96,7 +96,7 @@ def check_candidates(spec: Spec) -> None:
     if spec.search.algorithm == "grid":
         enumerate_trials(spec)
         return
-    for number, settings in enumerate(corners(spec.vary, number_of_stages(flatten(spec.base)))):
+    for number, settings in enumerate(corners(spec.vary, number_of_stages(spec.base))):
         if number >= _MOST_CORNERS:
             break
         make_trial(spec, settings, spec.seeds[0])
@@ -205,7 +205,7 @@ def _number(value: Any) -> float:
 
 
 def _candidates(spec: Spec) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    base = flatten(spec.base)
+    base = spec.base
     if spec.search.algorithm == "random":
         stages = number_of_stages(base)
         for index in range(spec.search.num_candidates or 0):
@@ -219,7 +219,7 @@ def _candidates(spec: Spec) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
 
 def _places(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any], cases: tuple[str, ...]) -> dict[str, Place]:
     """Where each key's value in effect was written."""
-    gone = set(flatten(spec.base)) - set(values)
+    gone = spec.base.keys() - values.keys()
     places = {path[1]: place for path, place in spec.places.items() if path[0] == "base" and path[1] not in gone}
     for key in settings:
         for path in (("cases", *cases[:1], key), ("vary", key)):

@@ -173,7 +173,7 @@ def check_crossing(search: SearchConfig, base: Mapping[str, Any], cases: Mapping
                 raise SpecError(problem, key=SPLIT, place=places["vary", SPLIT], hint="lower floor, or take fewer stages")
 
 
-def check_number_of_trials(spec: Spec, base: Mapping[str, Any]) -> None:
+def check_number_of_trials(spec: Spec) -> None:
     """The trials are not absurdly many; counted without listing them.
 
     Raises:
@@ -182,7 +182,7 @@ def check_number_of_trials(spec: Spec, base: Mapping[str, Any]) -> None:
     seeds = len(spec.seeds)
     if spec.search.algorithm == "grid":
         rows: list[Mapping[str, Any]] = list(spec.cases.values()) or [{}]
-        candidates = sum(grid_size(spec.vary, number_of_stages(overlay(base, case))) for case in rows)
+        candidates = sum(grid_size(spec.vary, number_of_stages(overlay(spec.base, case))) for case in rows)
         key, hint = ("vary", "vary fewer values, or search with random or tpe") if spec.vary else ("cases", "split them into several sweeps")
     else:
         candidates = spec.search.num_candidates or 0

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.sweep.stage_store import stage_key
 from search_spaces.reading import assemble, fields
-from search_spaces.reading.assemble import build_config
+from search_spaces.reading.assemble import build_config, nest
 from search_spaces.reading.errors import ABSENT, SpecError
 from search_spaces.reading.fields import method_fields, section_fields
 from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, defaults, with_defaults, written_settings
@@ -158,7 +158,7 @@ def test_the_path_of_the_data_is_no_part_of_an_id(tmp_path: Any) -> None:
 
 
 def test_written_settings_are_those_that_differ() -> None:
-    base = load_spec("smoke.yaml", ["cases={}"]).base
+    base = nest(load_spec("smoke.yaml", ["cases={}"]).base)
     written = written_settings(base)
     assert written_settings(written) == written
     assert written["method"] == {"name": "mean_teacher", "epochs": 8, "learning_rate": 0.2} and "query" not in written

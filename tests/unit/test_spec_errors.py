@@ -426,16 +426,16 @@ class TestFiles:
 class TestGoodSpecs:
     def test_an_exponent_without_a_point_is_a_number(self, tmp_path: Path) -> None:
         spec = load_spec(write(tmp_path, VALID.replace("    nls: true", "    weight_decay: 1e-3")))
-        assert spec.base["method"]["weight_decay"] == 0.001
+        assert spec.base["method.weight_decay"] == 0.001
 
     def test_an_override_replaces_the_other_way_to_write_the_budget(self, tmp_path: Path) -> None:
         spec = load_spec(write(tmp_path, VALID), ["budget.bits=400", "cases={}"])
-        assert spec.base["budget"]["bits"] == 400.0
-        assert spec.base["budget"]["full_labels"] is None
+        assert spec.base["budget.bits"] == 400.0
+        assert spec.base["budget.full_labels"] is None
 
     def test_the_last_of_equal_overrides_holds(self, tmp_path: Path) -> None:
         spec = load_spec(write(tmp_path, VALID), ["method.epochs=5", "base.method.epochs=7", "seeds=[4]", "resources.max_concurrent=3"])
-        assert spec.base["method"]["epochs"] == 7
+        assert spec.base["method.epochs"] == 7
         assert spec.seeds == (4,)
         assert spec.resources.max_concurrent == 3
 

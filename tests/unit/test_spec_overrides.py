@@ -116,7 +116,7 @@ def test_a_file_with_a_number_sign_in_its_name_is_that_file(tmp_path: Path) -> N
     (tmp_path / "run.npz").rename(tmp_path / "run")
     np.savez(tmp_path / "run #2.npz", x=np.zeros((700, 8), np.float32), y=np.arange(700) % 7)
     spec = load_spec("features_example.yaml", [f"dataset.path={tmp_path}/run #2.npz"])
-    assert spec.base["dataset"]["path"] == f"{tmp_path}/run #2.npz"
+    assert spec.base["dataset.path"] == f"{tmp_path}/run #2.npz"
     assert spec.facts.num_classes == 7
 
 
@@ -124,7 +124,7 @@ def test_the_name_and_the_baseline_of_a_sweep_are_text(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path, VALID), ["name=12", "baseline=two stages, NLS"])
     assert (spec.name, spec.baseline) == ("12", "two stages, NLS")
     assert load_spec(write(tmp_path, VALID), ["baseline=null"]).baseline is None
-    assert load_spec(write(tmp_path, VALID), ["query.strategy= hard "]).base["query"]["strategy"] == "hard"
+    assert load_spec(write(tmp_path, VALID), ["query.strategy= hard "]).base["query.strategy"] == "hard"
 
 
 def test_an_override_of_a_varied_key_is_refused(tmp_path: Path) -> None:
