@@ -12,10 +12,11 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from orchestrator.data.prepare import PreparedData
 from orchestrator.labelling import query
+from orchestrator.labelling.answers import NO, SKIPPED, YES
 from orchestrator.labelling.evaluator import test_correct, test_top1
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracle import open_oracle
@@ -25,7 +26,7 @@ from orchestrator.storage.segments import open_segments
 from orchestrator.sweep import correctness
 from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.records import RecordsDamaged, write_error
-from orchestrator.sweep.stage_records import put_stage, read_stage
+from orchestrator.sweep.stage_records import StageRecord, put_stage, read_stage
 from orchestrator.sweep.stage_store import CannotGoOn, ObtainsStages, StageArtefact, StageStore, new_attempt, stage_key
 from orchestrator.sweep.versions import versions
 from search_spaces.reading.config import ResourcesConfig, Trial
@@ -45,7 +46,7 @@ class Watches(Protocol):
 
     def stage_started(self, trial: Trial, stage: int) -> None: ...
 
-    def stage_finished(self, trial: Trial, record: dict[str, Any]) -> None: ...
+    def stage_finished(self, trial: Trial, record: StageRecord) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
         TrainingFailed: a stage cannot be trained; what was asked before stays in the ledger.
     """
     files = bench.layout.trial(trial.id)
-    records: list[dict[str, Any]] = []
+    records: list[StageRecord] = []
     pool.open()
     for stage in range(len(trial.schedule.quotas) + 1):
         record = read_stage(files, stage)
@@ -120,7 +121,7 @@ def attempt_trial(trial: Trial, pool: PoolService, bench: Bench, on_failure: Cal
         return None
 
 
-def _ask(trial: Trial, number: int, records: list[dict[str, Any]], pool: PoolService, bench: Bench) -> Round:
+def _ask(trial: Trial, number: int, records: list[StageRecord], pool: PoolService, bench: Bench) -> Round:
     """Round `number`, asked now unless its plan is already committed: then that plan stands, whatever this model would choose.
 
     Answers that came since the process before ended were recorded when the pool was opened.
@@ -128,9 +129,9 @@ def _ask(trial: Trial, number: int, records: list[dict[str, Any]], pool: PoolSer
     committed = pool.round(number)
     if committed is not None:
         return committed
-    before = StageStore(bench.layout.stage_store).find(records[-1]["key"])
+    before = StageStore(bench.layout.stage_store).find(records[-1].key)
     if before is None:
-        raise FileNotFoundError(f"{bench.layout.stage_store / records[-1]['key']}: the stage before round {number} is recorded but its folder is gone")
+        raise FileNotFoundError(f"{bench.layout.stage_store / records[-1].key}: the stage before round {number} is recorded but its folder is gone")
     chosen = query.choose(
         trial.config.query.strategy,
         before.scores(),
@@ -145,9 +146,9 @@ def _ask(trial: Trial, number: int, records: list[dict[str, Any]], pool: PoolSer
     return pool.ask(number, *chosen)
 
 
-def _request(trial: Trial, stage: int, records: list[dict[str, Any]], pool: PoolService, bench: Bench) -> StageRequest:
+def _request(trial: Trial, stage: int, records: list[StageRecord], pool: PoolService, bench: Bench) -> StageRequest:
     inputs, draw = pool.training_inputs(stage), pool.counts(stage).rounds
-    parent = records[-1]["key"] if records else None
+    parent = records[-1].key if records else None
     method = trial.config.method.for_stage(stage)
     key = stage_key(
         method=method,
@@ -181,8 +182,8 @@ def _request(trial: Trial, stage: int, records: list[dict[str, Any]], pool: Pool
 
 
 def _record(
-    trial: Trial, request: StageRequest, artefact: StageArtefact, records: list[dict[str, Any]], asked: Round | None, pool: PoolService, bench: Bench
-) -> dict[str, Any]:
+    trial: Trial, request: StageRequest, artefact: StageArtefact, records: list[StageRecord], asked: Round | None, pool: PoolService, bench: Bench
+) -> StageRecord:
     """Returns what is put on record of a stage: what it cost and what it reached.
 
     A function of the ledger up to the stage's round, of the trained stage and of the data: made anew, at whatever time, it is the same.
@@ -193,36 +194,44 @@ def _record(
     correct = correctness.pack(test_correct(bench.data.labels_dir, scores["test_guess_last"]))
     # Before the record that names it; the same bytes whoever puts them.
     commit_file(bench.layout.trial(trial.id).test_correct(stage), correct, replace=False)
-    yes = int((asked.answers == 1).sum()) if asked is not None else 0
-    no = int((asked.answers == 0).sum()) if asked is not None else 0
-    return {
-        "trial": trial.id,
-        "stage": stage,
-        "key": artefact.record["key"],
-        "parent": records[-1]["key"] if records else None,
-        "data": bench.data.labelled_fingerprint,
-        "ledger": {"segments": segments, "sha256": digest},
-        "trained": artefact.trained_for(trial.id, stage),
-        "bits": {"labels": counts.label_bits, "questions": counts.question_bits, "total": counts.label_bits + counts.question_bits},
-        "validation_bits": counts.validation_bits,
-        "questions": yes + no,
-        "yes": yes,
-        "no": no,
-        "skipped": int((asked.answers == -1).sum()) if asked is not None else 0,
-        "wasted": asked.wasted if asked is not None else 0,
-        "guess_accuracy": 100 * yes / (yes + no) if yes + no else None,
-        "labelled": counts.labelled,
-        "negative_only": counts.negative_only,
-        "unasked": counts.unasked,
-        "unspent": counts.unspent,
-        "val_top1": metrics["val_top1_last"],
-        "val_top1_best": metrics["val_top1_best"],
-        "val_correct": correctness.to_hex(scores["val_guess_last"] == inputs.validation_labels) if inputs.validation_ids.size else None,
-        "test_top1_last": test_top1(bench.data.labels_dir, scores["test_guess_last"]),
-        "test_correct_sha256": hashlib.sha256(correct).hexdigest(),
-        "test_top1_at_best_val": test_top1(bench.data.labels_dir, scores["test_guess_best_val"]),
-        **{name: metrics[name] for name in ("epochs", "seconds", "images_per_second", "device", "precision", "backbone", "parameters", "resumed_from_epoch")},
-        "seed": trial.seed,
-        "world_size": bench.stages.world_size,
-        "versions": versions(),
-    }
+    yes, no, skipped = (int((asked.answers == answer).sum()) if asked is not None else 0 for answer in (YES, NO, SKIPPED))
+    return StageRecord(
+        trial=trial.id,
+        stage=stage,
+        key=artefact.record["key"],
+        parent=records[-1].key if records else None,
+        data=bench.data.labelled_fingerprint,
+        segments=segments,
+        ledger_sha256=digest,
+        trained=artefact.trained_for(trial.id, stage),
+        label_bits=counts.label_bits,
+        question_bits=counts.question_bits,
+        validation_bits=counts.validation_bits,
+        questions=yes + no,
+        yes=yes,
+        no=no,
+        skipped=skipped,
+        wasted=asked.wasted if asked is not None else 0,
+        guess_accuracy=100 * yes / (yes + no) if yes + no else None,
+        labelled=counts.labelled,
+        negative_only=counts.negative_only,
+        unasked=counts.unasked,
+        unspent=counts.unspent,
+        validation=metrics["val_top1_last"],
+        validation_best=metrics["val_top1_best"],
+        val_correct=correctness.to_hex(scores["val_guess_last"] == inputs.validation_labels) if inputs.validation_ids.size else None,
+        test=test_top1(bench.data.labels_dir, scores["test_guess_last"]),
+        test_correct_sha256=hashlib.sha256(correct).hexdigest(),
+        test_at_best_validation=test_top1(bench.data.labels_dir, scores["test_guess_best_val"]),
+        epochs=metrics["epochs"],
+        seconds=metrics["seconds"],
+        images_per_second=metrics["images_per_second"],
+        device=metrics["device"],
+        precision=metrics["precision"],
+        backbone=metrics["backbone"],
+        parameters=metrics["parameters"],
+        resumed_from_epoch=metrics["resumed_from_epoch"],
+        seed=trial.seed,
+        world_size=bench.stages.world_size,
+        versions=versions(),
+    )

@@ -23,6 +23,7 @@ from orchestrator.engines.launch import check_cpus, choose_device
 from orchestrator.engines.progress import Progress
 from orchestrator.reporting import report, results, status
 from orchestrator.reporting import terminal as report_terminal
+from orchestrator.reporting.names import with_old_names
 from orchestrator.storage.files import StorageError, advice
 from orchestrator.storage.locks import hold, is_held
 from orchestrator.sweep import folder as sweeps
@@ -30,6 +31,7 @@ from orchestrator.sweep import leftovers, resolved, seal
 from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.resolved import SweepError
+from orchestrator.sweep.stage_records import stages_on_record
 from orchestrator.sweep.stage_store import CannotGoOn
 from search_spaces.reading.config import Spec
 from search_spaces.reading.names import ADAPTIVE
@@ -100,15 +102,16 @@ def _go_on(
     as_json: bool,
 ) -> int:
     """Runs what is left of the sweep in `root` after `change` has been made to its records. What is refused is refused before anything is changed."""
-    layout, spec, _, begun = sweeps.open_sweep(root, overrides)
+    layout, spec, candidates, begun = sweeps.open_sweep(root, overrides)
     _device(spec, engine)
-    _check_records(layout)
+    _check_records(layout, candidates)
     _check_unlocked(layout)
     data = _prepare(spec)
     sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
     with _cluster(spec, engine, layout) as cluster, _writing(layout):
-        # Read again under the lock: another process may have written meanwhile.
-        _, spec, candidates, begun = sweeps.open_sweep(root, overrides)
+        if not sweeps.is_as_read(layout, begun, candidates):
+            # Another process went on with it before this one had the lock.
+            _, spec, candidates, begun = sweeps.open_sweep(root, overrides)
         begun = sweeps.relocate(layout, begun, spec)
         seal.write(layout)
         spec, candidates = change(begun, spec, candidates)
@@ -123,7 +126,7 @@ def show_status(root: Path, *, watch: bool, as_json: bool) -> int:
         found = results.load(layout)
         described = status.as_dict(found, found.resources)
         if as_json:
-            json.dump(described, sys.stdout, indent=1)
+            json.dump(with_old_names(described), sys.stdout, indent=1)
             sys.stdout.write("\n")
         else:
             if watch and console.is_terminal:
@@ -146,24 +149,24 @@ def show_report(root: Path, *, as_json: bool) -> int:
     return _report(SweepLayout(root), as_json=as_json)
 
 
-def _report(layout: SweepLayout, *, as_json: bool) -> int:
-    built = report.build(results.load(layout).checked())
+def _report(layout: SweepLayout, candidates: Sequence[Candidate] = (), *, as_json: bool) -> int:
+    built = report.build(results.load(layout, candidates).checked())
     page: Path | None = None
     try:
         page = report.write(layout, built).html
     except StorageError as error:
         print(f"the report was not written: {error}", file=sys.stderr)
     if as_json:
-        json.dump(built, sys.stdout, indent=1, allow_nan=False)
+        json.dump(with_old_names(built), sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:
         report_terminal.show(Console(), built, page)
     return 1 if built["failed"] else 0
 
 
-def _check_records(layout: SweepLayout) -> None:
+def _check_records(layout: SweepLayout, candidates: Sequence[Candidate] = ()) -> None:
     """Raises ResultsDamaged where records are not what was written, but for those that going on makes anew."""
-    found = results.load(layout)
+    found = results.load(layout, candidates)
     damaged = tuple(problem for problem in found.damaged if problem not in found.repairable)
     if damaged:
         raise results.ResultsDamaged(damaged)
@@ -252,7 +255,7 @@ def _run(
 ) -> int:
     outcome = _run_inline(spec, layout, candidates, data, engine) if cluster is None else _run_ray(spec, layout, candidates, data, engine, cluster)
     seal.write(layout)
-    code = _report(layout, as_json=as_json)
+    code = _report(layout, candidates, as_json=as_json)
     if outcome.waiting:
         print(f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume {layout.root}", file=sys.stderr)
     if outcome.failed:
@@ -277,12 +280,12 @@ def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], wher
         total = _distinct(candidates)
         work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
     print(f"{where}; {work} -> {layout.root}", file=sys.stderr)
-    return Progress(total, done=_done(layout))
+    return Progress(total, done=_done(layout, candidates))
 
 
-def _done(layout: SweepLayout) -> set[str]:
+def _done(layout: SweepLayout, candidates: Sequence[Candidate]) -> set[str]:
     """Keys of the stages on record."""
-    return {record.key for trial in results.load(layout).trials for record in trial.records}
+    return {record.key for candidate in candidates for trial in candidate.trials for record in stages_on_record(layout.trial(trial.id))}
 
 
 def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine) -> Outcome:
@@ -309,7 +312,7 @@ def _run_ray(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data:
         source, number = Listed(deque(left)), len(left)
     where = f"{cluster}; {gangs} gang(s) of {spec.resources.workers} rank(s)"
     with _announce(spec, layout, candidates, where) as progress:
-        outcome, use = run_on_ray(layout, source, number, data, spec.resources, _device(spec, engine), cluster, progress, estimate)
+        outcome, use = run_on_ray(layout, source, candidates, number, data, spec.resources, _device(spec, engine), cluster, progress, estimate)
         if use.get("share") is not None:
             progress.note(f"gangs were training {100 * use['share']:.0f}% of the time between the first stage's start and the last one's end")
     return outcome

@@ -11,6 +11,7 @@ from orchestrator.engines.launch import make_launcher
 from orchestrator.engines.progress import Progress
 from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.stage_records import StageRecord
 from orchestrator.sweep.stage_store import LockedStages, StageStore
 from orchestrator.trial import Bench, TrialState, attempt_trial, open_pool
 from search_spaces.reading.config import ResourcesConfig, Trial
@@ -41,7 +42,7 @@ class ProgressWatcher:
     def stage_started(self, trial: Trial, stage: int) -> None:
         self.progress.stage_started(label_of(trial), stage)
 
-    def stage_finished(self, trial: Trial, record: dict[str, Any]) -> None:
+    def stage_finished(self, trial: Trial, record: StageRecord) -> None:
         self.progress.stage_finished(label_of(trial), record)
 
 
@@ -83,5 +84,5 @@ class _Current:
         self.current[:] = [(label_of(trial), stage)]
         self.watcher.stage_started(trial, stage)
 
-    def stage_finished(self, trial: Trial, record: dict[str, Any]) -> None:
+    def stage_finished(self, trial: Trial, record: StageRecord) -> None:
         self.watcher.stage_finished(trial, record)

@@ -6,9 +6,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,6 +19,7 @@ from rich.text import Text
 from orchestrator.reporting.results import printable
 from orchestrator.reporting.status import duration
 from orchestrator.reporting.words import number
+from orchestrator.sweep.stage_records import StageRecord
 
 
 class Progress:
@@ -82,14 +83,12 @@ class Progress:
         with self._lock:
             self._running[trial_label, stage] = (epoch, epochs)
 
-    def stage_finished(self, trial_label: str, record: Mapping[str, Any]) -> None:
-        """record: the stage's line of stages.jsonl."""
+    def stage_finished(self, trial_label: str, record: StageRecord) -> None:
         with self._lock:
-            self._running.pop((trial_label, record["stage"]), None)
-            self._seen.add(str(record.get("key") or (trial_label, record["stage"])))
-            trained = bool(record.get("trained", True))
-            self._trained += trained
-            self._shared += not trained
+            self._running.pop((trial_label, record.stage), None)
+            self._seen.add(record.key)
+            self._trained += record.trained
+            self._shared += not record.trained
             line = Text(f"[{self._count()}] {_line(trial_label, record)}")
             if self._live is not None:
                 self._recent.append(line)
@@ -157,14 +156,11 @@ def _bar(done: int, total: int | None) -> RenderableType:
     return Text("") if total is None else ProgressBar(total=max(total, done, 1), completed=done, width=24)
 
 
-def _line(label: str, record: Mapping[str, Any]) -> str:
+def _line(label: str, record: StageRecord) -> str:
     """`two stages, NLS, seed 0, stage 1: 199.4 bits, validation 91.0 %, trained in 4.1 s`."""
-    bits = record.get("bits") or {}
-    parts = []
-    if bits.get("total") is not None:
-        parts.append(f"{number(bits['total'])} bits")
-    if record.get("guess_accuracy") is not None:
-        parts.append(f"{record.get('yes')} yes / {record.get('no')} no")
-    parts.append("no validation" if record.get("val_top1") is None else f"validation {number(record['val_top1'])} %")
-    parts.append(f"trained in {duration(record.get('seconds'))}" if record.get("trained", True) else "shared")
-    return f"{printable(label)}, stage {record['stage']}: {', '.join(parts)}"
+    parts = [f"{number(record.bits)} bits"]
+    if record.guess_accuracy is not None:
+        parts.append(f"{record.yes} yes / {record.no} no")
+    parts.append("no validation" if record.validation is None else f"validation {number(record.validation)} %")
+    parts.append(f"trained in {duration(record.seconds)}" if record.trained else "shared")
+    return f"{printable(label)}, stage {record.stage}: {', '.join(parts)}"

@@ -38,7 +38,7 @@ class Gap:
 
 
 def validation(record: StageRecord) -> float | None:
-    return record.val_top1
+    return record.validation
 
 
 def difference(row: Row, base: Row, read: Callable[[StageRecord], float | None]) -> Difference:
@@ -113,4 +113,4 @@ def _pair_p(one: Row, other: Row) -> float | None:
 
 
 def _test(record: StageRecord) -> float | None:
-    return record.test_top1_last
+    return record.test

@@ -150,12 +150,12 @@ def _comparison(report: Mapping[str, Any], comparison: Mapping[str, Any], index:
     columns: list[Column] = [
         ("bits", lambda row: number(row["bits"])),
         ("n", lambda row: str(row["n"])),
-        ("validation", lambda row: mean_std(row["val_top1"])),
-        ("test, last epoch", lambda row: mean_std(row["test_top1_last"])),
-        ("test, best val.", lambda row: mean_std(row["test_top1_at_best_val"])),
+        ("validation", lambda row: mean_std(row["validation"])),
+        ("test, last epoch", lambda row: mean_std(row["test"])),
+        ("test, best val.", lambda row: mean_std(row["test_at_best_validation"])),
     ]
-    if any(row["difference"]["test_top1_last"] for row in rows):
-        columns.append(("vs. baseline [95%]", lambda row: interval(row["difference"]["test_top1_last"])))
+    if any(row["difference"]["test"] for row in rows):
+        columns.append(("vs. baseline [95%]", lambda row: interval(row["difference"]["test"])))
     figure = None
     if len(rows) > 1:
         drawn = _with_baseline(rows, MOST_DRAWN)
@@ -166,7 +166,7 @@ def _comparison(report: Mapping[str, Any], comparison: Mapping[str, Any], index:
 
 
 def _curves(rows: Sequence[Row]) -> Figure | None:
-    unlike = [row for row in _unlike(rows) if row["stages"] and row["stages"][-1] is not None]
+    unlike = [row for row in _unlike(rows) if row["test_stages"] and row["test_stages"][-1] is not None]
     if not unlike:
         return None
     drawn, behind = _with_baseline(unlike, MOST_CURVES), _with_baseline(unlike, MOST_GREY)
@@ -210,7 +210,7 @@ def _bought(rows: Sequence[Row]) -> Mapping[str, Any] | None:
         columns.append(("wasted", lambda row: count(row["wasted"])))
     if any(row["unspent"] for row in rows):
         columns.append(("left over", lambda row: count(row["unspent"])))
-    columns.append(("test after each training", lambda row: chain(row["stages"])))
+    columns.append(("test after each training", lambda row: chain(row["test_stages"])))
     beside = sorted({number(row["validation_bits"]) for row in rows if row["validation_bits"]})
     text = f"Labels at the start, then the questions of each round. Hours at {SECONDS_PER_LABEL:.0f} s a label and {SECONDS_PER_QUESTION} s a question, "
     text += "the times measured in the user study of Hu et al. (2020)."

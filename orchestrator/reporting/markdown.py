@@ -62,10 +62,10 @@ def _results_table(table: Sequence[Mapping[str, Any]]) -> str:
     head = ["case", "bits", "n", "validation", "test, last epoch", "test, best val. epoch", "vs. baseline (test) [95%]", "pairs", "test after each training"]
     body = []
     for row in table:
-        gap = row["difference"]["test_top1_last"]
+        gap = row["difference"]["test"]
         name = _md(row["label"]) + "".join(f" **({word})**" for word in marks(row))
-        accuracies = [mean_std(row[key]) for key in ("val_top1", "test_top1_last", "test_top1_at_best_val")]
-        body.append([name, number(row["bits"]), str(row["n"]), *accuracies, interval(gap), str(gap["n"]) if gap else NOTHING, chain(row["stages"])])
+        accuracies = [mean_std(row[key]) for key in ("validation", "test", "test_at_best_validation")]
+        body.append([name, number(row["bits"]), str(row["n"]), *accuracies, interval(gap), str(gap["n"]) if gap else NOTHING, chain(row["test_stages"])])
     return _md_table(head, body)
 
 

@@ -39,9 +39,9 @@ def equal_bits(rows: Rows, width: int, name: str) -> str:
     gap = 18 if narrow else 34
     panel = (width - left - gap - 8) / 2
     height = 34 + step * len(rows) + 34
-    low, high = _limits([value for row in rows for key in ("val_top1", "test_top1_last") for value in _reach(row, key)])
+    low, high = _limits([value for row in rows for key in ("validation", "test") for value in _reach(row, key)])
     with _figure(width, height) as (figure, out):
-        for column, (key, title) in enumerate((("val_top1", "Validation, chooses the leader"), ("test_top1_last", "Test, last epoch"))):
+        for column, (key, title) in enumerate((("validation", "Validation, chooses the leader"), ("test", "Test, last epoch"))):
             axes = _axes(figure, left + column * (panel + gap), 34, panel, step * len(rows))
             axes.set_xlim(low, high)
             axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -76,12 +76,12 @@ def curves(rows: Rows, others: Rows, width: int, name: str) -> str:
             _ruled(axes, both=True)
             axes.tick_params(labelleft=column == 0, labelbottom=place + columns >= len(rows))
             for other in others:
-                axes.plot(other["stage_bits"], other["stages"], color=RULE, linewidth=1.2, zorder=1)
+                axes.plot(other["stage_bits"], other["test_stages"], color=RULE, linewidth=1.2, zorder=1)
             if base is not None:
-                axes.axhline(base["stages"][-1], color=INK, linewidth=0.8, linestyle=(0, (3, 3)), zorder=2)
+                axes.axhline(base["test_stages"][-1], color=INK, linewidth=0.8, linestyle=(0, (3, 3)), zorder=2)
             _curve(axes, row)
             axes.text(0, 1, _short(row["label"], int(panel / 8.2)), transform=_above(axes, 20), color=INK, fontsize=_SIZE, va="bottom", fontweight="bold")
-            axes.text(0, 1, _fitting_chain(row["stages"], panel), transform=_above(axes, 6), color=MUTED, fontsize=_SMALL, va="bottom")
+            axes.text(0, 1, _fitting_chain(row["test_stages"], panel), transform=_above(axes, 6), color=MUTED, fontsize=_SMALL, va="bottom")
         figure.text(1 - 6 / width, 2 / (lines * (head + tall) + 38), "bits spent", ha="right", va="bottom", color=MUTED, fontsize=_SMALL)
         out.append(_svg(figure, name))
     return out[0]
@@ -131,7 +131,7 @@ def _dot(axes: Axes, row: Mapping[str, Any], key: str, place: float) -> None:
 
 def _curve(axes: Axes, row: Mapping[str, Any]) -> None:
     colour = ACCENT if row["is_leader"] else INK
-    points = [(bits, mean, std) for bits, mean, std in zip(row["stage_bits"], row["stages"], row["stage_std"], strict=True) if mean is not None]
+    points = [(bits, mean, std) for bits, mean, std in zip(row["stage_bits"], row["test_stages"], row["stage_std"], strict=True) if mean is not None]
     if not points:
         return
     bits, means, stds = zip(*points, strict=True)
@@ -188,7 +188,7 @@ def _reach(row: Mapping[str, Any], key: str) -> list[float]:
 
 
 def _band(row: Mapping[str, Any]) -> list[float]:
-    pairs = zip(row["stages"], row["stage_std"], strict=True)
+    pairs = zip(row["test_stages"], row["stage_std"], strict=True)
     return [mean + sign * (std or 0) for mean, std in pairs if mean is not None for sign in (-1, 1)]
 
 

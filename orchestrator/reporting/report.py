@@ -18,6 +18,7 @@ from orchestrator.reporting.statistics import Difference, break_even, summarise
 from orchestrator.reporting.terminal import render as render
 from orchestrator.storage.files import commit_file
 from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweep.stage_records import TOP1
 from search_spaces.reading.schedule import annotation_hours, bits_per_label
 from search_spaces.reading.trials import stage_prefixes
 
@@ -39,9 +40,9 @@ LIKE_RULE: Final = (
 )
 
 METRICS: Final[dict[str, Callable[[StageRecord], float | None]]] = {
-    "val_top1": lambda record: record.val_top1,
-    "test_top1_last": lambda record: record.test_top1_last,
-    "test_top1_at_best_val": lambda record: record.test_top1_at_best_val,
+    "validation": lambda record: record.validation,
+    "test": lambda record: record.test,
+    "test_at_best_validation": lambda record: record.test_at_best_validation,
 }
 """Accuracies of the last stage, in percent."""
 
@@ -69,6 +70,7 @@ def build(sweep: SweepResults) -> dict[str, Any]:
         "failed": failed(sweep),
         "dataset": None if facts is None else {key: getattr(facts, key) for key in ("name", "num_classes", "train_items", "test_items")},
         "search": {"algorithm": sweep.algorithm, "num_candidates": sweep.num_candidates, "candidates": len(sweep.candidates)},
+        "metric": metric(sweep),
         "baseline": sweep.baseline,
         "trials": {state: sum(result.state == state for result in sweep.trials) for state in ("finished", "failed", "running", "pending")},
         "comparisons": [_comparison(table, comparison, number == main) for number, comparison in enumerate(comparisons)],
@@ -88,6 +90,11 @@ def build(sweep: SweepResults) -> dict[str, Any]:
     }
 
 
+def metric(sweep: SweepResults) -> str:
+    """Returns the word for what validation and test are, of the sweep's task."""
+    return next((record.metric for result in sweep.trials for record in result.records), TOP1)
+
+
 def _to_baseline(sweep: SweepResults, table: list[Row], standings: list[Standing]) -> dict[str, list[Gap | None]]:
     """Metric -> each row's difference to its baseline, corrected for the number of unlike candidates in its comparison that have one."""
     from orchestrator.sweep.correctness import of_trial
@@ -104,9 +111,9 @@ def _to_baseline(sweep: SweepResults, table: list[Row], standings: list[Standing
         return bits(result.trial.id, last.stage, result.trial.facts.test_items, last.test_correct_sha256)
 
     measure: dict[str, Callable[[Row, Row], Difference]] = {
-        "val_top1": validation_difference,
-        "test_top1_last": lambda row, base: test_difference(row, base, correct),
-        "test_top1_at_best_val": lambda row, base: difference(row, base, METRICS["test_top1_at_best_val"]),
+        "validation": validation_difference,
+        "test": lambda row, base: test_difference(row, base, correct),
+        "test_at_best_validation": lambda row, base: difference(row, base, METRICS["test_at_best_validation"]),
     }
     found: dict[str, list[Gap | None]] = {}
     for name, of in measure.items():
@@ -207,7 +214,7 @@ def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Com
         "schedule": _schedule(row),
         "n": row.n,
         "bits": row.mean(lambda record: record.bits),
-        "stages": _stages(row, lambda record: record.test_top1_last)[0],
+        "test_stages": _stages(row, lambda record: record.test)[0],
         **{name: _mean_std(row, read) for name, read in METRICS.items()},
         **{name: _total(row, name) for name in ("yes", "no", "wasted")},
         "per_seed": [_seed(result) for result in row.finished],
@@ -223,8 +230,8 @@ def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Com
         "skipped": _total(row, "skipped"),
         "unspent": row.mean(lambda record: record.unspent),
         "stage_bits": _stages(row, lambda record: record.bits)[0],
-        "stage_std": _stages(row, lambda record: record.test_top1_last)[1],
-        "val_stages": _stages(row, lambda record: record.val_top1)[0],
+        "stage_std": _stages(row, lambda record: record.test)[1],
+        "validation_stages": _stages(row, lambda record: record.validation)[0],
         "rounds": [_round(row, number) for number in range(1, len(schedule.quotas) + 1)] if schedule is not None and row.n else [],
         "comparable": comparison is not None,
         "reason": standing.reason,
@@ -295,12 +302,12 @@ def _seed(result: TrialResult) -> dict[str, Any]:
         "seed": result.trial.seed,
         "trial": result.trial.id,
         "bits": result.bits,
-        "val_top1": last.val_top1 if last else None,
-        "test_top1_last": last.test_top1_last if last else None,
-        "stages": [record.test_top1_last for record in result.records],
-        "test_top1_at_best_val": last.test_top1_at_best_val if last else None,
+        "validation": last.validation if last else None,
+        "test": last.test if last else None,
+        "test_stages": [record.test for record in result.records],
+        "test_at_best_validation": last.test_at_best_validation if last else None,
         "stage_bits": [record.bits for record in result.records],
-        "val_stages": [record.val_top1 for record in result.records],
+        "validation_stages": [record.validation for record in result.records],
         "guess_accuracy": [record.guess_accuracy for record in result.records[1:]],
         **{name: sum(getattr(record, name) for record in result.records) for name in ("questions", "yes", "no", "skipped", "wasted")},
         "unspent": last.unspent if last else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,7 +12,7 @@ from orchestrator.sweep import old_sweeps, resolved, seal
 from orchestrator.sweep.candidates import Candidate, candidate_from_row, numbers, read_candidate
 from orchestrator.sweep.layout import SweepLayout, TrialLayout
 from orchestrator.sweep.records import RecordsDamaged, read_error
-from orchestrator.sweep.stage_records import StageRecord, ledger_problem, stages_on_record, typed
+from orchestrator.sweep.stage_records import StageRecord, from_object, ledger_problem, stages_on_record
 from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.errors import UserError, one_line
 
@@ -123,15 +123,18 @@ class SweepResults:
         return self
 
 
-def load(layout: SweepLayout) -> SweepResults:
+def load(layout: SweepLayout, known: Sequence[Candidate] = ()) -> SweepResults:
     """Returns what the sweep's folder says now, with whatever is damaged in it.
+
+    Args:
+        known: its first candidates, as this process has read or put them before; they are not read again, though the seal is checked.
 
     Raises:
         SweepError: there is no sweep in the folder, or its resolved.yaml is damaged.
     """
     spec = resolved.read(layout)
     damaged = resolved.check_whole(layout, spec)
-    drawn = _old_candidates(layout, spec, damaged) if resolved.is_old(spec) else _candidates(layout, spec, damaged)
+    drawn = _old_candidates(layout, spec, damaged) if resolved.is_old(spec) else _candidates(layout, spec, known, damaged)
     candidates: dict[str, CandidateResult] = {}
     for candidate in drawn:
         results = tuple(_trial(layout, trial, old=resolved.is_old(spec), damaged=damaged) for trial in candidate.trials)
@@ -154,14 +157,16 @@ def load(layout: SweepLayout) -> SweepResults:
     )
 
 
-def _candidates(layout: SweepLayout, spec: Mapping[str, Any], damaged: list[str]) -> list[Candidate]:
-    found, listed = [], spec.get("listed")
+def _candidates(layout: SweepLayout, spec: Mapping[str, Any], known: Sequence[Candidate], damaged: list[str]) -> list[Candidate]:
+    found: list[Candidate] = []
+    listed = spec.get("listed")
     try:
         count = max(numbers(layout), default=-1) + 1 if listed is None else int(listed)
     except RecordsDamaged as error:
         damaged.append(str(error))
         return []
-    for number in range(count):
+    found += known[:count]
+    for number in range(len(found), count):
         try:
             found.append(read_candidate(layout, number))
         except RecordsDamaged as error:
@@ -197,8 +202,8 @@ def _trial(layout: SweepLayout, trial: Trial, *, old: bool, damaged: list[str]) 
 def _records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[StageRecord]:
     records: list[StageRecord] = []
     try:
-        for row in itertools.islice(stages_on_record(files), len(trial.schedule.quotas) + 1):
-            records.append(typed(row))
+        for record in itertools.islice(stages_on_record(files), len(trial.schedule.quotas) + 1):
+            records.append(record)
     except RecordsDamaged as error:
         damaged.append(str(error))
     # The last record names the ledger's head, and each segment the one before: one file tells.
@@ -212,7 +217,7 @@ def _old_records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[S
     by_stage: dict[int, StageRecord] = {}
     for row in old_sweeps.read_lines(files.stage_lines, damaged):
         try:
-            record = typed(row)
+            record = from_object(row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             damaged.append(f"{files.stage_lines}: damaged (a line is no record of a stage: {type(error).__name__} {error}); restore it from a copy")
             continue

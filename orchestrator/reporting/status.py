@@ -93,7 +93,7 @@ def _trial(result: TrialResult, name: str) -> dict[str, Any]:
             {
                 "stage": record.stage,
                 "bits": record.bits,
-                "val_top1": record.val_top1,
+                "validation": record.validation,
                 "guess_accuracy": record.guess_accuracy,
                 "yes": record.yes,
                 "no": record.no,
@@ -119,7 +119,7 @@ def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
     for trial in found["trials"]:
         done, of = len(trial["stages"]), trial["stages_in_all"]
         state = trial["state"] if trial["state"] in ("finished", "pending") else f"{trial['state']} {done}/{of}"
-        steps = [write.number(stage["val_top1"]) for stage in trial["stages"]] + ["·"] * (of - done)
+        steps = [write.number(stage["validation"]) for stage in trial["stages"]] + ["·"] * (of - done)
         bits = f"{write.number(trial['bits'])} / {write.number(trial['budget_bits'])}"
         table.add_row(Text(trial["label"]), str(trial["seed"]), Text(state, style=_STYLES[trial["state"]]), bits, " → ".join(steps))
     parts: list[RenderableType] = [Text(printable(found["name"]), style="bold"), table, Text(_summary(found))]

@@ -77,7 +77,7 @@ class _Rows:
                 name.append(f" ({word})")
             plan = write.schedule(row)
             first = [name, plan] if roomy else [Text.assemble(name, "\n", (plan, "dim"))]
-            cells = [write.number(row["bits"]), str(row["n"]), write.mean_std(row["val_top1"]), write.mean_std(row["test_top1_last"])]
-            cells += [write.half_width(row["difference"]["test_top1_last"]), write.yes_no(row)]
+            cells = [write.number(row["bits"]), str(row["n"]), write.mean_std(row["validation"]), write.mean_std(row["test"])]
+            cells += [write.half_width(row["difference"]["test"]), write.yes_no(row)]
             table.add_row(*first, *cells, style="bold cyan" if row["is_leader"] else "bold" if row["is_baseline"] else "")
         yield table

@@ -96,7 +96,7 @@ def table_caption(comparison: Mapping[str, Any]) -> str:
 
 def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the marks behind the differences to the baseline on test mean, those that occur."""
-    gaps = [gap for row in rows if (gap := row["difference"]["test_top1_last"]) is not None and gap["low"] is not None]
+    gaps = [gap for row in rows if (gap := row["difference"]["test"]) is not None and gap["low"] is not None]
     lines = []
     if any(gap["n"] > 1 for gap in gaps):
         lines.append(
@@ -193,8 +193,8 @@ def headline(report: Mapping[str, Any]) -> str:
     unfinished = report["trials"]["running"] + report["trials"]["pending"]
     text = f"{'So far, at' if unfinished else 'At'} {number(found['bits'][1])} bits, “{row['label']}” has the highest validation accuracy of "
     aside = sum(not report["rows"][index]["like_with_like"] for index in found["rows"]) if report["rows"][found["reference"]]["is_baseline"] else 0
-    text += f"{found['candidates']} candidates{' that are like with like' if aside else ''}: {mean_std(row['val_top1'])} % (n = {row['n']}), "
-    text += f"with {mean_std(row['test_top1_last'])} % on the test images."
+    text += f"{found['candidates']} candidates{' that are like with like' if aside else ''}: {mean_std(row['validation'])} % (n = {row['n']}), "
+    text += f"with {mean_std(row['test'])} % on the test images."
     if found["best"] is None:
         text += f" No row is called best: {found['no_best']}."
         if row["n"] == 1:
@@ -203,7 +203,7 @@ def headline(report: Mapping[str, Any]) -> str:
             text += f" With {row['n']} seeds only large differences are told apart; add seeds."
     else:
         text += " It is the best row: every other is told apart from it by validation (Holm, 5%)."
-    gap = row["difference"]["test_top1_last"]
+    gap = row["difference"]["test"]
     if gap is not None and gap["mean"] is not None and gap["n"] > 1:
         text += f" Against “{report['baseline']}” it has {interval(gap).removesuffix(_gap_marks(gap))} points on the test images (95% interval, "
         text += f"{gap['n']} paired seeds{', their spread alone' if gap['sources'] == 'seeds' else ''}); after correction for the number of rows that is "
@@ -219,7 +219,7 @@ def apart(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     for item in report["apart"]:
         row = report["rows"][item["row"]]
         if row["n"]:
-            found.append((row["label"], f"{item['reason']}; validation {mean_std(row['val_top1'])}, test {mean_std(row['test_top1_last'])} (n = {row['n']})"))
+            found.append((row["label"], f"{item['reason']}; validation {mean_std(row['validation'])}, test {mean_std(row['test'])} (n = {row['n']})"))
         elif all(seed["state"] == "failed" for seed in row["unfinished"]):
             found.append((row["label"], item["reason"]))
         else:
@@ -249,7 +249,7 @@ ANCHOR_HEAD = ("ours, test of the last epoch", "published", "ours minus publishe
 def _gap(item: Mapping[str, Any]) -> str:
     if not item["same_data"]:
         return "not the same data"
-    unlike_network = item["gap"] is None and item["ours"]["test_top1_last"]["mean"] is not None
+    unlike_network = item["gap"] is None and item["ours"]["test"]["mean"] is not None
     return "not the same network" if unlike_network else signed(item["gap"])
 
 
@@ -258,7 +258,7 @@ def anchor_cells(item: Mapping[str, Any]) -> list[str]:
     ours, theirs = item["ours"], item["published"]
     networks = [f"{side['backbone']}, {side['epochs']}" for side in (ours, theirs)]
     return [
-        f"{mean_std(ours['test_top1_last'])} (n = {ours['n']})",
+        f"{mean_std(ours['test'])} (n = {ours['n']})",
         " → ".join(number(value, 2) for value in theirs["top1"]),
         _gap(item),
         f"{count(ours['yes'])}; theirs {'not said' if theirs['confirmed'] is None else count(theirs['confirmed'])}",
@@ -306,7 +306,7 @@ def notes(report: Mapping[str, Any]) -> list[str]:
         f"± is the sample standard deviation over n seeds; [..] is the {report['rules']['interval']}.",
         f"{report['rules']['told_apart'][0].upper()}{report['rules']['told_apart'][1:]}.",
         f"At equal bits, {report['rules']['like']}.",
-        "Accuracies are top-1 in percent, of the averaged (teacher) model; yes, no and wasted are means over the finished seeds.",
+        f"Validation and test are {report['metric']} in percent, of the averaged (teacher) model; yes, no and wasted are means over the finished seeds.",
         training_line(report),
     ]
     mixed = [f"{name}s {', '.join(values)}" for name, values in report["made_on"].items() if len(values) > 1 and name != "backbone"]

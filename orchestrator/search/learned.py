@@ -32,7 +32,7 @@ def value_of(layout: SweepLayout, candidate: Candidate) -> float | None:
 
 def _last_validation(layout: SweepLayout, trial: Trial) -> float | None:
     record = read_stage(layout.trial(trial.id), len(trial.schedule.quotas))
-    return None if record is None or record["val_top1"] is None else float(record["val_top1"])
+    return None if record is None else record.validation
 
 
 @dataclass(slots=True)
@@ -50,11 +50,14 @@ class Learned:
     _left: deque[Candidate] = field(init=False)
     _study: optuna.Study = field(init=False)
     _open: dict[str, optuna.trial.Trial] = field(default_factory=dict)
+    _values: dict[str, float] = field(default_factory=dict)
+    """Candidate -> what it reached, of those that have finished: read once, and told since."""
 
     def __post_init__(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         known = [(candidate, value_of(self.layout, candidate)) for candidate in self.candidates]
         told = [(candidate, value) for candidate, value in known if value is not None]
+        self._values = {candidate.id: value for candidate, value in told}
         failed = {c.id for c in self.candidates if any(is_failed(self.layout, trial) for trial in c.trials)}
         self._left = deque(candidate for candidate, value in known if value is None and candidate.id not in failed)
         seed = int.from_bytes(hashlib.sha256(f"{self.spec.search.seed}/{len(told)}".encode()).digest()[:4], "big")
@@ -78,7 +81,7 @@ class Learned:
             return self._left.popleft()
         if len(self.candidates) >= (self.spec.search.num_candidates or 0):
             return None
-        drawn = {candidate.id: candidate for candidate in self.candidates}
+        drawn = {candidate.id for candidate in self.candidates}
         for _ in range(MOST_REPEATS):
             suggested = self._study.ask()
             try:
@@ -94,7 +97,7 @@ class Learned:
                 put_candidates(self.layout, [candidate], first=len(self.candidates))
                 self.candidates.append(candidate)
                 return candidate
-            known = value_of(self.layout, drawn[candidate.id])
+            known = self._values.get(candidate.id)
             self._study.tell(suggested, known, state=None if known is not None else optuna.trial.TrialState.FAIL)
         return None
 
@@ -104,7 +107,9 @@ class Learned:
         return Candidate(first.candidate, (), settings, tuple(with_seed(first, seed) for seed in self.spec.seeds))
 
     def tell(self, candidate: Candidate, value: float | None) -> None:
-        """The sampler knows what the candidate reached."""
+        """Passes on to the sampler what the candidate reached."""
+        if value is not None:
+            self._values[candidate.id] = value
         suggested = self._open.pop(candidate.id, None)
         if suggested is None:
             if value is not None:

@@ -12,7 +12,7 @@ from orchestrator.sweep.layout import SweepLayout, checked_name
 from orchestrator.sweep.records import RecordsDamaged, encode_object, read_error, read_object
 from orchestrator.sweep.stage_records import has_stages
 from search_spaces.reading.config import Trial
-from search_spaces.reading.trials import trial_from_mapping, trial_to_mapping
+from search_spaces.reading.trials import trial_to_mapping, trials_from_mappings
 from trainers.errors import UserError
 
 _NAME: Final = re.compile(r"(\d{6,})\.json")
@@ -48,7 +48,7 @@ def candidate_from_row(row: dict[str, Any]) -> Candidate:
     Raises:
         KeyError, TypeError, ValueError, UserError: the row describes none, or an id in it is no plain name.
     """
-    trials = tuple(trial_from_mapping(trial) for trial in row["trials"])
+    trials = trials_from_mappings(row["trials"])
     for name in (row["candidate"], *(trial.id for trial in trials), *(trial.candidate for trial in trials)):
         checked_name(name)
     if not trials or any(trial.candidate != row["candidate"] for trial in trials):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from orchestrator.storage.files import ASIDE, commit_file
 from orchestrator.sweep import resolved as resolved_file
-from orchestrator.sweep.candidates import Candidate, group_candidates, is_failed, load_candidates, put_candidates
+from orchestrator.sweep.candidates import Candidate, group_candidates, is_failed, load_candidates, numbers, put_candidates
 from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.resolved import PATH_KEY, SweepError, override_key
 from orchestrator.sweep.versions import versions
@@ -186,6 +186,11 @@ def open_sweep(root: Path, overrides: Sequence[str] = ()) -> tuple[SweepLayout, 
     here = [f"{PATH_KEY}={recorded}"] if recorded is not None else []
     spec = load_spec(str(layout.spec), [*found["overrides"], *here, *overrides])
     return layout, located(spec), _whole(layout, found), found
+
+
+def is_as_read(layout: SweepLayout, found: dict[str, Any], candidates: Sequence[Candidate]) -> bool:
+    """Returns whether a sweep that was opened is still what it was: its resolved.yaml, and how many candidates it has, which are never replaced."""
+    return resolved_file.read(layout) == found and (found["listed"] is not None or len(numbers(layout)) == len(candidates))
 
 
 def _whole(layout: SweepLayout, found: dict[str, Any]) -> list[Candidate]:

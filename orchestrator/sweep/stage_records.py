@@ -5,22 +5,29 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.sweep.layout import TrialLayout, checked_name
 from orchestrator.sweep.records import RecordsDamaged, put_object, read_object
 
+TOP1: Final = "top-1"
+"""Share of images whose class is guessed right, in percent: the metric of single-label tasks, and of every record that names none."""
+
 MEND: Final = "restore it from a copy, or remove this one file: `orchestrate resume` makes it anew from the trial's ledger and stages, and asks nothing again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """One finished stage. Accuracies in percent; None where there is none."""
+    """One finished stage: what it cost and what it reached. Accuracies are in percent, None where there is none.
+
+    The fields after `wasted` that have a default are not in the records of 0.1.0.
+    """
 
     stage: int
     key: str
+    """Of the trained stage (sweep.stage_store)."""
     trained: bool
     """False: the stage was shared, another trial trained it."""
     label_bits: float
@@ -37,23 +44,38 @@ class StageRecord:
     negative_only: int
     unasked: int
     unspent: int
-    val_top1: float | None
-    val_top1_best: float | None
-    test_top1_last: float | None
-    test_top1_at_best_val: float | None
+    validation: float | None
+    """By the task's metric, after the last epoch."""
+    validation_best: float | None
+    test: float | None
+    """By the task's metric, after the last epoch."""
+    test_at_best_validation: float | None
     epochs: int
     seconds: float
     device: str
     precision: str
     backbone: str
-    test_correct_sha256: str | None
-    """Of the file with a bit for each test image; None where there is no such file (sweeps of 0.1.0)."""
-    val_correct: str | None
-    """Which validation images the model got right, by ascending id, as text (sweep.correctness); None without validation, and in sweeps of 0.1.0."""
-    segments: int | None
-    """Segments of the ledger when the stage trained; None in a sweep of 0.1.0."""
-    ledger_sha256: str | None
+    metric: str = TOP1
+    """The task's word for what validation and test are."""
+    trial: str | None = None
+    parent: str | None = None
+    """Key of the stage before."""
+    data: str | None = None
+    """Fingerprint of the data with its labels."""
+    segments: int | None = None
+    """Segments of the ledger when the stage trained."""
+    ledger_sha256: str | None = None
     """Of the last of them."""
+    test_correct_sha256: str | None = None
+    """Of the file with a bit for each test image."""
+    val_correct: str | None = None
+    """Which validation images the model got right, by ascending id, as text (sweep.correctness); None without validation."""
+    seed: int | None = None
+    world_size: int | None = None
+    images_per_second: float | None = None
+    parameters: int | None = None
+    resumed_from_epoch: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bits(self) -> float:
@@ -61,58 +83,56 @@ class StageRecord:
         return self.label_bits + self.question_bits
 
 
-def read_stage(files: TrialLayout, number: int) -> dict[str, Any] | None:
-    """Returns the record of a trial's finished stage; None while there is none.
+def to_object(record: StageRecord) -> dict[str, Any]:
+    """Returns the record as it is written; `from_object` is the inverse. Equal records give equal bytes, whichever version writes them.
 
-    Raises:
-        RecordsDamaged: the file is not what was put there, or is another trial's or stage's.
+    The names of accuracies are those of schema 2. `metric` is written where it is not top-1.
     """
-    path = files.stage(number)
-    record = read_object(path, MEND)
-    if record is None:
-        return None
-    for name, value in (("trial", files.root.name), ("stage", number)):
-        if record.get(name) != value:
-            raise RecordsDamaged(path, f"it is the record of {name} {record.get(name)!r:.80}; files of two trials or stages were exchanged", MEND)
-    try:
-        typed(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordsDamaged(path, f"{type(error).__name__}: {error}", MEND) from error
-    return record
+    return {
+        "trial": record.trial,
+        "stage": record.stage,
+        "key": record.key,
+        "parent": record.parent,
+        "data": record.data,
+        "ledger": {"segments": record.segments, "sha256": record.ledger_sha256},
+        "trained": record.trained,
+        "bits": {"labels": record.label_bits, "questions": record.question_bits, "total": record.bits},
+        "validation_bits": record.validation_bits,
+        "questions": record.questions,
+        "yes": record.yes,
+        "no": record.no,
+        "skipped": record.skipped,
+        "wasted": record.wasted,
+        "guess_accuracy": record.guess_accuracy,
+        "labelled": record.labelled,
+        "negative_only": record.negative_only,
+        "unasked": record.unasked,
+        "unspent": record.unspent,
+        "val_top1": record.validation,
+        "val_top1_best": record.validation_best,
+        "val_correct": record.val_correct,
+        "test_top1_last": record.test,
+        "test_correct_sha256": record.test_correct_sha256,
+        "test_top1_at_best_val": record.test_at_best_validation,
+        "epochs": record.epochs,
+        "seconds": record.seconds,
+        "images_per_second": record.images_per_second,
+        "device": record.device,
+        "precision": record.precision,
+        "backbone": record.backbone,
+        "parameters": record.parameters,
+        "resumed_from_epoch": record.resumed_from_epoch,
+        "seed": record.seed,
+        "world_size": record.world_size,
+        "versions": dict(record.versions),
+    } | ({} if record.metric == TOP1 else {"metric": record.metric})
 
 
-def stages_on_record(files: TrialLayout) -> Iterator[dict[str, Any]]:
-    """Yields the records of a trial's finished stages, in order, up to the first that is not there.
+def from_object(row: Mapping[str, Any]) -> StageRecord:
+    """Returns the record that an object describes, this version's or an earlier one's.
 
     Raises:
-        RecordsDamaged: the next one is damaged or does not follow the one before; those before it have been given.
-    """
-    parent: str | None = None
-    for number in itertools.count():
-        record = read_stage(files, number)
-        if record is None:
-            return
-        if number and record.get("parent") != parent:
-            raise RecordsDamaged(files.stage(number), "it does not follow the record of the stage before", MEND)
-        parent = record["key"]
-        yield record
-
-
-def has_stages(files: TrialLayout, number: int) -> bool:
-    """Returns whether the first `number` stages of a trial are on record; reads none of them."""
-    return all(files.stage(stage).is_file() for stage in reversed(range(number)))
-
-
-def put_stage(files: TrialLayout, record: dict[str, Any]) -> dict[str, Any]:
-    """Commits a record and returns the committed one, which a process that did the same may have put first."""
-    return put_object(files.stage(record["stage"]), record)
-
-
-def typed(row: Mapping[str, Any]) -> StageRecord:
-    """Returns a record's values with their types.
-
-    Raises:
-        KeyError, TypeError, ValueError: one is missing, or is of another kind or size than a stage can have.
+        KeyError, TypeError, ValueError: a value is missing, or is of another kind or size than a stage can have.
     """
     bits, ledger = row["bits"], row.get("ledger") or {}
     return StageRecord(
@@ -132,20 +152,76 @@ def typed(row: Mapping[str, Any]) -> StageRecord:
         negative_only=_count(row, "negative_only"),
         unasked=_count(row, "unasked"),
         unspent=_count(row, "unspent"),
-        val_top1=_percent(row, "val_top1"),
-        val_top1_best=_percent(row, "val_top1_best"),
-        test_top1_last=_percent(row, "test_top1_last"),
-        test_top1_at_best_val=_percent(row, "test_top1_at_best_val"),
+        validation=_percent(row, "val_top1"),
+        validation_best=_percent(row, "val_top1_best"),
+        test=_percent(row, "test_top1_last"),
+        test_at_best_validation=_percent(row, "test_top1_at_best_val"),
         epochs=_count(row, "epochs"),
         seconds=_amount("seconds", row.get("seconds") or 0.0),
         device=str(row.get("device") or ""),
         precision=str(row.get("precision") or ""),
         backbone=str(row.get("backbone") or ""),
-        test_correct_sha256=row.get("test_correct_sha256"),
-        val_correct=row.get("val_correct"),
+        metric=str(row.get("metric", TOP1)),
+        trial=row.get("trial"),
+        parent=row.get("parent"),
+        data=row.get("data"),
         segments=ledger.get("segments"),
         ledger_sha256=ledger.get("sha256"),
+        test_correct_sha256=row.get("test_correct_sha256"),
+        val_correct=row.get("val_correct"),
+        seed=row.get("seed"),
+        world_size=row.get("world_size"),
+        images_per_second=row.get("images_per_second"),
+        parameters=row.get("parameters"),
+        resumed_from_epoch=row.get("resumed_from_epoch"),
+        versions=row.get("versions") or {},
     )
+
+
+def read_stage(files: TrialLayout, number: int) -> StageRecord | None:
+    """Returns the record of a trial's finished stage; None while there is none.
+
+    Raises:
+        RecordsDamaged: the file is not what was put there, or is another trial's or stage's.
+    """
+    path = files.stage(number)
+    row = read_object(path, MEND)
+    if row is None:
+        return None
+    for name, value in (("trial", files.root.name), ("stage", number)):
+        if row.get(name) != value:
+            raise RecordsDamaged(path, f"it is the record of {name} {row.get(name)!r:.80}; files of two trials or stages were exchanged", MEND)
+    try:
+        return from_object(row)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordsDamaged(path, f"{type(error).__name__}: {error}", MEND) from error
+
+
+def stages_on_record(files: TrialLayout) -> Iterator[StageRecord]:
+    """Yields the records of a trial's finished stages, in order, up to the first that is not there.
+
+    Raises:
+        RecordsDamaged: the next one is damaged or does not follow the one before; those before it have been given.
+    """
+    parent: str | None = None
+    for number in itertools.count():
+        record = read_stage(files, number)
+        if record is None:
+            return
+        if number and record.parent != parent:
+            raise RecordsDamaged(files.stage(number), "it does not follow the record of the stage before", MEND)
+        parent = record.key
+        yield record
+
+
+def has_stages(files: TrialLayout, number: int) -> bool:
+    """Returns whether the first `number` stages of a trial are on record; reads none of them."""
+    return all(files.stage(stage).is_file() for stage in reversed(range(number)))
+
+
+def put_stage(files: TrialLayout, record: StageRecord) -> StageRecord:
+    """Commits a record and returns the committed one, which a process that did the same may have put first."""
+    return from_object(put_object(files.stage(record.stage), to_object(record)))
 
 
 def _count(row: Mapping[str, Any], name: str) -> int:

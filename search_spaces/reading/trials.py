@@ -160,8 +160,28 @@ def trial_to_mapping(trial: Trial) -> dict[str, Any]:
     }
 
 
-def trial_from_mapping(mapping: Mapping[str, Any]) -> Trial:
+def trials_from_mappings(mappings: Sequence[Mapping[str, Any]]) -> tuple[Trial, ...]:
+    """The trials that trial_to_mapping described; settings that several of them have in common, as the seeds of a candidate do, are checked once.
+
+    Raises:
+        SpecError: one is no such description.
+    """
+    known: list[tuple[Any, TrialConfig]] = []
+    found = []
+    for mapping in mappings:
+        settings = mapping.get("config") if isinstance(mapping, dict) else None
+        config = next((config for other, config in known if other == settings), None)
+        found.append(trial_from_mapping(mapping, config))
+        if config is None:
+            known.append((settings, found[-1].config))
+    return tuple(found)
+
+
+def trial_from_mapping(mapping: Mapping[str, Any], config: TrialConfig | None = None) -> Trial:
     """The trial that trial_to_mapping described, this release's or an earlier one's: settings that were added since have their defaults.
+
+    Args:
+        config: what an equal description of the settings came to before; None: they are checked now.
 
     Raises:
         SpecError: it is not such a description.
@@ -186,7 +206,7 @@ def trial_from_mapping(mapping: Mapping[str, Any]) -> Trial:
             cases=tuple(mapping["cases"]),
             settings=dict(mapping["settings"]),
             seed=mapping["seed"],
-            config=build_config(with_defaults(mapping["config"])),
+            config=build_config(with_defaults(mapping["config"])) if config is None else config,
             facts=facts,
             schedule=Schedule(initial_labels=schedule["initial_labels"], quotas=tuple(schedule["quotas"])),
             budget_bits=_number(mapping["budget_bits"]),

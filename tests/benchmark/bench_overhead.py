@@ -114,7 +114,7 @@ def our_round(spec_path: Path, data: PreparedData, cluster: Cluster, root: Path)
         from rich.console import Console
 
         with Progress(None, Console(file=nowhere)) as progress:
-            _, use = engine_ray.run_on_ray(layout, Listed(deque(candidates)), len(candidates), data, spec.resources, "cpu", cluster, progress)
+            _, use = engine_ray.run_on_ray(layout, Listed(deque(candidates)), candidates, len(candidates), data, spec.resources, "cpu", cluster, progress)
     trials = [layout.trial(trial.id) for candidate in candidates for trial in candidate.trials]
     training = [sum(record["seconds"] for record in read_stages(files)) for files in trials]
     return per_candidate([max(path.stat().st_mtime for path in files.stages.glob("*.json")) for files in trials]), statistics.median(training), use["share"]

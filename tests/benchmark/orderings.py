@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     gaps = corrected([test_difference(above, below, correct) for above, below in pairs])
     for (above, below), gap in zip(pairs, gaps, strict=True):
         assert gap is not None
-        found, means = gap.difference, [row.mean(lambda record: record.test_top1_last) or 0.0 for row in (above, below)]
+        found, means = gap.difference, [row.mean(lambda record: record.test) or 0.0 for row in (above, below)]
         told = "shows" if gap.told_apart and (found.mean or 0) > 0 else "the reverse shows" if gap.told_apart else "within noise"
         p = "none" if gap.p_holm is None else f"{gap.p_holm:.3f}"
         print(f"{above.case} over {below.case}: {means[0]:.1f} / {means[1]:.1f}, {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}], p = {p}: {told}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.sweep.layout import TrialLayout
-from orchestrator.sweep.stage_records import stages_on_record
+from orchestrator.sweep.stage_records import stages_on_record, to_object
 
 TIMES = ("seconds", "images_per_second", "trained", "resumed_from_epoch", "key", "parent", "versions", "sha256")
 """Fields of a stage record that say how a stage came about, not what it found; two runs of one trial may differ in these alone."""
@@ -33,7 +33,7 @@ resources: {workers: 1, gpus_per_worker: 0, cpus_per_worker: 1, max_concurrent: 
 
 def read_stages(files: TrialLayout) -> list[dict[str, Any]]:
     """Records of a trial's finished stages."""
-    return list(stages_on_record(files))
+    return [to_object(record) for record in stages_on_record(files)]
 
 
 def outcome_of(root: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.engines.patience import Deaths, epochs_done, recorded
 from orchestrator.engines.ray.engine import Restarts
-from orchestrator.sweep.candidates import candidate_to_row, group_candidates
+from orchestrator.sweep.candidates import group_candidates
 from orchestrator.sweep.layout import SweepLayout
 from tests.unit.sweep_folder import ABLATIONS, trial_of
 from trainers.checkpoint import save_epoch
@@ -65,7 +65,7 @@ class TuneTrial:
 def test_a_candidate_is_started_again_while_its_trials_get_further(tmp_path: Path, limit: int) -> None:
     layout = SweepLayout(tmp_path)
     [candidate] = group_candidates([trial_of(ABLATIONS[4], 0)])
-    trial = TuneTrial({"row": candidate_to_row(candidate)}, limit)
+    trial = TuneTrial({"candidate": candidate}, limit)
     restarts = Restarts(layout, limit)
 
     def look() -> None:

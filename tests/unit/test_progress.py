@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.engines.progress import Progress
+from orchestrator.sweep.stage_records import StageRecord, from_object
 from tests.unit.sweep_folder import ABLATIONS, records_of
 
 TWO = ABLATIONS[4]
@@ -29,8 +30,8 @@ def pipe() -> tuple[Console, io.StringIO]:
     return Console(file=out, width=40, force_terminal=False), out
 
 
-def record(stage: int, **changes: Any) -> dict[str, Any]:
-    return records_of(TWO, 0)[stage] | changes
+def record(stage: int, **changes: Any) -> StageRecord:
+    return from_object(records_of(TWO, 0)[stage] | changes)
 
 
 def test_a_pipe_gets_a_line_per_finished_stage() -> None:
@@ -126,7 +127,7 @@ def test_threads_lose_no_event() -> None:
             for stage in range(10):
                 progress.stage_started(f"t{number}", stage)
                 progress.epoch(f"t{number}", stage, 1, 2)
-                progress.stage_finished(f"t{number}", record(0, key=f"{number}:{stage}"))
+                progress.stage_finished(f"t{number}", record(0, key=f"{number}-{stage}"))
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
         for thread in threads:

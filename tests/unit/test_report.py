@@ -20,7 +20,8 @@ from rich.console import Console
 
 from orchestrator.reporting import report, results
 from orchestrator.reporting import terminal as report_terminal
-from orchestrator.reporting.csv import csv_by_row, csv_by_seed
+from orchestrator.reporting.csv import csv_by_row, csv_by_seed, json_text
+from orchestrator.reporting.names import OLD_NAMES
 from orchestrator.reporting.words import chain, half_width, headline, interval, mean_std, number
 from search_spaces.reading.trials import stage_prefixes
 from tests.unit.sweep_folder import ABLATIONS, LABEL_BITS, Case, fail, records_of, trial_of, write_records, write_sweep
@@ -60,23 +61,23 @@ def test_the_documented_fields_are_there(tmp_path: Path) -> None:
     found = json.loads(json.dumps(built(tmp_path)))
     assert {"name", "budget_bits", "rows", "stage_trainings", "failed"} <= found.keys()
     assert found["stage_trainings"].keys() == {"total", "distinct", "trained", "shared"}
-    documented = {"case", "settings", "schedule", "n", "bits", "stages", "val_top1", "test_top1_last", "test_top1_at_best_val"}
+    documented = {"case", "settings", "schedule", "n", "bits", "test_stages", "validation", "test", "test_at_best_validation"}
     documented |= {"yes", "no", "wasted", "per_seed"}
     for row in found["rows"]:
         assert documented <= row.keys()
         assert row["schedule"].keys() == {"initial_labels", "quotas"}
-        for name in ("val_top1", "test_top1_last", "test_top1_at_best_val"):
+        for name in ("validation", "test", "test_at_best_validation"):
             assert row[name].keys() == {"mean", "std"}
-        assert len(row["stages"]) == len(row["schedule"]["quotas"]) + 1
+        assert len(row["test_stages"]) == len(row["schedule"]["quotas"]) + 1
         assert [seed["seed"] for seed in row["per_seed"]] == list(SEEDS)
-        assert all({"seed", "trial", "bits", "val_top1", "test_top1_last", "stages"} <= seed.keys() for seed in row["per_seed"])
+        assert all({"seed", "trial", "bits", "validation", "test", "test_stages"} <= seed.keys() for seed in row["per_seed"])
 
 
 def test_a_row_is_the_mean_over_its_seeds(tmp_path: Path) -> None:
     row = row_of(built(tmp_path, [FULL, TWO]), "two stages")
     records = [records_of(TWO, seed) for seed in SEEDS]
     for stage in range(3):
-        assert row["stages"][stage] == pytest.approx(sum(trial[stage]["test_top1_last"] for trial in records) / 3)
+        assert row["test_stages"][stage] == pytest.approx(sum(trial[stage]["test_top1_last"] for trial in records) / 3)
     assert row["yes"] == pytest.approx(sum(record["yes"] for trial in records for record in trial) / 3)
     assert row["bits"] == pytest.approx(20 * LABEL_BITS + 265)
     assert row["rounds"][1]["guess_accuracy"]["mean"] == pytest.approx(sum(trial[2]["guess_accuracy"] for trial in records) / 3)
@@ -103,7 +104,7 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     def shift(case: Case, seed: int, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [record | {"test_top1_last": 50.0 + 10 * seed + (2.0 if case is TWO else 0.0)} for record in records]
 
-    gap = row_of(changed(tmp_path, [FULL, TWO], shift), "two stages")["difference"]["test_top1_last"]
+    gap = row_of(changed(tmp_path, [FULL, TWO], shift), "two stages")["difference"]["test"]
     # The seeds differ by tens of points; the difference to the baseline is the same in each.
     assert (gap["n"], gap["mean"], gap["std"]) == (3, pytest.approx(2.0), pytest.approx(0.0))
 
@@ -112,14 +113,14 @@ def test_the_baseline_is_the_one_the_spec_names(tmp_path: Path) -> None:
     assert [row["label"] for row in built(tmp_path / "a", [FULL, TWO])["rows"] if row["is_baseline"]] == ["full labels only"]
     found = built(tmp_path / "b", [FULL, TWO], baseline="two stages")
     assert [row["label"] for row in found["rows"] if row["is_baseline"]] == ["two stages"]
-    assert row_of(found, "two stages")["difference"]["test_top1_last"] is None
-    assert row_of(found, "full labels only")["difference"]["test_top1_last"]["n"] == 3
+    assert row_of(found, "two stages")["difference"]["test"] is None
+    assert row_of(found, "full labels only")["difference"]["test"]["n"] == 3
 
 
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     found = built(tmp_path, [FULL, TWO], seeds=(7,))
-    assert all(row["test_top1_last"]["std"] is None for row in found["rows"])
-    gap = row_of(found, "two stages")["difference"]["test_top1_last"]
+    assert all(row["test"]["std"] is None for row in found["rows"])
+    gap = row_of(found, "two stages")["difference"]["test"]
     assert (gap["n"], gap["std"], gap["low"]) == (1, None, None)
 
 
@@ -148,7 +149,7 @@ def test_rows_that_spent_less_stand_apart_and_never_lead(tmp_path: Path) -> None
     row = row_of(found, "two stages")
     assert not row["comparable"]
     assert "left over" in row["reason"]
-    assert row["difference"]["val_top1"] is None
+    assert row["difference"]["validation"] is None
     assert leaders_of(found) == ["one stage"]
     assert [found["rows"][item["row"]]["label"] for item in found["apart"]] == ["two stages"]
 
@@ -170,7 +171,7 @@ def test_each_budget_is_a_comparison_of_its_own(tmp_path: Path) -> None:
     members = [{found["rows"][index]["budget_bits"] for index in comparison["rows"]} for comparison in found["comparisons"]]
     assert members == [{100 * LABEL_BITS}, {50 * LABEL_BITS}]
     assert sum(row["is_baseline"] for row in found["rows"]) == 2
-    assert all(row["is_baseline"] or row["difference"]["val_top1"]["n"] == 3 for row in found["rows"])
+    assert all(row["is_baseline"] or row["difference"]["validation"]["n"] == 3 for row in found["rows"])
     assert len({row["label"] for row in found["rows"]}) == 4
 
 
@@ -231,15 +232,15 @@ def test_three_equal_differences_are_not_told_apart(tmp_path: Path) -> None:
     def shift(case: Case, seed: int, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [record | {"test_top1_last": 50.1 + 10.7 * seed + (0.7 if case is TWO else 0.0)} for record in records]
 
-    gap = row_of(changed(tmp_path, [FULL, TWO], shift), "two stages")["difference"]["test_top1_last"]
+    gap = row_of(changed(tmp_path, [FULL, TWO], shift), "two stages")["difference"]["test"]
     assert gap["high"] - gap["low"] == pytest.approx(0.0, abs=1e-6)
     assert (gap["p"], gap["p_holm"], gap["told_apart"]) == (None, None, False)
 
 
 def test_differences_of_one_table_are_corrected_for_their_number(tmp_path: Path) -> None:
-    rows = [row for row in built(tmp_path)["rows"] if row["difference"]["test_top1_last"] is not None]
+    rows = [row for row in built(tmp_path)["rows"] if row["difference"]["test"] is not None]
     # Three names of one candidate are one comparison.
-    by_candidate = {row["candidate"]: row["difference"]["test_top1_last"] for row in rows}
+    by_candidate = {row["candidate"]: row["difference"]["test"] for row in rows}
     ordered = sorted(by_candidate.values(), key=lambda gap: gap["p"])
     assert len(ordered) == 11
     largest = 0.0
@@ -272,7 +273,7 @@ def test_a_row_with_fewer_seeds_does_not_lead(tmp_path: Path) -> None:
     fail(layout, trial_of(TWO, 1))
     found = report.build(results.load(layout))
     row = row_of(found, "two stages")
-    assert (row["n"], row["comparable"], row["difference"]["val_top1"]["n"]) == (2, True, 2)
+    assert (row["n"], row["comparable"], row["difference"]["validation"]["n"]) == (2, True, 2)
     assert leaders_of(found) == ["one stage"]
     assert [(item["seed"], item["kind"]) for item in found["failed"]] == [(1, "TrainingFailed")]
 
@@ -290,7 +291,7 @@ def test_a_sweep_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
     found = report.build(results.load(layout))
     assert found["comparisons"] == []
     assert [row["n"] for row in found["rows"]] == [0] * 14
-    assert found["rows"][0]["val_top1"] == {"mean": None, "std": None}
+    assert found["rows"][0]["validation"] == {"mean": None, "std": None}
     assert "No trial has finished yet." in report.write(layout).html.read_text()
 
 
@@ -320,10 +321,10 @@ def test_the_csv_files_have_a_line_per_seed_and_per_row(tmp_path: Path) -> None:
     seeds, rows = (list(csv.DictReader(io.StringIO(text))) for text in (csv_by_seed(found), csv_by_row(found)))
     assert (len(seeds), len(rows)) == (14 * 3, 14)
     for line, row in zip(rows, found["rows"], strict=True):
-        assert float(line["val_top1_mean"]) == row["val_top1"]["mean"]
+        assert float(line["validation_mean"]) == row["validation"]["mean"]
         assert int(line["n"]) == row["n"]
-        gap = row["difference"]["test_top1_last"]
-        assert line["difference_test_top1_last_low"] == ("" if gap is None else repr(gap["low"]))
+        gap = row["difference"]["test"]
+        assert line["difference_test_low"] == ("" if gap is None else repr(gap["low"]))
     assert {line["case"] for line in seeds} == {row["case"] for row in found["rows"]}
 
 
@@ -350,7 +351,7 @@ def test_the_terminal_table_says_what_the_report_says(tmp_path: Path) -> None:
         report_terminal.show(out, found, page)
         text = out.export_text()
         for row in found["rows"]:
-            assert mean_std(row["val_top1"]) in text
+            assert mean_std(row["validation"]) in text
         assert "(highest)" in text and "(tied)" in text
         assert "also differs from the baseline: method.nls true → false" in " ".join(text.split())
         assert "(baseline)" in text
@@ -373,3 +374,17 @@ def test_reading_results_loads_no_heavy_library() -> None:
     code = "import sys, orchestrator.reporting.report, orchestrator.reporting.status, orchestrator.engines.progress\n"
     code += "print(*sorted({'torch', 'ray', 'matplotlib', 'scipy', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == ""
+
+
+def test_programs_that_ask_for_the_old_names_get_the_same_numbers(tmp_path: Path) -> None:
+    found = built(tmp_path)
+    line = json.loads(json_text(found))["rows"][0]
+    for name, old in OLD_NAMES.items():
+        assert name in line and line[old] == line[name]
+    assert line["difference"]["val_top1"] == line["difference"]["validation"]
+    [rows, seeds] = (list(csv.DictReader(io.StringIO(text))) for text in (csv_by_row(found), csv_by_seed(found)))
+    old_of = {"validation_std": "val_top1_std", "difference_test_p": "difference_test_top1_last_p", "to_leader_validation_n": "to_leader_val_top1_n"}
+    for column, old in old_of.items():
+        assert [row[old] for row in rows] == [row[column] for row in rows]
+    assert [seed["test_top1_at_best_val"] for seed in seeds] == [seed["test_at_best_validation"] for seed in seeds]
+    assert [seed["stages"] for seed in seeds] == [seed["test_stages"] for seed in seeds]

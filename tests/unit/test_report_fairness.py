@@ -68,12 +68,12 @@ def with_bits(root: Path, cases: Sequence[Case], seeds: Sequence[int] = SEEDS, s
 
 def test_the_error_of_the_images_is_in_the_interval_of_rows_with_their_files(tmp_path: Path) -> None:
     layout = with_bits(tmp_path, [FULL, ONE, TWO])
-    gap = row_of(build(layout), "two stages")["difference"]["test_top1_last"]
+    gap = row_of(build(layout), "two stages")["difference"]["test"]
     assert (gap["n"], gap["sources"]) == (3, "seeds and images")
     for case in (FULL, TWO):
         path_of(layout.trial(trial_of(case, 1).id).root, len(case.quotas)).unlink()
     found = build(layout)
-    alone = row_of(found, "two stages")["difference"]["test_top1_last"]
+    alone = row_of(found, "two stages")["difference"]["test"]
     assert (alone["mean"], alone["sources"]) == (pytest.approx(gap["mean"]), "seeds")
     # All seeds share the images, and rows that are right on unlike images differ by chance in each of them.
     assert gap["high"] - gap["low"] > 1.5 * (alone["high"] - alone["low"])
@@ -84,18 +84,18 @@ def test_the_error_of_the_images_is_in_the_interval_of_rows_with_their_files(tmp
 
 def test_a_row_far_from_the_baseline_is_told_apart_in_every_form(tmp_path: Path) -> None:
     found = build(with_bits(tmp_path, [FULL, ONE, TWO], skills={"two stages": 0.99, "one stage": 0.9, "full labels only": 0.7}))
-    gap = row_of(found, "two stages")["difference"]["test_top1_last"]
+    gap = row_of(found, "two stages")["difference"]["test"]
     assert gap["told_apart"] and gap["p"] <= gap["p_holm"] <= 0.05
     for name, text in forms(found).items():
         assert "* told apart from the baseline, at 5% after Holm's correction" in unescape(text), name
     line = next(line for line in csv.DictReader(io.StringIO(csv_by_row(found))) if line["case"] == "two stages")
-    assert (line["difference_test_top1_last_told_apart"], line["difference_test_top1_last_sources"]) == ("true", "seeds and images")
-    assert float(line["difference_test_top1_last_p_holm"]) == gap["p_holm"]
+    assert (line["difference_test_told_apart"], line["difference_test_top1_last_sources"]) == ("true", "seeds and images")
+    assert float(line["difference_test_p_holm"]) == gap["p_holm"]
 
 
 def test_one_seed_has_the_interval_of_its_models_and_is_never_told_apart(tmp_path: Path) -> None:
     found = build(with_bits(tmp_path, [FULL, TWO], seeds=(4,), skills={"two stages": 0.99, "full labels only": 0.2}))
-    gap = row_of(found, "two stages")["difference"]["test_top1_last"]
+    gap = row_of(found, "two stages")["difference"]["test"]
     assert (gap["n"], gap["sources"], gap["p"], gap["told_apart"]) == (1, "images", None, False)
     assert gap["low"] < gap["mean"] < gap["high"]
     for name, text in forms(found).items():
@@ -131,7 +131,7 @@ def test_a_row_with_more_compute_or_information_is_named_and_never_leads(tmp_pat
     ]
     # They stand first in the table, and are compared with the baseline on test.
     assert {found["rows"][index]["case"] for index in found["comparisons"][0]["rows"][:2]} == {"twice the epochs", "noisy answers"}
-    assert row_of(found, "twice the epochs")["difference"]["test_top1_last"]["n"] == 3
+    assert row_of(found, "twice the epochs")["difference"]["test"]["n"] == 3
     assert row_of(found, "twice the epochs")["also_differs"] == [{"key": "method.epochs", "theirs": 20, "ours": 40, "like": False}]
     assert "2 rows are not like with like with the baseline and cannot lead" in headline(found)
     for name, text in forms(found).items():

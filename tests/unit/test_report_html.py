@@ -92,8 +92,8 @@ def test_the_page_has_every_number_that_matters(tmp_path: Path) -> None:
     found = report.build(results.load(layout))
     for row in found["rows"]:
         assert row["label"] in text
-        assert f"{row['test_top1_last']['mean']:.1f} ± {row['test_top1_last']['std']:.1f}" in text
-        assert " → ".join(f"{stage:.1f}" for stage in row["stages"]) in text
+        assert f"{row['test']['mean']:.1f} ± {row['test']['std']:.1f}" in text
+        assert " → ".join(f"{stage:.1f}" for stage in row["test_stages"]) in text
     assert "break-even 30.1 %" in text
     assert "highest validation" in text and "tied with the highest" in text
     assert "never used to choose" in text

@@ -59,7 +59,7 @@ def test_no_number_is_no_accuracy(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [TWO], seeds=(0,), done=False)
     write_records(layout, trial_of(TWO, 0), [records_of(TWO, 0)[0] | {"val_top1": None, "test_top1_last": None}])
     record = load(layout).trials[0].records[0]
-    assert (record.val_top1, record.test_top1_last) == (None, None)
+    assert (record.validation, record.test) == (None, None)
 
 
 def test_a_record_names_its_file_of_right_guesses_or_has_none(tmp_path: Path) -> None:

@@ -13,15 +13,16 @@ import optuna
 import pytest
 from ray.tune.search import Searcher
 
+from orchestrator.engines.ray.candidate import METRIC
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.search import learned as sampling
 from orchestrator.search.learned import Learned
 from orchestrator.search.source import Listed
 from orchestrator.sweep import folder as sweeps
 from orchestrator.sweep import resolved
-from orchestrator.sweep.candidates import Candidate, candidate_from_row, load_candidates
+from orchestrator.sweep.candidates import Candidate, load_candidates
 from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.stage_records import put_stage
+from orchestrator.sweep.stage_records import from_object, put_stage
 from search_spaces.reading.config import Spec, Trial
 from search_spaces.reading.errors import SpecError
 from search_spaces.reading.spec import load_spec
@@ -59,7 +60,7 @@ def record(layout: SweepLayout, candidate: Candidate, value: float, noise: rando
                 "test_top1_at_best_val": noise.uniform(0, 100),
                 "guess_accuracy": noise.uniform(0, 100),
             }
-            put_stage(files, row)
+            put_stage(files, from_object(row))
 
 
 def drive(source: Learned, layout: SweepLayout, number: int, noise: int = 0, value: Callable[[Candidate], float] = good_at) -> list[Candidate]:
@@ -228,7 +229,7 @@ class Told:
 
 @pytest.mark.parametrize(
     ("result", "error", "heard"),
-    [({"val_top1": 61.5}, False, 61.5), ({"val_top1": float("nan")}, False, None), ({"val_top1": 61.5}, True, None), (None, True, None), ({}, False, None)],
+    [({METRIC: 61.5}, False, 61.5), ({METRIC: float("nan")}, False, None), ({METRIC: 61.5}, True, None), (None, True, None), ({}, False, None)],
 )
 def test_tune_passes_on_candidates_and_what_they_reached(tmp_path: Path, result: Any, error: bool, heard: float | None) -> None:
     spec, layout = search(tmp_path / "s")
@@ -237,7 +238,7 @@ def test_tune_passes_on_candidates_and_what_they_reached(tmp_path: Path, result:
     searcher = SourceSearcher(source)
     given = searcher.suggest("t1")
     assert isinstance(given, dict)
-    assert candidate_from_row(given["row"]) == candidate
+    assert given["candidate"] == candidate
     assert searcher.suggest("t2") == Searcher.FINISHED
     searcher.on_trial_complete("t1", result, error)
     assert source.heard == [(candidate.id, heard)]

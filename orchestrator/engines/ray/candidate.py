@@ -13,11 +13,12 @@ from ray import tune
 from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.data.prepare import PreparedData
+from orchestrator.engines.inline import label_of
 from orchestrator.engines.ray.gang import first_line, remote_error
 from orchestrator.engines.ray.pool_actor import RETRY_SECONDS, PoolActors, PoolClient, ProcessLost
-from orchestrator.sweep.candidates import Candidate, candidate_from_row, is_failed, is_finished
+from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweep.layout import SweepLayout, TrialLayout
-from orchestrator.sweep.stage_records import has_stages, read_stage
+from orchestrator.sweep.stage_records import StageRecord, has_stages, read_stage
 from orchestrator.sweep.stage_store import CannotGoOn, StageArtefact, StageStore
 from orchestrator.trial import Bench, TrialState, attempt_trial
 from search_spaces.reading.config import ResourcesConfig, Trial
@@ -26,6 +27,8 @@ from trainers.stage import StageRequest
 
 ASKED = "asked"
 """Kind of the event that says in which folder the stage is trained that a trial now waits for."""
+METRIC = "validation"
+"""Key of the number that Tune is told of."""
 FATAL = "fatal"
 """Key of a reported result that ends the sweep: the message says why nothing can go on."""
 
@@ -97,10 +100,10 @@ class TellsBroker:
     reached: Any
 
     def stage_started(self, trial: Trial, stage: int) -> None:
-        self.broker.tell.remote(("stage_started", trial.id, stage))
+        self.broker.tell.remote(("stage_started", label_of(trial), stage))
 
-    def stage_finished(self, trial: Trial, record: dict[str, Any]) -> None:
-        self.broker.tell.remote(("stage_finished", trial.id, record))
+    def stage_finished(self, trial: Trial, record: StageRecord) -> None:
+        self.broker.tell.remote(("stage_finished", label_of(trial), record))
         self.reached()
 
 
@@ -158,7 +161,7 @@ class CandidateRun:
             self._notify()
 
     def _tell_failure(self, trial: Trial, message: str) -> None:
-        self.shared.broker.tell.remote(("trial_failed", trial.id, message))
+        self.shared.broker.tell.remote(("trial_failed", label_of(trial), message))
 
     def _notify(self) -> None:
         with self._changed:
@@ -186,17 +189,17 @@ class CandidateRun:
                 self.stop()
                 if isinstance(loop.crash, (UserError, OSError)) and not isinstance(loop.crash, ProcessLost):
                     # The metric that Tune insists on, though it has no value.
-                    return {"candidate": self.candidate.id, FATAL: _said(loop.crash), "val_top1": float("nan"), "done": True}
+                    return {"candidate": self.candidate.id, FATAL: _said(loop.crash), METRIC: float("nan"), "done": True}
                 raise loop.crash
         reached = [record for loop in self.loops if (record := read_stage(self._files(loop), self.stage)) is not None]
         last = self.stage >= len(self.candidate.trials[0].schedule.quotas)
-        values = [record["val_top1"] for record in reached if record["val_top1"] is not None]
+        values = [record.validation for record in reached if record.validation is not None]
         return {
             "candidate": self.candidate.id,
             "stage": self.stage,
-            "spent_bits": fmean(r["bits"]["total"] for r in reached) if reached else 0.0,
+            "spent_bits": fmean(record.bits for record in reached) if reached else 0.0,
             # A mean over the seeds that got here would reward settings that fail on the others.
-            "val_top1": fmean(values) if len(values) == len(self.loops) else float("nan"),
+            METRIC: fmean(values) if len(values) == len(self.loops) else float("nan"),
             "seeds": len(reached),
             "done": last or not reached,
         }
@@ -223,7 +226,7 @@ class CandidateTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._current = CandidateRun(candidate_from_row(config["row"]), self._shared, self._pools)
+        self._current = CandidateRun(config["candidate"], self._shared, self._pools)
         self._current.start()
 
     def step(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
 from orchestrator.data.prepare import PreparedData
-from orchestrator.engines.inline import Outcome, label_of
+from orchestrator.engines.inline import Outcome
 from orchestrator.engines.patience import epochs_done, recorded
 from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray.candidate import ASKED, FATAL, CandidateTrainable, Shared
@@ -27,7 +27,7 @@ from orchestrator.engines.ray.scratch import scratch_folder
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.engines.ray.watch import leave, services, watched
 from orchestrator.search.source import Source
-from orchestrator.sweep.candidates import is_failed, is_finished, load_candidates
+from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.stage_store import CannotGoOn
 from search_spaces.reading.config import ResourcesConfig
@@ -41,6 +41,7 @@ CANDIDATES_PER_GANG = 2
 def run_on_ray(
     layout: SweepLayout,
     source: Source,
+    candidates: Sequence[Candidate],
     num_candidates: int,
     data: PreparedData,
     resources: ResourcesConfig,
@@ -52,6 +53,7 @@ def run_on_ray(
     """Every candidate of the source is finished or failed; returns how it ended and how busy the gangs were.
 
     Args:
+        candidates: all of the sweep, finished ones too; grows while a search draws.
         estimate: how many stage trainings a search will come to, by the candidates drawn so far.
 
     Raises:
@@ -70,7 +72,7 @@ def run_on_ray(
     guard = watched(services(ray, cluster.address), lost, embedded=cluster.is_embedded)
     try:
         # Tune insists on a folder of its own; nothing in it is ever read back.
-        with scratch_folder() as scratch, guard, _shown(broker, layout, progress, estimate, restarts):
+        with scratch_folder() as scratch, guard, _shown(broker, progress, estimate, restarts):
             ended = _tuner(shared, source, num_candidates, gangs, scratch, fatal, restarts).fit()
         if fatal.message is not None:
             raise CannotGoOn(fatal.message)
@@ -87,7 +89,7 @@ def run_on_ray(
     finally:
         with suppress(Exception):
             ray.kill(broker, no_restart=True)
-    trials = [trial for candidate in load_candidates(layout) for trial in candidate.trials]
+    trials = [trial for candidate in candidates for trial in candidate.trials]
     failed = tuple(trial.id for trial in trials if is_failed(layout, trial))
     waiting = tuple(trial.id for trial in trials if not is_failed(layout, trial) and not is_finished(layout, trial))
     return Outcome(failed=failed, waiting=waiting), use
@@ -157,10 +159,9 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
     def _reached(self, trial: Any) -> list[tuple[int, int]]:
         """Of each seed: what is on record, and the checkpoint of the stage that is being trained."""
         found = []
-        # By ids alone: to make the trials of their rows again, twice a second, would be most of the driver's work.
-        for seed in trial.config["row"]["trials"]:
-            training = self.training.get(seed["id"])
-            found.append((recorded(self._layout.trial(seed["id"]).root), epochs_done(training) if training is not None else 0))
+        for seed in trial.config["candidate"].trials:
+            training = self.training.get(seed.id)
+            found.append((recorded(self._layout.trial(seed.id).root), epochs_done(training) if training is not None else 0))
         return found
 
 
@@ -188,15 +189,9 @@ def _tuner(shared: Shared, source: Source, num_candidates: int, gangs: int, scra
 
 
 @contextmanager
-def _shown(broker: Any, layout: SweepLayout, progress: Progress, estimate: Callable[[], int] | None, restarts: Restarts) -> Iterator[None]:
+def _shown(broker: Any, progress: Progress, estimate: Callable[[], int] | None, restarts: Restarts) -> Iterator[None]:
     """Events of the trials reach the display, and the count of restarts, while the block runs."""
     stop = threading.Event()
-    labels: dict[str, str] = {}
-
-    def label(trial_id: str) -> str:
-        if trial_id not in labels:
-            labels.update({trial.id: label_of(trial) for candidate in load_candidates(layout) for trial in candidate.trials})
-        return labels.get(trial_id, trial_id)
 
     def drain() -> None:
         try:
@@ -206,11 +201,11 @@ def _shown(broker: Any, layout: SweepLayout, progress: Progress, estimate: Calla
             return
         if events and estimate is not None:
             progress.set_total(estimate())
-        for kind, trial_id, value in events:
+        for kind, whose, value in events:
             if kind == ASKED:
-                restarts.training[trial_id] = Path(value)
+                restarts.training[whose] = Path(value)
                 continue
-            getattr(progress, kind)(label(trial_id), value)
+            getattr(progress, kind)(whose, value)
 
     def loop() -> None:
         while not stop.wait(0.3):

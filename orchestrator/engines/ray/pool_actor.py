@@ -18,7 +18,6 @@ from orchestrator.engines.ray.gang import first_line, new_name, remote_error
 from orchestrator.labelling.pool import PoolCounts, Round
 from orchestrator.sweep.stage_store import CannotGoOn
 from search_spaces.reading.config import Trial
-from search_spaces.reading.trials import trial_from_mapping, trial_to_mapping
 from trainers.stage import Classes, Ids, StageInputs
 
 RETRY_SECONDS = 180.0
@@ -34,16 +33,16 @@ class PoolActor:
     """Oracle and pool of one trial at a time. All it knows is in the trial's ledger or follows from it, so a new one goes on where a dead one stopped."""
 
     def __init__(self) -> None:
-        self._place: tuple[dict[str, Any], PreparedData, Path] | None = None
         self._pool: Any = None
 
-    def call(self, place: tuple[dict[str, Any], PreparedData, Path], method: str, *args: Any) -> Any:
-        """The pool's own method, after opening the pool of `place` (the trial, the data, its ledger) if another was open."""
-        if place != self._place:
-            from orchestrator.trial import open_pool
+    def serve(self, trial: Trial, data: PreparedData, ledger: Path) -> None:
+        """Opens the pool that every later call is about, until the next `serve`."""
+        from orchestrator.trial import open_pool
 
-            trial, data, ledger = place
-            self._pool, self._place = open_pool(trial_from_mapping(trial), data, ledger), place
+        self._pool = open_pool(trial, data, ledger)
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Calls the pool's own method."""
         return getattr(self._pool, method)(*args)
 
 
@@ -89,10 +88,6 @@ class PoolClient:
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when the trial must not go on in this process."""
     _actor: Any = field(default=None, init=False)
-    _place: tuple[dict[str, Any], PreparedData, Path] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._place = (trial_to_mapping(self.trial), self.data, self.ledger)
 
     def open(self) -> None:
         self._call("open")
@@ -138,8 +133,8 @@ class PoolClient:
                 raise CannotGoOn("the trial is being stopped")
             try:
                 if self._actor is None:
-                    self._actor = self.actors.take()
-                return ray.get(self._actor.call.remote(self._place, method, *args), timeout=RETRY_SECONDS)
+                    self._actor = self._served(self.actors.take())
+                return ray.get(self._actor.call.remote(method, *args), timeout=RETRY_SECONDS)
             except RayTaskError as error:
                 raise remote_error(error) from None
             except RayError as error:
@@ -147,6 +142,11 @@ class PoolClient:
                 if time.monotonic() > deadline:
                     raise ProcessLost(f"the pool of trial {self.trial.id} could not be reached for {RETRY_SECONDS:g} s: {first_line(error)}") from None
                 time.sleep(0.2)
+
+    def _served(self, actor: Any) -> Any:
+        """Returns the actor, which has the trial's pool open. The trial travels once, as it is."""
+        ray.get(actor.serve.remote(self.trial, self.data, self.ledger), timeout=RETRY_SECONDS)
+        return actor
 
     def _drop(self, error: RayError) -> None:
         # One that does not answer must not be handed to another trial, nor go on by itself.

@@ -6,15 +6,16 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from orchestrator.engines.ray.candidate import METRIC
 from orchestrator.search.source import Source
-from orchestrator.sweep.candidates import Candidate, candidate_to_row
+from orchestrator.sweep.candidates import Candidate
 
 
 class SourceSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     """A source as Ray Tune wants it. Keeps no state that must survive: a resumed sweep has a fresh source that was told our own records."""
 
     def __init__(self, source: Source) -> None:
-        super().__init__(metric="val_top1", mode="max")
+        super().__init__(metric=METRIC, mode="max")
         self._source = source
         self._given: dict[str, Candidate] = {}
 
@@ -24,11 +25,11 @@ class SourceSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
             finished: str = Searcher.FINISHED
             return finished
         self._given[trial_id] = candidate
-        return {"row": candidate_to_row(candidate)}
+        return {"candidate": candidate}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         candidate = self._given.pop(trial_id)
-        value = None if error or result is None else result.get("val_top1")
+        value = None if error or result is None else result.get(METRIC)
         self._source.tell(candidate, None if value is None or value != value else float(value))
 
     def save(self, checkpoint_path: str) -> None:
