@@ -161,7 +161,7 @@ class Spec:
     overrides: tuple[str, ...]
     """`--set` strings, in order."""
     base: dict[str, Any]
-    """Key path -> value of the complete base trial; `schedule` as written, with `stages`, `split` or both."""
+    """Key path -> value of the complete base trial; the schedule as written, with `schedule.stages`, `schedule.split` or both."""
     cases: dict[str, dict[str, Any]]
     vary: dict[str, Any]
     """Key path -> domain (see search_spaces.reading.domains)."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from search_spaces.reading.assemble import flatten, nest
+from search_spaces.reading.assemble import flatten
 from search_spaces.reading.errors import ABSENT
 from search_spaces.reading.fields import SECTIONS, method_fields, section_fields
 from trainers.mean_teacher.settings import METHODS
@@ -109,11 +109,6 @@ def written_method(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Of a method's settings (name -> value) the ones that differ from the schema's defaults."""
     said = written({"method.name": name, **{f"method.{key}": value for key, value in settings.items()}})
     return {key.removeprefix("method."): value for key, value in said.items() if key != "method.name"}
-
-
-def written_settings(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """As `written`, of a nested mapping (sections of a trial or of a sweep); equal results are equal settings."""
-    return nest(written(flatten(mapping)))
 
 
 def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:

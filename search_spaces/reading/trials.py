@@ -239,7 +239,7 @@ def _candidates(spec: Spec) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
 
 def _places(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any], cases: tuple[str, ...]) -> dict[str, Place]:
     """Where each key's value in effect was written."""
-    gone = spec.base.keys() - values.keys()
+    gone = set(spec.base) - set(values)
     places = {path[1]: place for path, place in spec.places.items() if path[0] == "base" and path[1] not in gone}
     for key in settings:
         for path in (("cases", *cases[:1], key), ("vary", key)):

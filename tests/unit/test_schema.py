@@ -13,10 +13,10 @@ import pytest
 
 from orchestrator.sweep.stage_store import stage_key
 from search_spaces.reading import assemble, fields
-from search_spaces.reading.assemble import build_config, nest
+from search_spaces.reading.assemble import build_config, flatten, nest
 from search_spaces.reading.errors import ABSENT, SpecError
 from search_spaces.reading.fields import method_fields, section_fields
-from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, defaults, with_defaults, written_settings
+from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, defaults, with_defaults, written
 from search_spaces.reading.spec import load_spec
 from search_spaces.reading.trials import enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
 from tests.stage_world import QUICK, TRAIN, some_inputs
@@ -158,19 +158,21 @@ def test_the_path_of_the_data_is_no_part_of_an_id(tmp_path: Any) -> None:
 
 
 def test_written_settings_are_those_that_differ() -> None:
-    base = nest(load_spec("smoke.yaml", ["cases={}"]).base)
-    written = written_settings(base)
-    assert written_settings(written) == written
-    assert written["method"] == {"name": "mean_teacher", "epochs": 8, "learning_rate": 0.2} and "query" not in written
-    assert written_settings({**base, "query": {}, "oracle": {}}) == written
-    assert written_settings({"method": {"name": "mean_teacher", "nls": 1}}) == {"method": {"name": "mean_teacher", "nls": 1}}, "1 is not true"
-    assert written_settings({"method": {"name": "of a later release", "nls": True}, "unheard": {"of": 1}})["unheard"] == {"of": 1}
+    base = load_spec("smoke.yaml", ["cases={}"]).base
+    differ = written(base)
+    assert written(differ) == differ
+    methods_own = {key: value for key, value in differ.items() if key.startswith("method.")}
+    assert methods_own == {"method.name": "mean_teacher", "method.epochs": 8, "method.learning_rate": 0.2}
+    assert not any(key.startswith("query.") for key in differ)
+    assert written({key: value for key, value in base.items() if not key.startswith(("query.", "oracle."))}) == differ
+    assert written({"method.name": "mean_teacher", "method.nls": 1}) == {"method.name": "mean_teacher", "method.nls": 1}, "1 is not true"
+    assert written({"method.name": "of a later release", "method.nls": True, "unheard.of": 1})["unheard.of"] == 1
 
 
 def test_a_mapping_without_what_has_a_default_is_whole() -> None:
     trial = make_trial(load_spec("smoke.yaml", ["cases={}", "method.epochs=7", "query.strategy=mixed"]), {}, 0)
     mapping = json.loads(json.dumps(trial_to_mapping(trial)))
-    mapping["config"] = written_settings(mapping["config"])
+    mapping["config"] = nest(written(flatten(mapping["config"])))
     assert trial_from_mapping(mapping) == trial
     assert defaults(None)["schedule.initial_labels_per_class"] is ABSENT
     assert with_defaults({"oracle": {"name": "noisy"}}).keys().isdisjoint({"oracle.false_yes", "search.seed"})
