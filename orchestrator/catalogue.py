@@ -13,21 +13,39 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from search_spaces.reading.errors import SpecError, printable
 from search_spaces.reading.plugins import Kind
 
+if TYPE_CHECKING:
+    from search_spaces.reading.config import Spec
+
 BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
     "method": {"mean_teacher": "trainers.mean_teacher.settings:MeanTeacherConfig"},
-    "query": {},
-    "oracle": {},
+    "query": {
+        "random": "orchestrator.labelling.queries.chance:Random",
+        "easy": "orchestrator.labelling.queries.confidence:Easy",
+        "hard": "orchestrator.labelling.queries.confidence:Hard",
+        "margin": "orchestrator.labelling.queries.confidence:Margin",
+        "entropy": "orchestrator.labelling.queries.confidence:Entropy",
+        "class_balanced": "orchestrator.labelling.queries.chance:ClassBalanced",
+        "mixed": "orchestrator.labelling.queries.confidence:Mixed",
+    },
+    "oracle": {
+        "labels": "orchestrator.labelling.oracles.simulated:Labels",
+        "noisy": "orchestrator.labelling.oracles.simulated:Noisy",
+    },
     "source": {},
-    "search": {},
+    "search": {
+        "grid": "orchestrator.search.algorithms:Grid",
+        "random": "orchestrator.search.algorithms:Random",
+        "tpe": "orchestrator.search.algorithms:Tpe",
+    },
     "task": {},
 }
 """Kind -> name -> module:Class."""
@@ -58,6 +76,10 @@ class Catalogue:
         mine = dict.fromkeys(self.built_in.get(kind, {}))
         mine |= dict.fromkeys(name for known, name in self.added if known == kind)
         return tuple(mine | dict.fromkeys(sorted(self._offered(kind))))
+
+    def own(self, kind: Kind) -> tuple[str, ...]:
+        """The built-in names of a kind, and those of classes that were handed over: what can be loaded at little risk."""
+        return tuple(dict.fromkeys((*self.built_in.get(kind, {}), *(name for known, name in self.added if known == kind))))
 
     def load(self, kind: Kind, name: str) -> type[Any]:
         """The class of that name.
@@ -114,3 +136,14 @@ def _import(kind: Kind, name: str, point: EntryPoint) -> type[Any]:
 
 def _package(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value.partition(":")[0]
+
+
+INSTALLED: Final = Catalogue()
+"""What this program has, and what is installed beside it."""
+
+
+def load_spec(path_or_name: str, overrides: Sequence[str] = (), *, recorded: bool = False, catalogue: Catalogue = INSTALLED) -> Spec:
+    """The checked spec of a file, with the plug-ins that are installed; arguments and errors are those of search_spaces.reading.spec.load_spec."""
+    from search_spaces.reading import spec as specs
+
+    return specs.load_spec(path_or_name, overrides, catalogue, recorded=recorded)

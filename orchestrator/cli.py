@@ -27,8 +27,8 @@ def _print_json(value: Any) -> None:
 
 
 def _plan(args: argparse.Namespace) -> int:
+    from orchestrator.catalogue import load_spec
     from orchestrator.commands import plan
-    from search_spaces.reading.spec import load_spec
 
     found = plan.plan(load_spec(args.spec, args.set))
     if args.json:
@@ -49,8 +49,8 @@ def _engine(args: argparse.Namespace) -> Any:
 
 
 def _sweep(args: argparse.Namespace) -> int:
+    from orchestrator.catalogue import load_spec
     from orchestrator.commands import run
-    from search_spaces.reading.spec import load_spec
 
     return run.start_sweep(load_spec(args.spec, args.set), _engine(args), out=args.out, as_json=args.json)
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.data.prepare import PreparedData
-from orchestrator.labelling import query
 from orchestrator.labelling.answers import NO, SKIPPED, YES
+from orchestrator.labelling.choose import choose
 from orchestrator.labelling.evaluator import test_correct, test_top1
 from orchestrator.labelling.ledger import Ledger
-from orchestrator.labelling.oracle import open_oracle
 from orchestrator.labelling.pool import Pool, PoolService, PoolTerms, Round
+from orchestrator.labelling.protocols import OraclePlace
 from orchestrator.storage.files import StorageError, commit_file
 from orchestrator.storage.segments import open_segments
 from orchestrator.sweep import correctness
@@ -78,7 +78,8 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
         initial_choice=choice,
         split=trial.config.schedule.split if choice == "priced_balanced" else (),
     )
-    oracle = open_oracle(trial.config.oracle, data.labels_dir, trial.facts.num_classes, trial.seed, first_labels=choice == "first")
+    place = OraclePlace(labels_dir=data.labels_dir, num_classes=trial.facts.num_classes, seed=trial.seed, first_labels=choice == "first")
+    oracle = trial.config.oracle.open(place)
     return Pool(terms, Ledger(open_segments(ledger)), oracle)
 
 
@@ -132,7 +133,7 @@ def _ask(trial: Trial, number: int, records: list[StageRecord], pool: PoolServic
     before = StageStore(bench.layout.stage_store).find(records[-1].key)
     if before is None:
         raise FileNotFoundError(f"{bench.layout.stage_store / records[-1].key}: the stage before round {number} is recorded but its folder is gone")
-    chosen = query.choose(
+    chosen = choose(
         trial.config.query.strategy,
         before.scores(),
         pool.eligible(),
@@ -141,7 +142,6 @@ def _ask(trial: Trial, number: int, records: list[StageRecord], pool: PoolServic
         # Rounds without questions do not count: they must not change what the others ask.
         round=1 + pool.counts().rounds,
         mask_refused=trial.config.query.mask_refused,
-        easy_share=trial.config.query.easy_share,
     )
     return pool.ask(number, *chosen)
 

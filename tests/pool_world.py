@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.labelling import query
+from orchestrator.catalogue import INSTALLED
 from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
+from orchestrator.labelling.choose import choose
 from orchestrator.labelling.ledger import Ledger
-from orchestrator.labelling.oracle import LabelsOracle, Oracle
+from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool, PoolTerms, Round
+from orchestrator.labelling.protocols import Oracle
 from orchestrator.storage.segments import Segments
 from search_spaces.reading.config import ValidationConfig
 from trainers.stage import Classes, Ids
@@ -162,9 +164,8 @@ def ask_round(pool: Pool, number: int, strategy: str = "random", mask_refused: b
     asked = pool.round(number)
     if asked is None:
         asking = 1 + pool.counts().rounds
-        chosen = query.choose(
-            strategy, scores(pool, asking), pool.eligible(), pool.quota(number), seed=pool.state().terms.seed, round=asking, mask_refused=mask_refused
-        )
+        query = INSTALLED.load("query", strategy)()
+        chosen = choose(query, scores(pool, asking), pool.eligible(), pool.quota(number), seed=pool.state().terms.seed, round=asking, mask_refused=mask_refused)
         asked = pool.ask(number, *chosen)
     while not asked.over:
         asked = pool.ask(number, asked.ids, asked.guesses, asked.confidences)

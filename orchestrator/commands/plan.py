@@ -30,7 +30,7 @@ def plan(spec: Spec) -> dict[str, Any]:
     """
     trials = enumerate_trials(spec)
     if trials is None:
-        search = {"algorithm": spec.search.algorithm, "num_candidates": spec.search.num_candidates, "seeds": list(spec.seeds)}
+        search = {"algorithm": spec.search.algorithm.name, "num_candidates": spec.search.num_candidates, "seeds": list(spec.seeds)}
         return {"name": spec.name, "trials": None, "search": search, "stage_trainings": {"total": None, "distinct": None}}
     rows: list[dict[str, Any]] = []
     prefixes: list[str] = []

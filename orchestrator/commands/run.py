@@ -34,7 +34,6 @@ from orchestrator.sweep.resolved import SweepError
 from orchestrator.sweep.stage_records import stages_on_record
 from orchestrator.sweep.stage_store import CannotGoOn
 from search_spaces.reading.config import Spec
-from search_spaces.reading.names import ADAPTIVE
 from search_spaces.reading.trials import make_trial, stage_prefixes
 
 if TYPE_CHECKING:
@@ -188,8 +187,8 @@ def _prepare(spec: Spec) -> datasets.PreparedData:
 
 def _device(spec: Spec, engine: Engine) -> str:
     if engine.name == "inline":
-        if spec.search.algorithm in ADAPTIVE:
-            raise SweepError(f"{spec.source}: search.algorithm: {spec.search.algorithm} learns from results and needs Ray; leave out --engine inline.")
+        if spec.search.algorithm.adaptive:
+            raise SweepError(f"{spec.source}: search.algorithm: {spec.search.algorithm.name} learns from results and needs Ray; leave out --engine inline.")
         check_cpus(spec.resources)
         return choose_device(spec.resources)
     # Ray shows each rank its own GPUs alone, so the first of them is the rank's.
@@ -274,7 +273,7 @@ def _expected(drawn: list[Candidate], number: int) -> int:
 
 def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str) -> Progress:
     """The first line says where the sweep runs and on what."""
-    if spec.search.algorithm in ADAPTIVE:
+    if spec.search.algorithm.adaptive:
         work, total = f"{spec.search.num_candidates} candidates, {len(candidates)} of them drawn", None
     else:
         total = _distinct(candidates)
@@ -302,7 +301,7 @@ def _run_ray(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data:
     gangs = gangs_that_fit(cluster, spec.resources)
     source: Source
     estimate: Callable[[], int] | None = None
-    if spec.search.algorithm in ADAPTIVE:
+    if spec.search.algorithm.adaptive:
         from orchestrator.search.learned import Learned
 
         source, number = Learned(spec, layout, candidates), spec.search.num_candidates or 0

@@ -27,7 +27,7 @@ from orchestrator.data.arrays import SPLITS, Array, Kind, Loaded, write_array
 from orchestrator.storage.files import commit_file
 from orchestrator.storage.locks import LockHeld, hold
 from search_spaces.reading.config import DatasetFacts
-from search_spaces.reading.names import DATASETS
+from search_spaces.reading.datasets import NAMES as DATASETS
 from search_spaces.reading.user_files import check_regular, expand, read_regular
 from trainers.errors import DataError
 

@@ -23,8 +23,8 @@ from orchestrator.data.sources.folders import (
     mini_imagenet,
 )
 from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.datasets import NAMES as DATASETS
 from search_spaces.reading.image_folders import train_and_test
-from search_spaces.reading.names import DATASETS
 from search_spaces.reading.user_files import expand
 from trainers.errors import DataError
 

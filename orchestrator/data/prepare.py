@@ -12,7 +12,7 @@ from orchestrator.data.cache import Entry, PreparedData, building, cache_root, c
 from orchestrator.data.checks import check_content, check_loaded, check_sizes
 from orchestrator.data.find import OWN, open_source, source_path
 from search_spaces.reading.config import DatasetConfig
-from search_spaces.reading.names import DATASETS
+from search_spaces.reading.datasets import NAMES as DATASETS
 from trainers.errors import DataError, one_line
 
 __all__ = ["DataRow", "PreparedData", "list_data", "prepare"]

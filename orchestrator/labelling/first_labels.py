@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from orchestrator.labelling.keyed import keyed_uint64
 from orchestrator.labelling.ledger import ROLES, Columns
-from orchestrator.labelling.oracle import Oracle
+from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.state import class_type
 from orchestrator.labelling.terms import PoolTerms
 from trainers.errors import DataError

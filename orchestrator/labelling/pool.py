@@ -14,7 +14,7 @@ import numpy.typing as npt
 from orchestrator.labelling.answers import PENDING, YES
 from orchestrator.labelling.first_labels import first_labels
 from orchestrator.labelling.ledger import Ledger, LedgerError
-from orchestrator.labelling.oracle import Oracle
+from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.state import PoolState, class_type, fold
 from orchestrator.labelling.terms import PoolCounts, PoolTerms, Round
 from trainers.stage import Classes, Ids, StageInputs

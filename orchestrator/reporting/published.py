@@ -123,7 +123,7 @@ def _same_schedule(entry: Published, trial: Trial) -> bool:
         return False
     if entry.quotas is not None and any(abs(theirs - ours) > _SAME_SPLIT * sum(entry.quotas) for theirs, ours in zip(entry.quotas, quotas, strict=True)):
         return False
-    return not quotas or (entry.nls in (None, method.nls) and entry.strategy in (None, trial.config.query.strategy))
+    return not quotas or (entry.nls in (None, method.nls) and entry.strategy in (None, trial.config.query.strategy.name))
 
 
 def anchors(table: list[Row]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestrator.catalogue import INSTALLED
 from orchestrator.storage.files import commit_new_files
 from orchestrator.sweep.layout import SweepLayout, checked_name
 from orchestrator.sweep.records import RecordsDamaged, encode_object, read_error, read_object
@@ -48,7 +49,7 @@ def candidate_from_row(row: dict[str, Any]) -> Candidate:
     Raises:
         KeyError, TypeError, ValueError, UserError: the row describes none, or an id in it is no plain name.
     """
-    trials = trials_from_mappings(row["trials"])
+    trials = trials_from_mappings(row["trials"], INSTALLED)
     for name in (row["candidate"], *(trial.id for trial in trials), *(trial.candidate for trial in trials)):
         checked_name(name)
     if not trials or any(trial.candidate != row["candidate"] for trial in trials):

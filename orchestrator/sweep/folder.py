@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.catalogue import load_spec
 from orchestrator.storage.files import ASIDE, commit_file
 from orchestrator.sweep import resolved as resolved_file
 from orchestrator.sweep.candidates import Candidate, group_candidates, is_failed, load_candidates, numbers, put_candidates
@@ -21,8 +22,6 @@ from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.resolved import PATH_KEY, SweepError, override_key
 from orchestrator.sweep.versions import versions
 from search_spaces.reading.config import Spec
-from search_spaces.reading.names import ADAPTIVE
-from search_spaces.reading.spec import load_spec
 from search_spaces.reading.trials import enumerate_trials
 from search_spaces.reading.user_files import expand
 
@@ -102,7 +101,7 @@ def create(spec: Spec, layout: SweepLayout, *, data: str, engine: str, device: s
     commit_file(layout.spec, spec.text.encode(), replace=True)
     commit_file(layout.manifest, manifest, replace=True)
     candidates = put_candidates(layout, candidates)
-    listed = None if spec.search.algorithm in ADAPTIVE else len(candidates)
+    listed = None if spec.search.algorithm.adaptive else len(candidates)
     # Last: its presence says that the folder is whole.
     resolved_file.write(layout, resolved_file.describe(spec, manifest=manifest, data=data, listed=listed))
     return candidates
@@ -184,7 +183,7 @@ def open_sweep(root: Path, overrides: Sequence[str] = ()) -> tuple[SweepLayout, 
             raise SweepError(f"--set {text}: a sweep that has begun can be gone on with under another {', '.join(_FREE_KEYS)}; anything else is another sweep.")
     recorded = found["data"]["path"]
     here = [f"{PATH_KEY}={recorded}"] if recorded is not None else []
-    spec = load_spec(str(layout.spec), [*found["overrides"], *here, *overrides])
+    spec = load_spec(str(layout.spec), [*found["overrides"], *here, *overrides], recorded=True)
     return layout, located(spec), _whole(layout, found), found
 
 
@@ -236,7 +235,7 @@ def extend(layout: SweepLayout, found: dict[str, Any], spec: Spec, candidates: l
     total = found["search"]["num_candidates"] + more
     text = f"search.num_candidates={total}"
     here = [f"{PATH_KEY}={found['data']['path']}"] if found["data"]["path"] is not None else []
-    longer = located(load_spec(str(layout.spec), [*found["overrides"], text, *here]))
+    longer = located(load_spec(str(layout.spec), [*found["overrides"], text, *here], recorded=True))
     drawn = enumerate_trials(longer)
     listed = None
     if drawn is not None:

@@ -45,7 +45,8 @@ def describe(spec: Spec, *, manifest: bytes, data: str, listed: int | None) -> d
         "base": nest(spec.base),
         "cases": spec.cases,
         "seeds": list(spec.seeds),
-        "search": asdict(spec.search),
+        "search": {"algorithm": spec.search.algorithm.name, "num_candidates": spec.search.num_candidates, "seed": spec.search.seed}
+        | asdict(spec.search.algorithm),
         "resources": asdict(spec.resources),
         "baseline": spec.baseline,
         "listed": listed,

@@ -47,7 +47,7 @@ def stage_key(
     parts = {
         "method": type(method).name,
         "version": type(method).version,
-        "settings": written_method(type(method).name, read),
+        "settings": written_method(type(method), read),
         "data": fingerprint,
         "inputs": inputs.digest(),
         "seed": seed,

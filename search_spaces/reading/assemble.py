@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from functools import cache
-from typing import Any, Final
+from typing import Any
 
-from search_spaces.reading.config import TrialConfig, ValidationConfig
+from search_spaces.reading.config import BudgetConfig, DatasetConfig, QueryConfig, ResourcesConfig, ScheduleConfig, SearchConfig, TrialConfig, ValidationConfig
 from search_spaces.reading.errors import ABSENT, SpecError
-from search_spaces.reading.fields import SECTIONS, TRIAL_SECTIONS, convert, method_fields, section_fields, trial_fields, unknown_key, written
-from search_spaces.reading.names import BACKBONES_FOR, DATASET_KINDS
 from search_spaces.reading.presets import preset_values
 from search_spaces.reading.schedule import equal_shares
-from trainers.mean_teacher.settings import METHODS
+from search_spaces.reading.settings import PLUGINS, TRIAL_SECTIONS, Field, Keys, class_fields, written
+from trainers.errors import SettingsError
 
-USER_STUDY_ERROR: Final = 0.077
-"""Rate of wrong answers that `noisy` has unless told otherwise: 92.3% were right (Hu et al. 2020, user study)."""
-
-_ALTERNATIVES: Final = {
-    "budget.bits": ("budget.full_labels",),
-    "budget.full_labels": ("budget.bits",),
-    "method.labelled_share": ("method.labelled_per_batch",),
-    "method.labelled_per_batch": ("method.labelled_share",),
-}
-"""Keys that say one thing in two ways: setting one takes the other back."""
+_STAGE_KEYS = ("schedule.stages", "schedule.split")
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -51,18 +40,6 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def overlay(values: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with each layer's written over the one before."""
-    merged = dict(values)
-    for layer in layers:
-        for key in layer:
-            for other in _ALTERNATIVES.get(key, ()):
-                if other not in layer:
-                    merged.pop(other, None)
-        merged.update(layer)
-    return merged
-
-
 def number_of_stages(values: Mapping[str, Any]) -> int | None:
     """Rounds of questions that `stages`, or else the length of `split`, asks for; None where neither stands."""
     stages, split = values.get("schedule.stages"), values.get("schedule.split")
@@ -71,85 +48,121 @@ def number_of_stages(values: Mapping[str, Any]) -> int | None:
     return len(split) if isinstance(split, (list, tuple)) else None
 
 
-def complete(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value converted to its type; what is not given is the preset's, or else the default. `schedule` stays as written: `stages`, `split` or both.
+def complete(values: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
+    """Returns every value converted to its type; what is not given is the preset's, or else the default. The schedule stays as written.
 
     Raises:
         SpecError: an unknown key, a wrong type, a value out of range, or a key that is missing. Without a place: see SpecError.located.
     """
-    known = trial_fields()
+    values = {key: value for key, value in values.items() if not keys.is_unread(key, values)}
+    known = {key: field for section in TRIAL_SECTIONS for key, field in keys.section(section, values).items()}
     for key in values:
         if key not in known:
-            raise unknown_key(key, known)
-    if values.get("method.name") is None:
-        raise SpecError("must be given", key="method.name", hint=f"write one of {', '.join(METHODS)}")
-    method: str = convert(known["method.name"], "method.name", values["method.name"])
-    # A setting that two methods have may differ in its default: each has its own.
-    known = {**known, **method_fields(method)}
-    done = {key: convert(known[key], key, value) for key, value in values.items()}
-    mine = {f"method.{item.name}" for item in fields(METHODS[method])} | {"method.name", "method.preset"}
-    for key in values:
-        if key.startswith("method.") and key not in mine:
-            raise SpecError(f"method {method} has no such setting", keys=(key, "method.name"))
+            keys.lookup(key, values)
+    done = {key: known[key].convert(key, value) for key, value in values.items()}
     for key, value in preset_values(done.get("method.preset"), done.get("dataset.name")).items():
-        if not any(other in done for other in (key, *_ALTERNATIVES.get(key, ()))):
+        if key in known and not any(other in done for other in (key, *keys.other_ways(key, done))):
             done[key] = value
-    noisy = done.get("oracle.name") == "noisy"
     for key, field in known.items():
-        if key in done or key in ("schedule.stages", "schedule.split") or (key.startswith("method.") and key not in mine):
+        if key in done or key in _STAGE_KEYS:
             continue
         if field.default is ABSENT:
             raise SpecError("must be given", key=key, hint=f"write {field.allowed}")
-        done[key] = USER_STUDY_ERROR if noisy and key in ("oracle.false_yes", "oracle.false_no") else field.default
+        done[key] = field.default
     return done
 
 
-def build_config(values: Mapping[str, Any]) -> TrialConfig:
-    """One trial's configuration, each value checked by itself and against the others.
+def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
+    """Returns one trial's configuration, each value checked by itself. Whether the settings of its plug-ins agree is `check_plugins`'s to say.
 
     Raises:
         SpecError: as `complete`, or if values contradict one another. Without a place: see SpecError.located.
     """
-    done = complete(values)
-    done["schedule.split"] = _split(done.get("schedule.stages"), done.get("schedule.split"))
-    built: dict[str, Any] = {}
-    for section in TRIAL_SECTIONS:
-        cls = METHODS[done["method.name"]] if section == "method" else SECTIONS[section]
-        built[section] = _build(cls, section, done)
-    config = TrialConfig(**built)
+    done = complete(values, keys)
+    config = TrialConfig(
+        dataset=DatasetConfig(
+            name=done["dataset.name"],
+            path=done["dataset.path"],
+            image_size=done["dataset.image_size"],
+            validation=_instance(ValidationConfig, "dataset.validation", done),
+        ),
+        budget=_instance(BudgetConfig, "budget", done),
+        method=_plugin("method", done, keys),
+        schedule=ScheduleConfig(
+            initial_labels_per_class=done["schedule.initial_labels_per_class"],
+            split=_split(done.get("schedule.stages"), done.get("schedule.split")),
+            initial_choice=done["schedule.initial_choice"],
+        ),
+        query=QueryConfig(strategy=_plugin("query", done, keys), requery=done["query.requery"], mask_refused=done["query.mask_refused"]),
+        oracle=_plugin("oracle", done, keys),
+    )
     _check(config)
     return config
 
 
+def _plugin(section: str, done: Mapping[str, Any], keys: Keys) -> Any:
+    return _instance(keys.plugin(section, done[PLUGINS[section].key]), section, done)
+
+
+def _instance(cls: type[Any], prefix: str, values: Mapping[str, Any]) -> Any:
+    return cls(**{item.name: values[written(prefix, item.name)] for item in fields(cls)})
+
+
+def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
+    """Asks each plug-in whether its settings agree with one another, with the data and with the number of ranks.
+
+    Raises:
+        SpecError: they do not. Without a place: see SpecError.located.
+    """
+    for section, plugin, arguments in (
+        ("method", config.method, (facts, workers)),
+        ("query", config.query.strategy, (facts,)),
+        ("oracle", config.oracle, (facts,)),
+    ):
+        check = getattr(plugin, "check", None)
+        if check is None:
+            continue
+        try:
+            check(*arguments)
+        except SettingsError as error:
+            more = ("resources.workers",) if "resources.workers" in error.problem else ()
+            raise SpecError(error.problem, keys=(*(f"{section}.{name}" for name in error.fields), *more), hint=error.hint) from None
+
+
 def config_to_mapping(config: TrialConfig) -> dict[str, Any]:
-    """The configuration as a nested mapping of JSON values, with every default; build_config(flatten(...)) is the inverse."""
+    """Returns the configuration as a nested mapping of JSON values, with every default; build_config(flatten(...)) is the inverse."""
     return nest(flat_settings(config))
 
 
 def flat_settings(config: TrialConfig) -> dict[str, Any]:
-    """Key path -> JSON value of everything in the configuration, with every default."""
-    flat: dict[str, Any] = {}
-    for key, names in _attributes():
-        value: Any = config
-        for name in names:
-            value = getattr(value, name, ABSENT)
-        if value is not ABSENT:
-            flat[key] = list(value) if isinstance(value, tuple) else value
-    return flat
+    """Returns key path -> JSON value of everything in the configuration, with every default."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, (value, _) in _items(config)}
 
 
-@cache
-def _attributes() -> list[tuple[str, list[str]]]:
-    """Of every key of a trial, the attributes that lead to its value."""
-    return [(key, ["source" if name == "from" else name for name in key.split(".")]) for key in trial_fields()]
+def config_fields(config: TrialConfig) -> dict[str, Field]:
+    """Returns key path -> field of everything in the configuration but the names of its plug-ins."""
+    return {key: field for key, (_, field) in _items(config) if field is not None}
 
 
-def _build(cls: type[Any], prefix: str, values: Mapping[str, Any]) -> Any:
-    arguments = {}
-    for item in fields(cls):
-        key = written(prefix, item.name)
-        arguments[item.name] = _build(ValidationConfig, key, values) if key == "dataset.validation" else values[key]
-    return cls(**arguments)
+def _items(config: TrialConfig) -> Iterator[tuple[str, tuple[Any, Field | None]]]:
+    for section in TRIAL_SECTIONS:
+        part = getattr(config, section)
+        if section == "query":
+            yield "query.strategy", (part.strategy.name, None)
+            yield from _values(part.strategy, section)
+        elif section in PLUGINS:
+            yield f"{section}.name", (part.name, None)
+        yield from _values(part, section)
+
+
+def _values(part: Any, prefix: str) -> Iterator[tuple[str, tuple[Any, Field | None]]]:
+    known = class_fields(type(part), prefix)
+    for item in fields(part):
+        key, value = written(prefix, item.name), getattr(part, item.name)
+        if isinstance(value, ValidationConfig):
+            yield from _values(value, key)
+        elif key in known:
+            yield key, (value, known[key])
 
 
 def _split(stages: int | None, split: tuple[float, ...] | None) -> tuple[float, ...]:
@@ -164,50 +177,36 @@ def _split(stages: int | None, split: tuple[float, ...] | None) -> tuple[float, 
 
 
 def _check(config: TrialConfig) -> None:
-    """What a trial's values must be to one another, apart from the data."""
+    """Checks what a trial's values must be to one another, apart from the data."""
     if config.dataset.name in ("folder", "features") and not config.dataset.path:
         what = "the folder with train/ and test/ (or val/)" if config.dataset.name == "folder" else "an .npz file with arrays x and y"
         raise SpecError(f"data set {config.dataset.name} needs dataset.path, {what}", keys=("dataset.path", "dataset.name"))
     if config.dataset.name == "digits" and config.dataset.path is not None:
         raise SpecError("digits ship with scikit-learn and have no path", key="dataset.path", value=config.dataset.path, hint="leave path out")
-    if config.oracle.name == "labels" and (config.oracle.false_yes or config.oracle.false_no):
-        raise SpecError("oracle labels makes no mistakes", keys=("oracle.false_yes", "oracle.false_no", "oracle.name"), hint="write oracle.name: noisy")
-    _check_batch(config)
-    kind = DATASET_KINDS[config.dataset.name]
-    fitting = ("auto", *BACKBONES_FOR[kind])
-    if config.method.backbone not in fitting:
-        raise SpecError(
-            f"does not take {'feature vectors' if kind == 'features' else kind}",
-            key="method.backbone",
-            value=config.method.backbone,
-            hint=f"write one of {', '.join(fitting)}",
-        )
 
 
-def _check_batch(config: TrialConfig) -> None:
-    method = config.method
-    if method.labelled_per_batch is None:
-        return
-    if method.labelled_share is not None:
-        problem = "labelled_share and labelled_per_batch say the same thing twice"
-        raise SpecError(problem, keys=("method.labelled_share", "method.labelled_per_batch"), hint="write one of them")
-    most = max(method.labelled_per_batch)
-    if most >= method.batch_size:
-        raise SpecError(
-            f"{most} labelled images leave no room for others in a batch of {method.batch_size}",
-            keys=("method.labelled_per_batch", "method.batch_size"),
-            hint="write fewer, or a larger batch_size",
-        )
-
-
-def check_sections(values: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """The values of one flat section (`search`, `resources`), converted, with defaults.
+def search_config(values: Mapping[str, Any], keys: Keys) -> SearchConfig:
+    """Returns the checked section `search`.
 
     Raises:
         SpecError: as `complete`.
     """
-    known = section_fields(section)
+    done = _section(values, "search", keys)
+    return SearchConfig(algorithm=_plugin("search", done, keys), num_candidates=done["search.num_candidates"], seed=done["search.seed"])
+
+
+def resources_config(values: Mapping[str, Any], keys: Keys) -> ResourcesConfig:
+    """Returns the checked section `resources`.
+
+    Raises:
+        SpecError: as `complete`.
+    """
+    resources: ResourcesConfig = _instance(ResourcesConfig, "resources", _section(values, "resources", keys))
+    return resources
+
+
+def _section(values: Mapping[str, Any], section: str, keys: Keys) -> dict[str, Any]:
     for key in values:
-        if key not in known:
-            raise unknown_key(key, known)
-    return {key.partition(".")[2]: convert(field, key, values[key]) if key in values else field.default for key, field in known.items()}
+        keys.lookup(key, values)
+    known = keys.section(section, values)
+    return {key: field.convert(key, values[key]) if key in values else field.default for key, field in known.items()}

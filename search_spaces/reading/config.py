@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Protocol
+
+from annotated_types import Interval, MaxLen
 
 from search_spaces.reading.errors import Place
-from trainers.mean_teacher.settings import MethodConfig
+
+MOST_ROUNDS = 100
+"""Rounds of questions in the longest schedule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationConfig:
     source: Literal["split", "initial_labels", "none"] = "split"
     """`split`: fixed images outside the pool; `initial_labels`: carved from D_S, inside the budget. Written `from:` in YAML."""
-    per_class: int = 10
+    per_class: Annotated[int, Interval(ge=1, le=10**9)] = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,7 @@ class DatasetConfig:
     name: str
     path: str | None = None
     """Folder or file, for the sets that are not built in."""
-    image_size: int | None = None
+    image_size: Annotated[int, Interval(ge=4, le=4096)] | None = None
     """Pixels: each image's shorter side is resized to this and its centre square kept. None: as they are (mini_imagenet: 84, imagenet: 224)."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
@@ -31,16 +35,16 @@ class DatasetConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetConfig:
     mode: Literal["exact", "table"] = "exact"
-    bits: float | None = None
-    full_labels: int | None = None
-    questions: int | None = None
+    bits: Annotated[float, Interval(gt=0)] | None = None
+    full_labels: Annotated[int, Interval(ge=1, le=10**9)] | None = None
+    questions: Annotated[int, Interval(ge=0, le=10**9)] | None = None
     """Only in mode `table`, where |D_S| and the questions are given and their price is the budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleConfig:
-    initial_labels_per_class: int
-    split: tuple[float, ...]
+    initial_labels_per_class: Annotated[int, Interval(ge=1, le=10**9)]
+    split: tuple[Annotated[float, Interval(ge=0, le=1)], ...]
     """Share of the questions in each round; empty: full labels only. As many rounds as shares."""
     initial_choice: Literal["random", "first", "uniform", "priced_balanced"] = "random"
     """Which images D_S takes. `random` and `first`: `initial_labels_per_class` of every class, keyed by the seed or the first ones of the data set (the
@@ -49,20 +53,36 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleWritten:
+    """A schedule as it is written: `stages`, `split` or both."""
+
+    initial_labels_per_class: Annotated[int, Interval(ge=1, le=10**9)]
+    """Initial labels of each class: |D_S| is this times the number of classes."""
+    stages: Annotated[int, Interval(ge=0, le=MOST_ROUNDS)] | None = None
+    """Rounds of questions with equal shares."""
+    split: Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], MaxLen(MOST_ROUNDS)] | None = None
+    """Share of the questions in each round; empty: full labels only."""
+    initial_choice: Literal["random", "first", "uniform", "priced_balanced"] = "random"
+    """Which images are labelled before any question (see ScheduleConfig)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueryConfig:
-    strategy: str = "random"
-    easy_share: float = 0.5
-    """Share of a quota that strategy `mixed` gives to the surest images; the rest goes to the least sure."""
+    """Which questions are asked."""
+
+    strategy: Any
+    """The query strategy: an object of a class that the catalogue has under its name."""
     requery: Literal["pool", "never"] = "pool"
+    """`pool`: an image without a label may be asked again in a later round; `never`: one question an image."""
     mask_refused: bool = True
     """Refused classes are not guessed again. False is the published code's behaviour; repeats are then counted as wasted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OracleConfig:
-    name: Literal["labels", "noisy"] = "labels"
-    false_yes: float = 0.0
-    false_no: float = 0.0
+class Plugin(Protocol):
+    """What every plug-in has; its fields are its settings."""
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,33 +91,45 @@ class TrialConfig:
 
     dataset: DatasetConfig
     budget: BudgetConfig
-    method: MethodConfig
+    method: Any
+    """The training method, an object of the catalogue like `query.strategy` and `oracle`."""
     schedule: ScheduleConfig
-    query: QueryConfig = field(default_factory=QueryConfig)
-    oracle: OracleConfig = field(default_factory=OracleConfig)
+    query: QueryConfig
+    oracle: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
-    algorithm: Literal["grid", "random", "tpe"] = "grid"
-    num_candidates: int | None = None
-    seed: int = 0
+    """Where candidates come from."""
+
+    algorithm: Any
+    """The search algorithm: an object of the catalogue."""
+    num_candidates: Annotated[int, Interval(ge=1, le=100_000)] | None = None
+    """Candidates to draw; a grid takes none."""
+    seed: Annotated[int, Interval(ge=0, le=2**31 - 1)] = 0
+    """Of the draws."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourcesConfig:
-    workers: int = 1
+    """What a sweep may use; nothing of it changes a result but the number of workers."""
+
+    workers: Annotated[int, Interval(ge=1, le=4096)] = 1
     """DDP ranks of one stage training."""
-    gpus_per_worker: float = 0
-    cpus_per_worker: int = 1
-    max_concurrent: int = 1
+    gpus_per_worker: Annotated[float, Interval(ge=0, le=64)] = 0
+    """GPUs of each rank; a fraction shares one."""
+    cpus_per_worker: Annotated[int, Interval(ge=1, le=4096)] = 1
+    """Threads of each rank."""
+    max_concurrent: Annotated[int, Interval(ge=1, le=4096)] = 1
     """Stage trainings at once."""
-    start_timeout: float = 300.0
+    start_timeout: Annotated[float, Interval(ge=0, le=10**7)] = 300.0
     """Seconds to wait for resources that the cluster can grow to."""
-    checkpoint_seconds: float = 5.0
-    max_failures: int = 3
+    checkpoint_seconds: Annotated[float, Interval(ge=0, le=10**6)] = 5.0
+    """Least time between two epoch checkpoints; 0 writes one after every epoch."""
+    max_failures: Annotated[int, Interval(ge=0, le=10**6)] = 3
     """Restarts in a row of one candidate or stage whose process died, as long as it gets no further in between; others are not counted."""
     share_stages: bool = True
+    """Whether trials that need the same training share it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,5 +205,7 @@ class Spec:
     """Case that differences are taken to; None: the first case."""
     smallest_class: int
     """Training images of the class that has the fewest."""
+    keys: Any
+    """The keys that it may have (search_spaces.reading.settings.Keys), with the plug-ins that it was read with."""
     places: Mapping[tuple[str, ...], Place] = field(default_factory=dict)
     """("base", key), ("cases", name, key) or ("vary", key) -> where it was written; for messages."""

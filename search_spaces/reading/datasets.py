@@ -39,6 +39,10 @@ BUILT_IN: Final = {
 }
 
 
+NAMES: Final = (*BUILT_IN, "folder", "features")
+"""Every data set by its name in a spec."""
+
+
 def facts(config: DatasetConfig) -> DatasetFacts:
     """What arithmetic needs to know of the data set.
 

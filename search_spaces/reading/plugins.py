@@ -20,6 +20,10 @@ class Catalogue(Protocol):
         """Every name of a kind, those that ship with this program first. Loads no class."""
         ...
 
+    def own(self, kind: Kind) -> tuple[str, ...]:
+        """The names that ship with this program or were handed over in Python, whose classes are loaded at little risk and cost."""
+        ...
+
     def load(self, kind: Kind, name: str) -> type[Any]:
         """The class of that name.
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from search_spaces.reading.errors import SpecError
-from search_spaces.reading.names import PRESET_NAMES
+
+PRESET_NAMES: Final = ("default", "authors")
 
 _CIFAR: Final = {
     "method.backbone": "shake_shake_26",

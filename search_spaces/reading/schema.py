@@ -8,13 +8,11 @@ is to change, write a new schema beside this one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Final
 
 from search_spaces.reading.assemble import flatten
 from search_spaces.reading.errors import ABSENT
-from search_spaces.reading.fields import SECTIONS, method_fields, section_fields
-from trainers.mean_teacher.settings import METHODS
+from search_spaces.reading.settings import Field, class_fields
 
 SCHEMA: Final = 2
 """Number of the tables below; part of every id and written into each sweep."""
@@ -85,37 +83,30 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 """Method -> key path -> default."""
 
 
-@cache
-def defaults(method: str | None) -> Mapping[str, Any]:
-    """Key path -> the default that a record means where it does not spell the key out: the schema's, or, of a setting added since, its class's.
+UNREAD: Final = frozenset(DEFAULTS)
+"""Keys that stand in specs and records of schema 2 whether or not the plug-ins that they name read them."""
+
+
+def written(flat: Mapping[str, Any], known: Mapping[str, Field] | None = None) -> dict[str, Any]:
+    """Returns, of these settings (key path -> value), the ones that differ from the schema's defaults.
 
     Args:
-        method: whose settings the keys under `method` are.
+        known: fields of settings that the tables do not have, which have been added since or are another package's: their classes' defaults count.
     """
-    known = {key: field.default for section in SECTIONS for key, field in section_fields(section).items()}
-    if method in METHODS:
-        known |= {key: field.default for key, field in method_fields(method).items()}
-    return {**known, **DEFAULTS, **METHOD_DEFAULTS.get(method or "", {})}
+    since = {key: field.default for key, field in (known or {}).items()}
+    defaults = {**since, **DEFAULTS, **METHOD_DEFAULTS.get(str(flat.get("method.name")), {})}
+    return {key: value for key, value in flat.items() if not _same(value, defaults.get(key, ABSENT))}
 
 
-def written(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Of these settings (key path -> value) the ones that differ from the schema's defaults."""
-    method = flat.get("method.name")
-    known = defaults(method if isinstance(method, str) else None)
-    return {key: value for key, value in flat.items() if not _same(value, known.get(key, ABSENT))}
-
-
-def written_method(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a method's settings (name -> value) the ones that differ from the schema's defaults."""
-    said = written({"method.name": name, **{f"method.{key}": value for key, value in settings.items()}})
-    return {key.removeprefix("method."): value for key, value in said.items() if key != "method.name"}
+def written_method(method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns, of a method's settings (name -> value), the ones that differ from the schema's defaults."""
+    flat = {"method.name": method.name, **{f"method.{key}": value for key, value in settings.items()}}
+    differing = written(flat, class_fields(method, "method"))
+    return {key.removeprefix("method."): value for key, value in differing.items() if key != "method.name"}
 
 
 def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Key path -> value of a recorded trial's nested configuration, with the defaults of what it does not spell out.
-
-    The rates of a noisy oracle are left out: theirs depend on its name.
-    """
+    """Returns key path -> value of a recorded trial's nested configuration, with the schema's defaults of what it does not spell out."""
     flat = flatten(mapping)
     frozen = {**DEFAULTS, **METHOD_DEFAULTS.get(str(flat.get("method.name")), {})}
     apart = ("search.", "resources.", "oracle.false_")

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from search_spaces.reading.assemble import overlay
 from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable, written_twice
-from search_spaces.reading.fields import TRIAL_SECTIONS, Field, section_fields, trial_fields, unknown_key
-from search_spaces.reading.names import NOT_OFFERED
+from search_spaces.reading.not_offered import NOT_OFFERED
+from search_spaces.reading.settings import SWEEP_SECTIONS, TRIAL_SECTIONS, Field, Keys, unknown_key
 from search_spaces.reading.yaml_source import Node, has_comment, parse, plain, read_word
 
 TOP_LEVEL: Final = ("name", "dataset", "budget", "base", "cases", "vary", "seeds", "search", "resources", "baseline")
@@ -17,7 +16,6 @@ BASE: Final = ("method", "schedule", "query", "oracle")
 """Sections under `base`."""
 
 _WHOLE: Final = ("name", "seeds", "baseline", "cases", "vary")
-_OUTSIDE_TRIALS: Final = ("search", "resources")
 
 Leaves = dict[str, Node]
 """Key path -> value and place."""
@@ -28,6 +26,7 @@ class Sections:
     """A document in parts, not yet checked beyond its keys."""
 
     source: Place
+    keys: Keys
     top: dict[str, Node] = field(default_factory=dict)
     """name, seeds, baseline, cases, vary: as they stand."""
     trial: Leaves = field(default_factory=dict)
@@ -40,7 +39,7 @@ class Sections:
     """Key paths that a `--set` wrote."""
 
 
-def read_sections(root: Node, source: Place) -> Sections:
+def read_sections(root: Node, source: Place, keys: Keys) -> Sections:
     """The sections of a document.
 
     Raises:
@@ -50,15 +49,15 @@ def read_sections(root: Node, source: Place) -> Sections:
         raise SpecError("is empty", place=source, hint="a spec has the keys " + ", ".join(TOP_LEVEL))
     if not isinstance(root.value, dict):
         raise SpecError(f"must be a mapping with the keys {', '.join(TOP_LEVEL)}", place=root.place)
-    found = Sections(source=source)
+    found = Sections(source=source, keys=keys)
     for key, node in root.value.items():
         found.headings[key] = node.place
         if key in _WHOLE:
             found.top[key] = node
-        elif key in _OUTSIDE_TRIALS:
-            found.outside.update(leaves(node, key))
+        elif key in SWEEP_SECTIONS:
+            found.outside.update(leaves(node, key, keys))
         elif key in ("dataset", "budget"):
-            found.trial.update(leaves(node, key))
+            found.trial.update(leaves(node, key, keys))
             _note_headings(found, node, key)
         elif key == "base":
             _read_base(found, node)
@@ -78,7 +77,7 @@ def _read_base(found: Sections, node: Node) -> None:
             raise SpecError(
                 "unknown key", key=f"base.{key}", place=child.place, hint=NOT_OFFERED.get(key) or did_you_mean(key, BASE) or f"known here: {', '.join(BASE)}"
             )
-        for path, leaf in leaves(child, key).items():
+        for path, leaf in leaves(child, key, found.keys).items():
             if path in found.trial:
                 raise written_twice(path, leaf.place, found.trial[path].place)
             found.trial[path] = leaf
@@ -108,18 +107,24 @@ def _mapping(node: Node, key: str, of: str) -> dict[str, Node]:
     return node.value
 
 
-def _known(path: str) -> Mapping[str, Field]:
+def _known(path: str, keys: Keys) -> Mapping[str, Field]:
+    """Keys among which a path must be; plug-ins of other packages are loaded only for one that nothing here has."""
     section = path.split(".")[0]
-    return section_fields(section) if section in _OUTSIDE_TRIALS else trial_fields()
+
+    def among(*, foreign: bool) -> Mapping[str, Field]:
+        return keys.any_plugin(section, foreign=foreign) if section in SWEEP_SECTIONS else keys.trial(foreign=foreign)
+
+    own = among(foreign=False)
+    return own if path in own or any(key.startswith(f"{path}.") for key in own) else among(foreign=True)
 
 
-def leaves(node: Node, path: str) -> Leaves:
+def leaves(node: Node, path: str, keys: Keys) -> Leaves:
     """Every key path below `path` with its value; a value is what stands at a known key, whatever its type.
 
     Raises:
         SpecError: a key is unknown, or a section is not a mapping.
     """
-    known = _known(path)
+    known = _known(path, keys)
     if path in known:
         return {path: node}
     inside = sorted({key.removeprefix(f"{path}.").split(".")[0] for key in known if key.startswith(f"{path}.")})
@@ -129,14 +134,14 @@ def leaves(node: Node, path: str) -> Leaves:
         raise SpecError("unknown key", key=path, value=plain(node), place=node.place, hint=NOT_OFFERED.get(word) or error.hint)
     found: Leaves = {}
     for key, child in _mapping(node, path, ", ".join(inside)).items():
-        for leaf_path, leaf in leaves(child, f"{path}.{key}").items():
+        for leaf_path, leaf in leaves(child, f"{path}.{key}", keys).items():
             if leaf_path in found:
                 raise written_twice(leaf_path, leaf.place, found[leaf_path].place)
             found[leaf_path] = leaf
     return found
 
 
-def trial_leaves(key: str, node: Node, what: str) -> Leaves:
+def trial_leaves(key: str, node: Node, what: str, keys: Keys) -> Leaves:
     """The key paths that an entry of `cases` or a key of `vary` sets; `base.` in front may be left out.
 
     Raises:
@@ -148,7 +153,7 @@ def trial_leaves(key: str, node: Node, what: str) -> Leaves:
         raise SpecError(f"{what} cannot change the data set: one data set and one validation set hold for all rows", key=key, place=node.place)
     if section in TOP_LEVEL and section not in TRIAL_SECTIONS:
         raise SpecError(f"{what} cannot change {printable(section, 40)}, which holds for the whole sweep", key=key, place=node.place)
-    return leaves(node, path)
+    return leaves(node, path, keys)
 
 
 def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
@@ -160,7 +165,7 @@ def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
         SpecError: one cannot be read, or names an unknown key.
     """
     for text in overrides:
-        key, node = _parse_override(text)
+        key, node = _parse_override(text, sections.keys)
         first, _, rest = key.partition(".")
         if key in _WHOLE:
             sections.top[key] = node
@@ -173,22 +178,26 @@ def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
             raise SpecError("a single case cannot be set", key=key, place=node.place, hint="edit the file, or drop all cases with --set 'cases={}'")
         elif first in ("name", "seeds", "baseline"):
             raise SpecError("unknown key", key=key, place=node.place, hint=f'did you mean "{first}"?')
-        elif first in _OUTSIDE_TRIALS:
-            sections.outside.update(leaves(node, key))
+        elif first in SWEEP_SECTIONS:
+            sections.outside.update(leaves(node, key, sections.keys))
         else:
             _set_trial_key(sections, key, node)
 
 
 def _set_trial_key(sections: Sections, key: str, node: Node) -> None:
     if key == "base":
-        apart = Sections(source=node.place)
+        apart = Sections(source=node.place, keys=sections.keys)
         _read_base(apart, node)
         written = apart.trial
     else:
-        written = leaves(node, key.removeprefix("base."))
+        written = leaves(node, key.removeprefix("base."), sections.keys)
     if not written:
         raise SpecError("sets nothing: its mapping is empty", key=key, place=node.place, hint=f"write what it sets, as in {key}={{...}}")
-    sections.trial = overlay(sections.trial, written)
+    plain_trial, plain_written = ({path: plain(leaf) for path, leaf in part.items()} for part in (sections.trial, written))
+    left = sections.keys.overlay(plain_trial, plain_written)
+    # What another --set wrote stands, also where this one names another plug-in: the order of --set of different keys is no part of what is meant.
+    kept = {path: leaf for path, leaf in sections.trial.items() if path in left or path in sections.overridden}
+    sections.trial = kept | written
     sections.overridden.update(written)
 
 
@@ -201,7 +210,7 @@ def _set_domain(sections: Sections, key: str, node: Node) -> None:
     sections.top["vary"] = Node({**domains, key: node}, vary.place)
 
 
-def _parse_override(text: str) -> tuple[str, Node]:
+def _parse_override(text: str, keys: Keys) -> tuple[str, Node]:
     place = Place(override=text)
     key, equals, value = text.partition("=")
     key = key.strip()
@@ -209,7 +218,7 @@ def _parse_override(text: str) -> tuple[str, Node]:
         raise SpecError("is not KEY=VALUE", place=place, hint="write --set method.epochs=5")
     if not value.strip():
         raise SpecError("has no value", key=key, place=place, hint=f"write --set {key}=VALUE; null is written null")
-    field = _text_field(key)
+    field = _text_field(key, keys)
     if field is not None:
         # A name from a list has no spaces around it; any other text may.
         return key, read_word(value.strip() if field.options else value, key, place, optional=field.optional)
@@ -218,11 +227,11 @@ def _parse_override(text: str) -> tuple[str, Node]:
     return key, _placed(parse(value, place, key), place)
 
 
-def _text_field(key: str) -> Field | None:
+def _text_field(key: str, keys: Keys) -> Field | None:
     """The field of a key whose value is one piece of text; None where the value is YAML, or nothing is known of the key."""
     if key in ("name", "baseline"):
-        return Field(kind="text", optional=key == "baseline")
-    field = _known(key).get(key.removeprefix("base."))
+        return Field(hint=str | None if key == "baseline" else str)
+    field = _known(key, keys).get(key.removeprefix("base."))
     return field if field is not None and field.kind == "text" else None
 
 

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from search_spaces.reading.assemble import build_config, check_sections, complete
+from search_spaces.reading.assemble import build_config, complete, resources_config, search_config
 from search_spaces.reading.config import ResourcesConfig, SearchConfig, Spec
 from search_spaces.reading.datasets import size
 from search_spaces.reading.domains import as_written
 from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable
-from search_spaces.reading.names import ADAPTIVE, ALGORITHMS, NOT_OFFERED
+from search_spaces.reading.not_offered import NOT_OFFERED
+from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.presets import SUPPLIED
+from search_spaces.reading.schema import UNREAD
 from search_spaces.reading.sections import Sections, apply_overrides, read_sections
+from search_spaces.reading.settings import Keys
 from search_spaces.reading.trials import check_candidates, make_trial
 from search_spaces.reading.variations import Places, check_crossing, check_number_of_trials, explained, read_cases, read_vary
 from search_spaces.reading.yaml_source import find_spec, parse, plain, read_text
@@ -23,12 +26,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LARGEST_SEED: Final = 2**31 - 1
 
 
-def load_spec(path_or_name: str, overrides: Sequence[str] = ()) -> Spec:
+def load_spec(path_or_name: str, overrides: Sequence[str], catalogue: Catalogue, *, recorded: bool = False) -> Spec:
     """The spec in a file, all of it checked: the file, the overrides, the base trial and every candidate.
 
     Args:
         path_or_name: a path, or a bare name to be found in the working folder or among the packaged specs.
         overrides: `key.path=value`, the value in YAML or, where the key holds text, as it stands.
+        catalogue: the plug-ins that it may name.
+        recorded: it is of a sweep's folder, and may say what earlier versions let stand unread.
 
     Raises:
         SpecError: anything is wrong with it. The message names the file and line (or the override), the key, the value and what is allowed.
@@ -36,7 +41,7 @@ def load_spec(path_or_name: str, overrides: Sequence[str] = ()) -> Spec:
     path = find_spec(path_or_name)
     text = read_text(path, path_or_name)
     source = Place(file=path_or_name)
-    sections = read_sections(parse(text, source), source)
+    sections = read_sections(parse(text, source), source, Keys(catalogue, UNREAD if recorded else frozenset()))
     apply_overrides(sections, overrides)
     return _check(sections, path, text, tuple(overrides))
 
@@ -49,23 +54,18 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
     for needed in ("dataset", "budget", "base"):
         _needed(sections, needed, needed in sections.headings)
     try:
-        base = {key: as_written(value) for key, value in complete(written).items()}
-        data = size(build_config(base).dataset)
+        base = {key: as_written(value) for key, value in complete(written, sections.keys).items()}
+        data = size(build_config(base, sections.keys).dataset)
     except SpecError as error:
         raise explained(error).located(base_places, written) from None
-    if "oracle.false_yes" not in written:
-        # Their defaults depend on the oracle's name, which a case may change.
-        base.pop("oracle.false_yes")
-    if "oracle.false_no" not in written:
-        base.pop("oracle.false_no")
-    cases = read_cases(sections, places)
-    vary = read_vary(sections, places)
+    cases = read_cases(sections, places, base)
+    vary = read_vary(sections, places, base, cases)
     if any("method.preset" in layer for layer in (vary, *cases.values())):
         # A row's own preset supplies what the base has not written.
         for key in SUPPLIED - written.keys():
             base.pop(key, None)
     search = _search(sections, base_places)
-    check_crossing(search, base, cases, vary, places)
+    check_crossing(sections.keys, search, base, cases, vary, places)
     spec = Spec(
         name=name,
         source=path,
@@ -80,10 +80,11 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         facts=data.facts,
         baseline=_baseline(sections, cases),
         smallest_class=data.smallest_class,
+        keys=sections.keys,
         places=places,
     )
-    if search.algorithm in ADAPTIVE and base["dataset.validation.from"] == "none":
-        problem = f"search {search.algorithm} learns from validation accuracy, and dataset.validation is none"
+    if search.algorithm.adaptive and base["dataset.validation.from"] == "none":
+        problem = f"search {search.algorithm.name} learns from validation accuracy, and dataset.validation is none"
         keys = ("search.algorithm", "dataset.validation.from")
         raise SpecError(problem, keys=keys, hint="write validation: {from: split, per_class: 10}, or search with grid or random").located(base_places, base)
     make_trial(spec, {}, spec.seeds[0])
@@ -148,13 +149,20 @@ def _search(sections: Sections, places: Mapping[str, Place]) -> SearchConfig:
     word = str(values.get("search.algorithm", "")).lower()
     try:
         if word in NOT_OFFERED:
-            raise SpecError(NOT_OFFERED[word], key="search.algorithm", value=values["search.algorithm"], hint=f"write one of {', '.join(ALGORITHMS)}")
-        search = SearchConfig(**check_sections(values, "search"))
-        if search.algorithm == "grid" and search.num_candidates is not None:
+            raise SpecError(
+                NOT_OFFERED[word],
+                key="search.algorithm",
+                value=values["search.algorithm"],
+                hint=f"write one of {', '.join(sections.keys.catalogue.names('search'))}",
+            )
+        search = search_config(values, sections.keys)
+        if search.algorithm.name == "grid" and search.num_candidates is not None:
             raise SpecError("a grid runs every candidate and takes no number", keys=("search.num_candidates",), hint="remove it, or search with random or tpe")
-        if search.algorithm != "grid" and search.num_candidates is None:
+        if search.algorithm.name != "grid" and search.num_candidates is None:
             keys = ("search.num_candidates", "search.algorithm")
-            raise SpecError(f"search {search.algorithm} needs num_candidates", keys=keys, hint="write how many candidates to draw, as in num_candidates: 40")
+            raise SpecError(
+                f"search {search.algorithm.name} needs num_candidates", keys=keys, hint="write how many candidates to draw, as in num_candidates: 40"
+            )
     except SpecError as error:
         raise error.located(places, values) from None
     return search
@@ -163,7 +171,7 @@ def _search(sections: Sections, places: Mapping[str, Place]) -> SearchConfig:
 def _resources(sections: Sections, places: Mapping[str, Place]) -> ResourcesConfig:
     values = {key: plain(node) for key, node in sections.outside.items() if key.startswith("resources.")}
     try:
-        resources = ResourcesConfig(**check_sections(values, "resources"))
+        resources = resources_config(values, sections.keys)
         if resources.gpus_per_worker > 1 and resources.gpus_per_worker != int(resources.gpus_per_worker):
             raise SpecError("must be at most 1, or whole: a worker has a part of one GPU or several whole ones", keys=("resources.gpus_per_worker",))
     except SpecError as error:

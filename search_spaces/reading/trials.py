@@ -11,15 +11,15 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Final
 
-from search_spaces.reading.assemble import build_config, config_to_mapping, flat_settings, nest, number_of_stages, overlay
+from search_spaces.reading.assemble import build_config, check_plugins, config_fields, config_to_mapping, flat_settings, nest, number_of_stages
 from search_spaces.reading.config import DatasetFacts, Schedule, Spec, Trial, TrialConfig
 from search_spaces.reading.domains import as_written, corners, grid
 from search_spaces.reading.errors import Place, SpecError, printable, show
-from search_spaces.reading.names import ADAPTIVE
+from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.schedule import annotation_hours, bits_per_label, check_pool, held_out, resolve, validation_bits
-from search_spaces.reading.schema import SCHEMA, with_defaults, written, written_method
+from search_spaces.reading.schema import SCHEMA, UNREAD, with_defaults, written, written_method
+from search_spaces.reading.settings import PLUGINS, Keys
 from search_spaces.reading.suggest import Ask, keyed_ask, settings_from
-from trainers.mean_teacher.settings import MethodConfig
 
 _ID_DIGITS: Final = 12
 _ID: Final = re.compile(f"[0-9a-f]{{{_ID_DIGITS}}}")
@@ -32,14 +32,16 @@ def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[
     Raises:
         SpecError: the settings do not make a valid trial; says which line, case or varied key is to blame.
     """
-    values = overlay(spec.base, settings)
+    values = spec.keys.overlay(spec.base, settings)
     try:
-        config = build_config(values)
+        unread = _unread(spec, values, settings)
+        values = {key: value for key, value in values.items() if key not in unread}
+        config = build_config(values, spec.keys)
         found = spec.facts
         schedule, budget_bits = resolve(config.budget, config.schedule, found, held_out(config.dataset))
         blind = config.schedule.initial_choice == "uniform"
         check_pool(schedule, config.dataset, config.query, found, spec.smallest_class, config.schedule.initial_labels_per_class, blind)
-        _check_workers(config, spec.resources.workers)
+        check_plugins(config, found, spec.resources.workers)
     except SpecError as error:
         raise error.located(_places(spec, values, settings, cases), values) from None
     candidate = _hash(_identity(config, schedule, budget_bits))
@@ -48,7 +50,7 @@ def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[
         id=_trial_id(candidate, seed),
         candidate=candidate,
         cases=cases,
-        settings={key: as_written(value) for key, value in settings.items() if key in spec.vary},
+        settings={key: as_written(value) for key, value in settings.items() if key in spec.vary and key not in unread},
         seed=seed,
         config=config,
         facts=found,
@@ -60,12 +62,22 @@ def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[
     )
 
 
+def _unread(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any]) -> set[str]:
+    """Returns the varied keys that this candidate's plug-ins do not have, where the plug-in is varied too: `mixed` alone reads its share."""
+    found = set()
+    for section, plugin in PLUGINS.items():
+        if plugin.key in spec.vary:
+            known = spec.keys.section(section, values)
+            found |= {key for key in settings if key.startswith(f"{section}.") and key in spec.vary and key not in known}
+    return found
+
+
 def enumerate_trials(spec: Spec) -> list[Trial] | None:
     """Every trial in order, candidate by candidate and each candidate's seeds together; None for a search that learns from results.
 
     The same settings under several cases are one trial that has all their names. Candidate i of a random search depends on the search's seed and i alone.
     """
-    if spec.search.algorithm in ADAPTIVE:
+    if spec.search.algorithm.adaptive:
         return None
     found: dict[str, Trial] = {}
     for cases, settings in _candidates(spec):
@@ -93,7 +105,7 @@ def check_candidates(spec: Spec) -> None:
     Raises:
         SpecError: one does not.
     """
-    if spec.search.algorithm == "grid":
+    if spec.search.algorithm.name == "grid":
         enumerate_trials(spec)
         return
     for number, settings in enumerate(corners(spec.vary, number_of_stages(spec.base))):
@@ -127,9 +139,8 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     may_ask = [bool(part) for part in (config.schedule.split if drawn else trial.schedule.quotas)]
     for stage, quota in enumerate(trial.schedule.quotas, start=1):
         if may_ask[stage - 1] or config.method.init != "scratch" or config.method.for_stage(stage) != config.method.for_stage(stage - 1):
-            parts: dict[str, Any] = {"parent": key, "quota": quota, "strategy": config.query.strategy, "oracle": said.get("oracle", {})}
-            if config.query.strategy == "mixed":
-                parts["easy_share"] = config.query.easy_share
+            parts: dict[str, Any] = {"parent": key, "quota": quota, "strategy": config.query.strategy.name, "oracle": said.get("oracle", {})}
+            parts |= asdict(config.query.strategy)
             if drawn:
                 parts |= {"budget_bits": trial.budget_bits, "split": config.schedule.split}
             if asked:
@@ -160,7 +171,7 @@ def trial_to_mapping(trial: Trial) -> dict[str, Any]:
     }
 
 
-def trials_from_mappings(mappings: Sequence[Mapping[str, Any]]) -> tuple[Trial, ...]:
+def trials_from_mappings(mappings: Sequence[Mapping[str, Any]], catalogue: Catalogue) -> tuple[Trial, ...]:
     """The trials that trial_to_mapping described; settings that several of them have in common, as the seeds of a candidate do, are checked once.
 
     Raises:
@@ -171,16 +182,17 @@ def trials_from_mappings(mappings: Sequence[Mapping[str, Any]]) -> tuple[Trial, 
     for mapping in mappings:
         settings = mapping.get("config") if isinstance(mapping, dict) else None
         config = next((config for other, config in known if other == settings), None)
-        found.append(trial_from_mapping(mapping, config))
+        found.append(trial_from_mapping(mapping, catalogue, config))
         if config is None:
             known.append((settings, found[-1].config))
     return tuple(found)
 
 
-def trial_from_mapping(mapping: Mapping[str, Any], config: TrialConfig | None = None) -> Trial:
+def trial_from_mapping(mapping: Mapping[str, Any], catalogue: Catalogue, config: TrialConfig | None = None) -> Trial:
     """The trial that trial_to_mapping described, this release's or an earlier one's: settings that were added since have their defaults.
 
     Args:
+        catalogue: the plug-ins that it may name.
         config: what an equal description of the settings came to before; None: they are checked now.
 
     Raises:
@@ -206,7 +218,7 @@ def trial_from_mapping(mapping: Mapping[str, Any], config: TrialConfig | None = 
             cases=tuple(mapping["cases"]),
             settings=dict(mapping["settings"]),
             seed=mapping["seed"],
-            config=build_config(with_defaults(mapping["config"])) if config is None else config,
+            config=build_config(with_defaults(mapping["config"]), Keys(catalogue, UNREAD)) if config is None else config,
             facts=facts,
             schedule=Schedule(initial_labels=schedule["initial_labels"], quotas=tuple(schedule["quotas"])),
             budget_bits=_number(mapping["budget_bits"]),
@@ -226,14 +238,14 @@ def _number(value: Any) -> float:
 
 def _candidates(spec: Spec) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     base = spec.base
-    if spec.search.algorithm == "random":
+    if spec.search.algorithm.name == "random":
         stages = number_of_stages(base)
         for index in range(spec.search.num_candidates or 0):
             yield (), settings_from(spec.vary, stages, keyed_ask(spec.search.seed, index))
         return
     rows: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]] = [((name,), case) for name, case in spec.cases.items()] or [((), {})]
     for cases, case in rows:
-        for point in grid(spec.vary, number_of_stages(overlay(base, case))):
+        for point in grid(spec.vary, number_of_stages(spec.keys.overlay(base, case))):
             yield cases, {**case, **point}
 
 
@@ -248,12 +260,6 @@ def _places(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any], 
     return places
 
 
-def _check_workers(config: TrialConfig, workers: int) -> None:
-    if config.method.batch_size % workers:
-        problem = f"a batch of {config.method.batch_size} images cannot be shared equally by resources.workers = {workers}"
-        raise SpecError(problem, keys=("method.batch_size", "resources.workers"), hint="write a multiple of the number of workers")
-
-
 def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> dict[str, Any]:
     """What makes a candidate itself. The budget is in bits and the schedule in whole questions, however they were written."""
     said = _said(config)
@@ -266,7 +272,7 @@ def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> di
 
 def _said(config: TrialConfig) -> dict[str, Any]:
     """The settings that are no default, by section. Without the path, for where the data lies is no part of what a trial is, and without the shares."""
-    said = written(flat_settings(config))
+    said = written(flat_settings(config), config_fields(config))
     said.pop("dataset.path", None)
     del said["schedule.split"]
     return nest(said)
@@ -277,10 +283,10 @@ def _method_read(config: TrialConfig, stage: int, *, has_negatives: bool) -> Map
 
 
 @lru_cache(maxsize=1024)
-def _read(method: MethodConfig, has_negatives: bool, has_parent: bool) -> Mapping[str, Any]:
+def _read(method: Any, has_negatives: bool, has_parent: bool) -> Mapping[str, Any]:
     """Most stages of a sweep read the same settings."""
     read = method.settings_read(has_negatives=has_negatives, has_parent=has_parent)
-    return {"name": method.name, "version": method.version, **written_method(method.name, read)}
+    return {"name": method.name, "version": method.version, **written_method(type(method), read)}
 
 
 def _trial_id(candidate: str, seed: int) -> str:

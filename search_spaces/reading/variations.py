@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from search_spaces.reading.assemble import number_of_stages, overlay
+from search_spaces.reading.assemble import number_of_stages
 from search_spaces.reading.config import SearchConfig, Spec
 from search_spaces.reading.domains import (
     SPLIT,
@@ -23,8 +23,8 @@ from search_spaces.reading.domains import (
     stage_counts,
 )
 from search_spaces.reading.errors import Place, SpecError, printable, written_twice
-from search_spaces.reading.fields import convert, trial_fields
 from search_spaces.reading.sections import Leaves, Sections, trial_leaves
+from search_spaces.reading.settings import PLUGINS, Field, Keys
 from search_spaces.reading.yaml_source import Node, plain
 
 MOST_TRIALS: Final = 20_000
@@ -44,7 +44,7 @@ def _entries(sections: Sections, key: str, what: str) -> dict[str, Node]:
     return node.value
 
 
-def read_cases(sections: Sections, places: Places) -> dict[str, dict[str, Any]]:
+def read_cases(sections: Sections, places: Places, base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Case -> key path -> value; notes in `places` where each was written.
 
     Raises:
@@ -59,15 +59,16 @@ def read_cases(sections: Sections, places: Places) -> dict[str, dict[str, Any]]:
             raise SpecError("must be a mapping of key paths and values", key=f"cases.{name}", value=plain(node), place=node.place, hint=hint)
         leaves: Leaves = {}
         for key, child in (node.value or {}).items():
-            for path, leaf in trial_leaves(key, child, "a case").items():
+            for path, leaf in trial_leaves(key, child, "a case", sections.keys).items():
                 if path in leaves:
                     raise written_twice(path, leaf.place, leaves[path].place)
                 leaves[path] = leaf
         found[name] = {}
+        values = sections.keys.overlay(base, {path: plain(leaf) for path, leaf in leaves.items()})
         for path, leaf in leaves.items():
             place = Place(file=leaf.place.file, line=leaf.place.line, override=leaf.place.override, case=name)
             places["cases", name, path] = place
-            found[name][path] = as_written(_convert(path, plain(leaf), place))
+            found[name][path] = as_written(_convert(path, plain(leaf), place, values, sections.keys))
     return found
 
 
@@ -78,14 +79,14 @@ def explained(error: SpecError) -> SpecError:
     return error
 
 
-def _convert(key: str, value: Any, place: Place) -> Any:
+def _convert(key: str, value: Any, place: Place, values: Mapping[str, Any], keys: Keys) -> Any:
     try:
-        return convert(trial_fields()[key], key, value)
+        return value if keys.is_unread(key, values) else keys.lookup(key, values).convert(key, value)
     except SpecError as error:
         raise explained(error).located({key: place}, {key: value}) from None
 
 
-def read_vary(sections: Sections, places: Places) -> dict[str, Domain]:
+def read_vary(sections: Sections, places: Places, base: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Domain]:
     """Key path -> domain; notes in `places` where each was written.
 
     Raises:
@@ -95,66 +96,84 @@ def read_vary(sections: Sections, places: Places) -> dict[str, Domain]:
     for key, node in _entries(sections, "vary", "key paths and domains").items():
         path = key.removeprefix("base.")
         place = Place(file=node.place.file, line=node.place.line, override=node.place.override, varied=True)
-        known = trial_fields()
+        known = sections.keys.trial()
         inside = [leaf for leaf in known if leaf.startswith(f"{path}.")]
         if inside:
             raise SpecError("is a section; one key at a time is varied", key=path, place=place, hint=f"write {inside[0]}: ...")
-        trial_leaves(key, node, "vary")
+        trial_leaves(key, node, "vary", sections.keys)
         if path in found:
             raise written_twice(path, place, places["vary", path])
         if path in sections.overridden:
             problem = "is varied, and --set gives it one value"
             raise SpecError(problem, key=path, place=sections.trial[path].place, hint=f"write --set 'vary.{path}={{choice: [...]}}' or remove it from vary")
         try:
-            found[path] = _fit(path, parse_domain(path, plain(node)))
+            found[path] = _fit(path, parse_domain(path, plain(node)), _field(path, sections.keys, base, cases, found))
         except SpecError as error:
             raise error.located({path: place}, {path: plain(node)}) from None
         places["vary", path] = place
     return found
 
 
-def _fit(key: str, domain: Domain) -> Domain:
+def _field(key: str, keys: Keys, base: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]], vary: Mapping[str, Domain]) -> Field:
+    """Returns the field of a varied key: of the base's plug-in, of a case's, or of one that is varied too.
+
+    Raises:
+        SpecError: none of them has such a key.
+    """
+    section = key.partition(".")[0]
+    rows: list[Mapping[str, Any]] = [base, *(keys.overlay(base, case) for case in cases.values())]
+    if section in PLUGINS:
+        named = vary.get(PLUGINS[section].key)
+        rows += [keys.overlay(base, {PLUGINS[section].key: option}) for option in (named.options if isinstance(named, Choice) else ())]
+    for values in rows[1:]:
+        if key in keys.section(section, values):
+            return keys.section(section, values)[key]
+    return keys.lookup(key, base)
+
+
+def _fit(key: str, domain: Domain, field: Field) -> Domain:
     """The domain with every value of its key's type.
 
     Raises:
         SpecError: it holds values that the key cannot have.
     """
-    field = trial_fields()[key]
     match domain:
         case Choice(options):
-            return Choice(tuple(convert(field, key, option) for option in options))
+            return Choice(tuple(field.convert(key, option) for option in options))
         case Simplex():
             if key != SPLIT:
                 raise SpecError(f"a simplex is for {SPLIT}", key=key)
             return domain
         case IntRange(low, high) if field.kind in ("whole", "number"):
-            convert(field, key, low), convert(field, key, high)
+            field.convert(key, low), field.convert(key, high)
             return domain
         case Uniform(low, high) | LogUniform(low, high) if field.kind == "number":
-            convert(field, key, low), convert(field, key, high)
+            field.convert(key, low), field.convert(key, high)
             return domain
     hint = "write {int: [1, 4]}" if field.kind == "whole" else "write {choice: [...]}"
     raise SpecError(f"this domain gives numbers, and the key must be {field.allowed}", key=key, hint=hint)
 
 
-def check_crossing(search: SearchConfig, base: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]], vary: Mapping[str, Domain], places: Places) -> None:
+def check_crossing(
+    keys: Keys, search: SearchConfig, base: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]], vary: Mapping[str, Domain], places: Places
+) -> None:
     """Cases, varied keys and the search fit together.
 
     Raises:
         SpecError: they do not.
     """
     algorithm_place = places.get(("base", "search.algorithm"))
-    if search.algorithm != "grid":
+    if search.algorithm.name != "grid":
         if not vary:
             raise SpecError(
-                "has nothing to search: vary is empty", key="search.algorithm", value=search.algorithm, place=algorithm_place, hint="name the keys to vary"
+                "has nothing to search: vary is empty", key="search.algorithm", value=search.algorithm.name, place=algorithm_place, hint="name the keys to vary"
             )
         if cases:
             problem = "cases are crossed with vary in a grid only"
-            raise SpecError(problem, key="search.algorithm", value=search.algorithm, place=algorithm_place, hint="remove cases, or write algorithm: grid")
+            raise SpecError(problem, key="search.algorithm", value=search.algorithm.name, place=algorithm_place, hint="remove cases, or write algorithm: grid")
     for key, domain in vary.items():
         place = places["vary", key]
-        if search.algorithm == "grid" and is_continuous(domain):
+        if search.algorithm.name == "grid" and is_continuous(domain):
             hint = "write {choice: [...]}" + (" or give the simplex a step" if isinstance(domain, Simplex) else "") + ", or search with random or tpe"
             raise SpecError("is continuous, and a grid needs values that can be listed", key=key, place=place, hint=hint)
         for name, case in cases.items():
@@ -167,7 +186,7 @@ def check_crossing(search: SearchConfig, base: Mapping[str, Any], cases: Mapping
     simplex = vary.get(SPLIT)
     if isinstance(simplex, Simplex):
         for layer in [{}, *cases.values()]:
-            most = max(stage_counts(vary, number_of_stages(overlay(base, layer))))
+            most = max(stage_counts(vary, number_of_stages(keys.overlay(base, layer))))
             if not simplex.fits(most):
                 problem = f"{most} shares of at least {simplex.floor_units / simplex.units:g} sum to more than 1"
                 raise SpecError(problem, key=SPLIT, place=places["vary", SPLIT], hint="lower floor, or take fewer stages")
@@ -180,9 +199,9 @@ def check_number_of_trials(spec: Spec) -> None:
         SpecError: they are. Names what asks for most of them.
     """
     seeds = len(spec.seeds)
-    if spec.search.algorithm == "grid":
+    if spec.search.algorithm.name == "grid":
         rows: list[Mapping[str, Any]] = list(spec.cases.values()) or [{}]
-        candidates = sum(grid_size(spec.vary, number_of_stages(overlay(spec.base, case))) for case in rows)
+        candidates = sum(grid_size(spec.vary, number_of_stages(spec.keys.overlay(spec.base, case))) for case in rows)
         key, hint = ("vary", "vary fewer values, or search with random or tpe") if spec.vary else ("cases", "split them into several sweeps")
     else:
         candidates = spec.search.num_candidates or 0

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.catalogue import load_spec
 from orchestrator.data.prepare import PreparedData, prepare
 from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray import engine as engine_ray
@@ -28,7 +29,6 @@ from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.stage_store import new_attempt
 from orchestrator.trial import open_pool
 from search_spaces.reading.config import Trial
-from search_spaces.reading.spec import load_spec
 from tests.integration.sweeps import read_stages
 from trainers.stage import StageRequest
 

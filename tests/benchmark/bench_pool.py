@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from orchestrator.labelling import query
+from orchestrator.labelling.choose import choose
 from orchestrator.labelling.ledger import Ledger
-from orchestrator.labelling.oracle import LabelsOracle
+from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool, PoolTerms
+from orchestrator.labelling.queries.chance import Random
+from orchestrator.labelling.queries.confidence import Easy
 from orchestrator.storage.segments import open_segments
 from search_spaces.reading.config import ValidationConfig
 
@@ -58,8 +60,8 @@ def main(repeats: int = 5) -> None:
             pool = Pool(of, Ledger(open_segments(folder)), oracle)
             timed("open, 30,000 initial labels", pool.open)
             eligible = timed("eligible", pool.eligible)
-            chosen = timed("choose, random", query.choose, "random", scores, eligible, QUESTIONS, seed=0, round=1, mask_refused=True)
-            timed("choose, easy", query.choose, "easy", scores, eligible, QUESTIONS, seed=0, round=1, mask_refused=True)
+            chosen = timed("choose, random", choose, Random(), scores, eligible, QUESTIONS, seed=0, round=1, mask_refused=True)
+            timed("choose, easy", choose, Easy(), scores, eligible, QUESTIONS, seed=0, round=1, mask_refused=True)
             timed("ask: plan, answers, both segments", pool.ask, 1, *chosen)
             timed("training_inputs", pool.training_inputs)
             timed("counts", pool.counts)
@@ -70,7 +72,7 @@ def main(repeats: int = 5) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pool = Pool(of, Ledger(open_segments(folder)), oracle)
         pool.open()
-        chosen = query.choose("random", scores, pool.eligible(), QUESTIONS, seed=0, round=1, mask_refused=True)
+        chosen = choose(Random(), scores, pool.eligible(), QUESTIONS, seed=0, round=1, mask_refused=True)
         tracemalloc.start()
         pool.ask(1, *chosen)
         held, peak = tracemalloc.get_traced_memory()

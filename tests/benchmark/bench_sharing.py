@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from orchestrator.catalogue import load_spec
 from orchestrator.sweep.layout import TrialLayout
-from search_spaces.reading.spec import load_spec
 from tests.benchmark.printed import hardware, spread
 from tests.integration.sweeps import read_stages
 

@@ -61,7 +61,7 @@ from pathlib import Path
 import numpy as np
 from orchestrator.data import prepare as datasets
 from orchestrator.trial import open_pool
-from search_spaces.reading.spec import load_spec
+from orchestrator.catalogue import load_spec
 from search_spaces.reading.trials import enumerate_trials
 trial = enumerate_trials(load_spec("smoke.yaml"))[-1]
 data = datasets.prepare(trial.config.dataset)

@@ -14,8 +14,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from orchestrator.labelling.answers import PENDING
 from orchestrator.labelling.first_labels import first_labels
 from orchestrator.labelling.ledger import ROLES, Ledger
-from orchestrator.labelling.oracle import LabelsOracle, NoisyOracle, Oracle
+from orchestrator.labelling.oracles.simulated import LabelsOracle, NoisyOracle
 from orchestrator.labelling.pool import Pool, PoolTerms, Round
+from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.state import CONFIRMED, ELIMINATED, INITIAL, INITIAL_VALIDATION, NO_LABEL, SPLIT_VALIDATION, UNKNOWN, fold
 from search_spaces.reading.config import ValidationConfig
 from tests.pool_reference import Reference, replayed

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.catalogue import INSTALLED, load_spec
 from search_spaces.reading.config import BudgetConfig, DatasetConfig, DatasetFacts, Schedule, ScheduleConfig, Spec, ValidationConfig
 from search_spaces.reading.datasets import facts
 from search_spaces.reading.domains import Choice, Domain, IntRange, LogUniform, Simplex, Uniform, as_written, grid, grid_size, grid_values
 from search_spaces.reading.errors import SpecError
 from search_spaces.reading.schedule import annotation_hours, equal_shares, quotas, resolve, validation_bits, worth_of_labels
-from search_spaces.reading.spec import load_spec
 from search_spaces.reading.suggest import flatten, keyed_ask, numbers_of, settings_from
 from search_spaces.reading.trials import candidate_settings, enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
 
@@ -381,7 +381,7 @@ SETTINGS: Any = st.fixed_dictionaries(
 @given(chosen=SETTINGS, seed=st.integers(0, 2**31 - 1))
 def test_a_trial_survives_being_written_down(smoke: Spec, chosen: dict[str, Any], seed: int) -> None:
     trial = make_trial(smoke, chosen, seed, ("a case",))
-    assert trial_from_mapping(json.loads(json.dumps(trial_to_mapping(trial)))) == trial
+    assert trial_from_mapping(json.loads(json.dumps(trial_to_mapping(trial))), INSTALLED) == trial
 
 
 @settings(max_examples=100)
@@ -401,7 +401,6 @@ def test_an_id_depends_on_the_settings_and_not_on_their_order_or_case(smoke: Spe
         ("method.feature_noise", 0.2),  # unread for images, and part of the id all the same
         ("method.labelled_per_batch", [20, 40]),
         ("query.requery", "never"),
-        ("query.easy_share", 0.25),
         ("schedule.initial_choice", "first"),
         ("oracle.name", "noisy"),
         ("budget.full_labels", 101),
@@ -498,8 +497,9 @@ def test_a_list_with_an_entry_a_stage_is_read_entry_by_entry(smoke: Spec) -> Non
     assert len(set(one)) == 3, "a stage with other batches is trained anew even without an answer"
 
 
-def test_only_mixed_reads_its_share(smoke: Spec) -> None:
-    assert prefixes(smoke, query__easy_share=0.1) == prefixes(smoke)
+def test_only_mixed_has_a_share(smoke: Spec) -> None:
+    with pytest.raises(SpecError, match=r"query random has no such setting; write query\.strategy: mixed"):
+        prefixes(smoke, query__easy_share=0.1)
     assert prefixes(smoke, query__easy_share=0.1, query__strategy="mixed")[1] != prefixes(smoke, query__strategy="mixed")[1]
 
 

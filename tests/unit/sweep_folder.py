@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.catalogue import INSTALLED
+from orchestrator.labelling.oracles.simulated import Labels
 from orchestrator.sweep import resolved, seal
 from orchestrator.sweep.correctness import pack, path_of
 from orchestrator.sweep.layout import SweepLayout
@@ -22,7 +24,6 @@ from search_spaces.reading.config import (
     BudgetConfig,
     DatasetConfig,
     DatasetFacts,
-    OracleConfig,
     QueryConfig,
     Schedule,
     ScheduleConfig,
@@ -51,7 +52,7 @@ class Case:
     """Added to every accuracy."""
     method: dict[str, Any] = field(default_factory=dict)
     """Further settings of the method."""
-    oracle: OracleConfig = field(default_factory=OracleConfig)
+    oracle: Any = field(default_factory=Labels)
 
 
 def trial_of(case: Case, seed: int) -> Trial:
@@ -61,7 +62,7 @@ def trial_of(case: Case, seed: int) -> Trial:
         budget=BudgetConfig(bits=case.budget_bits),
         method=MeanTeacherConfig(nls=case.nls, **case.method),
         schedule=ScheduleConfig(initial_labels_per_class=case.initial_labels // 10, split=tuple(quota / questions for quota in case.quotas)),
-        query=QueryConfig(strategy=case.strategy),
+        query=QueryConfig(strategy=INSTALLED.load("query", case.strategy)()),
         oracle=case.oracle,
     )
     candidate = hashlib.sha256(repr((config, case.settings, case.quotas)).encode()).hexdigest()[:12]

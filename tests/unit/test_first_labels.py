@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.labelling.keyed import keyed_uint64
 from orchestrator.labelling.ledger import Ledger
-from orchestrator.labelling.oracle import LabelsOracle
+from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool
 from orchestrator.labelling.state import INITIAL, INITIAL_VALIDATION, fold
 from orchestrator.labelling.terms import PoolTerms

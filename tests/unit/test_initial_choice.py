@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.catalogue import INSTALLED, load_spec
 from orchestrator.commands.plan import plan, print_plan
 from search_spaces.reading.config import Spec
 from search_spaces.reading.errors import SpecError
-from search_spaces.reading.spec import load_spec
 from search_spaces.reading.trials import make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
 
 CHOICE = "schedule.initial_choice"
@@ -38,7 +38,7 @@ def test_priced_balanced_is_planned_with_what_is_expected(smoke: Spec) -> None:
     assert found.schedule.initial_labels == 45
     assert sum(found.schedule.quotas) == 182
     assert found.budget_bits - 1 < found.bits <= found.budget_bits
-    assert trial_from_mapping(json.loads(json.dumps(trial_to_mapping(found)))) == found
+    assert trial_from_mapping(json.loads(json.dumps(trial_to_mapping(found))), INSTALLED) == found
 
 
 def test_the_shares_and_not_the_expected_quotas_make_a_priced_trial(smoke: Spec) -> None:

@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import binom
 
 from orchestrator.labelling.answers import NO, PENDING, YES, Answers
-from orchestrator.labelling.oracle import USER_STUDY_FLIP, LabelsOracle, NoisyOracle, Oracle, check_labels, open_oracle
-from search_spaces.reading.config import DatasetFacts, OracleConfig
+from orchestrator.labelling.oracles.simulated import USER_STUDY_FLIP, Labels, LabelsOracle, Noisy, NoisyOracle, check_labels
+from orchestrator.labelling.protocols import Oracle, OraclePlace
+from search_spaces.reading.config import DatasetFacts
 from tests.pool_world import PeopleOracle
 from trainers.errors import DataError
 from trainers.stage import Classes, Ids
@@ -180,8 +181,9 @@ FACTS = DatasetFacts(name="digits", num_classes=NUM_CLASSES, train_items=400, te
 def test_labels_as_described_pass(tmp_path: Path) -> None:
     np.save(tmp_path / "train.npy", TRUTH)
     check_labels(tmp_path, FACTS)
-    assert isinstance(open_oracle(OracleConfig(), tmp_path, NUM_CLASSES, 0), LabelsOracle)
-    noisy = open_oracle(OracleConfig(name="noisy", false_yes=1.0, false_no=1.0), tmp_path, NUM_CLASSES, 0)
+    place = OraclePlace(labels_dir=tmp_path, num_classes=NUM_CLASSES, seed=0)
+    assert isinstance(Labels().open(place), LabelsOracle)
+    noisy = Noisy(false_yes=1.0, false_no=1.0).open(place)
     assert np.all(_ask(noisy, np.arange(400), TRUTH) == NO)
 
 

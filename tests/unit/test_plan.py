@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from orchestrator.catalogue import load_spec
 from orchestrator.commands.plan import _numbers, plan, print_plan
 from search_spaces.reading.config import DatasetConfig
 from search_spaces.reading.datasets import BUILT_IN, size
 from search_spaces.reading.errors import SpecError
-from search_spaces.reading.names import FEATURE_BACKBONES, IMAGE_BACKBONES
-from search_spaces.reading.spec import load_spec
 
 TRIAL_FIELDS = {"id", "cases", "seed", "config", "schedule", "bits", "questions", "annotation_hours", "draws"}
 
@@ -34,7 +33,7 @@ def shown(spec: str) -> str:
 
 def test_planning_loads_none_of_the_libraries_that_training_needs() -> None:
     code = (
-        "import sys, json; from orchestrator.commands.plan import plan, print_plan; from search_spaces.reading.spec import load_spec;"
+        "import sys, json; from orchestrator.commands.plan import plan, print_plan; from orchestrator.catalogue import load_spec;"
         "found = plan(load_spec('ablations.yaml')); print_plan(found); print(json.dumps(sorted(sys.modules)))"
     )
     start = time.perf_counter()
@@ -133,12 +132,6 @@ def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "brackets.yaml"
     path.write_text(Path(load_spec("smoke.yaml").source).read_text().replace("two stages, NLS: {}", "'[red]two[/red] [/x]': {}"))
     assert "[red]two[/red] [/x]" in shown(str(path))
-
-
-def test_backbone_names_are_those_of_the_networks() -> None:
-    from trainers.networks.backbones import BACKBONES
-
-    assert BACKBONES == {"images": IMAGE_BACKBONES, "features": FEATURE_BACKBONES}
 
 
 def test_built_in_sizes_are_consistent() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
 from orchestrator.labelling.ledger import Ledger
-from orchestrator.labelling.oracle import LabelsOracle
+from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool, PoolTerms
 from orchestrator.labelling.state import fold
 from orchestrator.storage.files import StorageError

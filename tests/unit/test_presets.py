@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.catalogue import INSTALLED, load_spec
 from search_spaces.reading.config import Trial
 from search_spaces.reading.errors import SpecError
 from search_spaces.reading.presets import PRESETS
-from search_spaces.reading.spec import load_spec
 from search_spaces.reading.trials import enumerate_trials, trial_from_mapping, trial_to_mapping
 
 SPEC = """\
@@ -64,7 +64,7 @@ def test_a_trial_keeps_the_values_and_forgets_the_preset(trials: dict[str, Trial
     for trial in trials.values():
         mapping = json.loads(json.dumps(trial_to_mapping(trial)))
         assert "preset" not in mapping["config"]["method"]
-        assert trial_from_mapping(mapping) == trial
+        assert trial_from_mapping(mapping, INSTALLED) == trial
 
 
 def test_each_stage_reads_its_own_entry_of_a_list(trials: dict[str, Trial]) -> None:

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.labelling.query import STRATEGIES, choose
-from search_spaces.reading import names
+from orchestrator.catalogue import INSTALLED
+from orchestrator.labelling.choose import choose
+from orchestrator.labelling.queries.confidence import Mixed
 from trainers.stage import SCORE_ARRAYS, Classes, Ids
+
+STRATEGIES = INSTALLED.names("query")
 
 Chosen = tuple[Ids, Classes, npt.NDArray[np.float32]]
 
@@ -32,7 +35,7 @@ def some_scores(n: int, seed: int = 0, levels: int = 0) -> dict[str, npt.NDArray
 
 
 def pick(strategy: str, scores: dict[str, npt.NDArray[Any]], eligible: Ids, quota: int, seed: int = 0, number: int = 1, mask: bool = True) -> Chosen:
-    return choose(strategy, scores, eligible, quota, seed=seed, round=number, mask_refused=mask)
+    return choose(INSTALLED.load("query", strategy)(), scores, eligible, quota, seed=seed, round=number, mask_refused=mask)
 
 
 cases = given(
@@ -122,7 +125,7 @@ def test_easy_is_what_hard_leaves(n: int, seed: int, data: st.DataObject) -> Non
 @given(n=st.integers(1, 60), seed=st.integers(0, 99), share=st.sampled_from([0.0, 0.25, 0.5, 1.0]), levels=st.sampled_from([0, 3]), data=st.data())
 def test_mixed_takes_its_share_of_the_easy_and_the_rest_of_the_hard(n: int, seed: int, share: float, levels: int, data: st.DataObject) -> None:
     scores, quota = some_scores(n, seed, levels), data.draw(st.integers(0, n))
-    ids, _, _ = choose("mixed", scores, scores["item_ids"], quota, seed=seed, round=1, mask_refused=True, easy_share=share)
+    ids, _, _ = choose(Mixed(easy_share=share), scores, scores["item_ids"], quota, seed=seed, round=1, mask_refused=True)
     easy, _, _ = pick("easy", scores, scores["item_ids"], round(share * quota), seed)
     assert np.isin(easy, ids).all()
     rest = np.setdiff1d(scores["item_ids"], easy)
@@ -176,10 +179,6 @@ def test_an_eligible_image_without_scores_is_an_error() -> None:
             pick("random", scores, np.array([unknown]), 1)
 
 
-def test_a_specification_knows_the_same_strategies() -> None:
-    assert tuple(STRATEGIES) == names.STRATEGIES
-
-
 def test_strategies_need_only_scores_that_a_stage_writes() -> None:
-    for strategy in STRATEGIES.values():
+    for strategy in (INSTALLED.load("query", name) for name in STRATEGIES):
         assert {*strategy.needs, *(f"raw_{name}" for name in strategy.needs)} <= set(SCORE_ARRAYS)

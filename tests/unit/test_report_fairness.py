@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from orchestrator.labelling.oracles.simulated import Noisy
 from orchestrator.reporting import report, results
 from orchestrator.reporting.csv import csv_by_row, csv_by_seed
 from orchestrator.reporting.html import html
@@ -23,7 +24,6 @@ from orchestrator.reporting.markdown import markdown
 from orchestrator.reporting.words import headline
 from orchestrator.sweep.correctness import CorrectnessError, path_of, to_hex
 from orchestrator.sweep.layout import SweepLayout
-from search_spaces.reading.config import OracleConfig
 from tests.unit.sweep_folder import FACTS, Case, fail, records_of, trial_of, write_correct, write_records, write_sweep
 
 FULL = Case(names=("full labels only",), initial_labels=100, quotas=())
@@ -117,7 +117,7 @@ def test_a_damaged_file_of_right_guesses_is_named(tmp_path: Path) -> None:
 
 LONGER = replace(TWO, names=("twice the epochs",), method={"epochs": 40}, skill=1.2)
 HEAVIER = replace(TWO, names=("another weight",), method={"consistency_weight": 20.0, "batch_size": 32})
-NOISY = replace(TWO, names=("noisy answers",), oracle=OracleConfig(name="noisy", false_yes=0.1, false_no=0.1), skill=1.2)
+NOISY = replace(TWO, names=("noisy answers",), oracle=Noisy(false_yes=0.1, false_no=0.1), skill=1.2)
 
 
 def test_a_row_with_more_compute_or_information_is_named_and_never_leads(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.catalogue import load_spec
 from orchestrator.commands import run
 from orchestrator.engines.ray import cluster
 from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.stage_store import CannotGoOn
-from search_spaces.reading.spec import load_spec
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
 from orchestrator.sweep.stage_store import stage_key
-from search_spaces.reading import assemble, fields
 from search_spaces.reading.assemble import build_config, flatten, nest
 from search_spaces.reading.errors import ABSENT, SpecError
-from search_spaces.reading.fields import method_fields, section_fields
-from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, defaults, with_defaults, written
-from search_spaces.reading.spec import load_spec
+from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, with_defaults, written
+from search_spaces.reading.settings import Keys
 from search_spaces.reading.trials import enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
 from tests.stage_world import QUICK, TRAIN, some_inputs
-from trainers.mean_teacher.settings import METHODS, MeanTeacherConfig
+from trainers.mean_teacher.settings import MeanTeacherConfig
 
 NEW_SCHEMA = "a default has changed: write a new schema, do not edit this one"
 NEW_LINE = "a new setting: append its line to the table, with the default that it is born with (that changes no id)"
@@ -41,62 +39,43 @@ class ChangedConfig(MeanTeacherConfig):
     epochs: int = 40
 
 
-def read_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is read off the methods' classes is read again while the test runs, and once more after it."""
-    caches = (fields.section_fields, fields.trial_fields, fields.method_fields, assemble._attributes, defaults)
-    for cached in caches:
-        cached.cache_clear()
-    yield
-    monkeypatch.undo()
-    for cached in caches:
-        cached.cache_clear()
-
-
-@pytest.fixture
-def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The method has settings that the schema has never heard of, or is the class that the test names."""
-    monkeypatch.setitem(METHODS, "mean_teacher", getattr(request, "param", LaterConfig))
-    yield from read_anew(monkeypatch)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToyConfig(MeanTeacherConfig):
     """Another method that has settings of the same names, and other defaults."""
 
+    name: ClassVar[str] = "toy"
+
     epochs: int = 99
 
 
-@pytest.fixture
-def second(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """There is a second method."""
-    monkeypatch.setitem(METHODS, "toy", ToyConfig)
-    # Limits of its name are read from the methods there are.
-    monkeypatch.setitem(fields.LIMITS, "method.name", {"options": tuple(METHODS)})
-    yield from read_anew(monkeypatch)
+LATER, CHANGED, SECOND = (INSTALLED.adding("method", cls) for cls in (LaterConfig, ChangedConfig, ToyConfig))
 
 
-def names_of_everything() -> list[Any]:
-    trials = [trial for name in ("ablations.yaml", "smoke.yaml") for trial in enumerate_trials(load_spec(name)) or []]
+def names_of_everything(catalogue: Catalogue = INSTALLED) -> list[Any]:
+    trials = [trial for name in ("ablations.yaml", "smoke.yaml") for trial in enumerate_trials(load_spec(name, catalogue=catalogue)) or []]
     return [[trial.id, trial.candidate, *stage_prefixes(trial)] for trial in trials]
 
+
+BORN_WITH = ("oracle.false_yes", "oracle.false_no")
+"""Every oracle had these settings in schema 2, and the one that reads them had defaults of its own, which are spelled out."""
 
 BEFORE = names_of_everything()
 
 
-def test_a_second_method_changes_nothing_of_the_first(second: None) -> None:
-    assert names_of_everything() == BEFORE
+def test_a_second_method_changes_nothing_of_the_first() -> None:
+    assert names_of_everything(SECOND) == BEFORE
     for name, wanted in (("mean_teacher", 20), ("toy", 99)):
         values = {"dataset.name": "digits", "budget.full_labels": 100, "method.name": name, "schedule.initial_labels_per_class": 2, "schedule.stages": 1}
-        assert build_config(values).method.epochs == wanted
+        assert build_config(values, Keys(SECOND)).method.epochs == wanted
 
 
-def test_a_new_setting_changes_no_id(later: None) -> None:
-    assert "method.sharpening" in fields.trial_fields()
-    assert names_of_everything() == BEFORE
+def test_a_new_setting_changes_no_id() -> None:
+    assert "method.sharpening" in Keys(LATER).trial()
+    assert names_of_everything(LATER) == BEFORE
 
 
-def test_a_new_setting_with_another_value_is_another_trial(later: None) -> None:
-    spec = load_spec("smoke.yaml", ["cases={}"])
+def test_a_new_setting_with_another_value_is_another_trial() -> None:
+    spec = load_spec("smoke.yaml", ["cases={}"], catalogue=LATER)
     plain, sharp = make_trial(spec, {}, 0), make_trial(spec, {"method.sharpening": 0.5}, 0)
     assert plain.id != sharp.id
     assert stage_prefixes(plain)[0] != stage_prefixes(sharp)[0]
@@ -110,7 +89,7 @@ def key_of(method: MeanTeacherConfig, parent: str | None = None) -> str:
 STAGES = key_of(QUICK), key_of(QUICK, "parent")
 
 
-def test_a_new_setting_changes_no_key_of_a_trained_stage(later: None) -> None:
+def test_a_new_setting_changes_no_key_of_a_trained_stage() -> None:
     """So that a sweep that is gone on with finds what it trained."""
     settings = {item.name: getattr(QUICK, item.name) for item in dataclasses.fields(QUICK)}
     method = LaterConfig(**settings)
@@ -118,31 +97,35 @@ def test_a_new_setting_changes_no_key_of_a_trained_stage(later: None) -> None:
     assert key_of(dataclasses.replace(method, sharpening=0.5)) != STAGES[0]
 
 
-def test_a_record_without_the_new_setting_is_read_with_its_default(later: None) -> None:
-    trial = make_trial(load_spec("smoke.yaml", ["cases={}"]), {}, 0)
+def test_a_record_without_the_new_setting_is_read_with_its_default() -> None:
+    trial = make_trial(load_spec("smoke.yaml", ["cases={}"], catalogue=LATER), {}, 0)
     mapping = json.loads(json.dumps(trial_to_mapping(trial)))
     del mapping["config"]["method"]["sharpening"], mapping["config"]["method"]["views"]
-    assert trial_from_mapping(mapping) == trial
+    assert trial_from_mapping(mapping, LATER) == trial
 
 
 SHORT, LONG = (make_trial(load_spec("smoke.yaml", ["cases={}", f"method.epochs={epochs}"]), {}, 0).id for epochs in (20, 40))
 
 
-@pytest.mark.parametrize("later", [ChangedConfig], indirect=True)
-def test_a_changed_default_changes_no_id(later: None) -> None:
-    spec = load_spec("smoke.yaml", ["cases={}", "method.epochs=20"])
+def test_a_changed_default_changes_no_id() -> None:
+    spec = load_spec("smoke.yaml", ["cases={}", "method.epochs=20"], catalogue=CHANGED)
     assert make_trial(spec, {}, 0).id == SHORT
     assert make_trial(spec, {"method.epochs": 40}, 0).id == LONG
 
 
 def test_the_schema_is_todays_defaults() -> None:
-    today = {key: field for section in fields.SECTIONS for key, field in section_fields(section).items()}
+    keys = Keys(INSTALLED)
+    sections = ("dataset", "budget", "schedule", "query", "oracle", "search", "resources")
+    today = {key: field for section in sections for key, field in keys.any_plugin(section).items()}
     for key, value in DEFAULTS.items():
+        if key in BORN_WITH:
+            continue
         assert today[key].default == value and type(today[key].default) is type(value), f"{key}: {NEW_SCHEMA}"
-    assert {key for key, field in today.items() if field.default is not ABSENT} <= DEFAULTS.keys(), NEW_LINE
-    assert METHOD_DEFAULTS.keys() == METHODS.keys(), "a new method: append its table"
+    # The shares of a schedule are always spelled out, however it was written.
+    assert {key for key, field in today.items() if field.default is not ABSENT} - {"schedule.split"} <= DEFAULTS.keys(), NEW_LINE
+    assert METHOD_DEFAULTS.keys() == set(INSTALLED.names("method")), "a new method: append its table"
     for name, table in METHOD_DEFAULTS.items():
-        mine = dict(method_fields(name)) | {"method.preset": section_fields("method")["method.preset"]}
+        mine = {key: field for key, field in keys.of_plugin("method", name).items() if key != "method.name"}
         for key, value in table.items():
             assert mine[key].default == value and type(mine[key].default) is type(value), f"{key}: {NEW_SCHEMA}"
         assert mine.keys() <= table.keys(), NEW_LINE
@@ -173,8 +156,7 @@ def test_a_mapping_without_what_has_a_default_is_whole() -> None:
     trial = make_trial(load_spec("smoke.yaml", ["cases={}", "method.epochs=7", "query.strategy=mixed"]), {}, 0)
     mapping = json.loads(json.dumps(trial_to_mapping(trial)))
     mapping["config"] = nest(written(flatten(mapping["config"])))
-    assert trial_from_mapping(mapping) == trial
-    assert defaults(None)["schedule.initial_labels_per_class"] is ABSENT
+    assert trial_from_mapping(mapping, INSTALLED) == trial
     assert with_defaults({"oracle": {"name": "noisy"}}).keys().isdisjoint({"oracle.false_yes", "search.seed"})
 
 
@@ -208,7 +190,7 @@ FACTS = trial_to_mapping(make_trial(load_spec("smoke.yaml"), {}, 0))["facts"]
 def test_a_damaged_record_is_refused(key: str, value: Any) -> None:
     mapping = trial_to_mapping(make_trial(load_spec("smoke.yaml"), {}, 0))
     with pytest.raises(SpecError) as caught:
-        trial_from_mapping({**mapping, key: value})
+        trial_from_mapping({**mapping, key: value}, INSTALLED)
     assert str(caught.value).isprintable()
     with pytest.raises(SpecError):
-        trial_from_mapping({name: item for name, item in mapping.items() if name != key})
+        trial_from_mapping({name: item for name, item in mapping.items() if name != key}, INSTALLED)

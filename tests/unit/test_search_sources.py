@@ -13,6 +13,7 @@ import optuna
 import pytest
 from ray.tune.search import Searcher
 
+from orchestrator.catalogue import load_spec
 from orchestrator.engines.ray.candidate import METRIC
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.search import learned as sampling
@@ -25,7 +26,6 @@ from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.stage_records import from_object, put_stage
 from search_spaces.reading.config import Spec, Trial
 from search_spaces.reading.errors import SpecError
-from search_spaces.reading.spec import load_spec
 from search_spaces.reading.trials import make_trial
 
 SPACE = ["search.num_candidates=24", "seeds=[0, 1]"]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.catalogue import load_spec
+from orchestrator.labelling.oracles.simulated import Labels, Noisy
 from search_spaces.reading.config import Spec
 from search_spaces.reading.errors import SpecError
-from search_spaces.reading.spec import load_spec
 
 VALID = """\
 name: example
@@ -453,5 +454,6 @@ class TestGoodSpecs:
 
         trials = enumerate_trials(load_spec(write(tmp_path, text)))
         assert trials is not None
-        rates = {trial.cases[0]: (trial.config.oracle.false_yes, trial.config.oracle.false_no) for trial in trials}
-        assert rates == {"full labels only": (0.0, 0.0), "two stages, NLS": (0.077, 0.077), "own": (0.077, 0.5)}
+        oracles = {trial.cases[0]: trial.config.oracle for trial in trials}
+        assert oracles == {"full labels only": Labels(), "two stages, NLS": Noisy(), "own": Noisy(false_no=0.5)}
+        assert (Noisy().false_yes, Noisy().false_no) == (0.077, 0.077)

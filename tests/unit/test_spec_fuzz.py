@@ -12,16 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from orchestrator.catalogue import INSTALLED, load_spec
 from orchestrator.commands.plan import plan, print_plan
 from search_spaces.reading.errors import SpecError
-from search_spaces.reading.fields import section_fields, trial_fields
-from search_spaces.reading.spec import load_spec
+from search_spaces.reading.settings import Keys
 from search_spaces.reading.yaml_source import PACKAGED
 from tests.unit.test_spec_errors import SEARCH, VALID, refusal
 
 TEXTS = [path.read_text() for path in sorted(PACKAGED.glob("*.yaml")) if "imagenet" not in path.name]
 
-KEYS = [*trial_fields(), *section_fields("search"), *section_fields("resources")]
+_KEYS = Keys(INSTALLED)
+KEYS = [*_KEYS.trial(), *_KEYS.any_plugin("search"), *_KEYS.any_plugin("resources")]
 KEYS += ["seeds", "name", "baseline", "cases", "vary", "base", "dataset", "search", "resources"]
 KEYS += ["vary.schedule.split", "vary.schedule.stages", "vary.method.epochs"]
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from orchestrator.catalogue import INSTALLED, load_spec
 from search_spaces.reading.errors import Place
 from search_spaces.reading.sections import Sections, apply_overrides
-from search_spaces.reading.spec import load_spec
+from search_spaces.reading.settings import Keys
 from tests.unit.test_spec_errors import SEARCH, VALID, refusal, write
 
 OVERRIDES = [
@@ -79,7 +80,7 @@ def test_a_bad_override_is_refused_and_named_instead_of_a_line(override: str, ke
 
 def set_path(value: str) -> object:
     """What `--set dataset.path=value` says."""
-    sections = Sections(source=Place())
+    sections = Sections(source=Place(), keys=Keys(INSTALLED))
     apply_overrides(sections, [f"dataset.path={value}"])
     return sections.trial["dataset.path"].value
 

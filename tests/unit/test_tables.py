@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.catalogue import load_spec
 from orchestrator.commands.plan import plan
+from orchestrator.labelling.queries.confidence import Margin
 from orchestrator.reporting import report
 from orchestrator.reporting.comparison import rows
 from orchestrator.reporting.html import html
@@ -21,7 +23,6 @@ from orchestrator.reporting.rows import Row
 from orchestrator.reporting.statistics import break_even
 from orchestrator.reporting.words import anchor_cells
 from search_spaces.reading.config import Trial
-from search_spaces.reading.spec import load_spec
 from search_spaces.reading.trials import enumerate_trials
 from search_spaces.reading.yaml_source import PACKAGED
 from tests.unit.sweep_folder import write_sweep
@@ -143,7 +144,7 @@ def test_other_schedules_and_other_data_match_nothing(tmp_path: Path) -> None:
     schedule = trial.schedule
     for other in (
         replace(trial, schedule=replace(schedule, quotas=(26_000, 21_000)), bits=66_000.0),
-        replace(trial, config=replace(trial.config, query=replace(trial.config.query, strategy="margin"))),
+        replace(trial, config=replace(trial.config, query=replace(trial.config.query, strategy=Margin()))),
         as_data(trial, "folder", num_classes=200),
         as_data(trial, "folder", train_items=60_000),
         as_data(trial, "features", kind="features"),

@@ -11,15 +11,10 @@ from torch import Tensor, nn
 from trainers.data.items import StageData, holds_images
 from trainers.errors import DataError
 from trainers.networks import resnet
+from trainers.networks.names import BACKBONES
 from trainers.networks.shake_shake import ShakeShake
 from trainers.networks.vgg import vgg16
 from trainers.networks.wide_resnet import wide_resnet_28_2
-
-BACKBONES: Final = {
-    "images": ("small_cnn", "small_cnn_gn", "resnet18", "resnet50", "shake_shake_26", "wide_resnet_28_2", "vgg16"),
-    "features": ("mlp", "linear"),
-}
-"""Kind of data -> backbones for it; `auto` picks one of them."""
 
 
 class TwoHeads(nn.Module):

@@ -1,16 +1,19 @@
-"""Who knows the true classes: sells full labels and answers "is this image of that class?"."""
+"""Oracles that know the labels of the data set, for experiments: one that is always right, and one that errs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Annotated, ClassVar, Final
 
 import numpy as np
+from annotated_types import Interval
 
 from orchestrator.labelling.answers import Answers
 from orchestrator.labelling.hidden_labels import train_labels
 from orchestrator.labelling.keyed import keyed_uint64, keyed_uniform
-from search_spaces.reading.config import DatasetFacts, OracleConfig
+from orchestrator.labelling.protocols import Oracle, OraclePlace
+from search_spaces.reading.config import DatasetFacts
 from trainers.errors import DataError
 from trainers.stage import Classes, Ids
 
@@ -20,33 +23,29 @@ USER_STUDY_FLIP: Final = 0.077
 _VALIDATION_SEED: Final = 0
 
 
-class Oracle(Protocol):
-    """Answers depend on the question alone, never on how often or in which order it is put.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """A perfect annotator, simulated from the labels of the data set."""
 
-    A full label costs log2 C bits, an answer one; the pool keeps the account and asks nothing that the budget does not hold.
-    """
+    name: ClassVar[str] = "labels"
 
-    def validation_labels(self, per_class: int) -> tuple[Ids, Classes]:
-        """`per_class` images of every class, ascending, and their labels: the same whatever the seed.
+    def open(self, place: OraclePlace) -> Oracle:
+        return _perfect(place)
 
-        To find them takes the labels of many others, which nobody pays for: a gift to every schedule alike.
-        """
-        ...
 
-    def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
-        """`per_class` images of every class, ascending, none of them in `without`, and their labels; found by the same gift."""
-        ...
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noisy:
+    """An annotator who errs, simulated; full labels are right. The rates unless told otherwise are those of the user study of Hu et al. 2020."""
 
-    def full_labels(self, ids: Ids) -> Classes:
-        """The class of each of these images."""
-        ...
+    name: ClassVar[str] = "noisy"
 
-    def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
-        """YES, NO, SKIPPED or PENDING for each question "is image ids[i] of class guesses[i]?".
+    false_yes: Annotated[float, Interval(ge=0, lt=1)] = USER_STUDY_FLIP
+    """Rate at which a wrong class is confirmed."""
+    false_no: Annotated[float, Interval(ge=0, lt=1)] = USER_STUDY_FLIP
+    """Rate at which the true class is denied."""
 
-        repeats[i]: how often this very question has been answered before.
-        """
-        ...
+    def open(self, place: OraclePlace) -> Oracle:
+        return NoisyOracle(_perfect(place), place.seed, self.false_yes, self.false_no)
 
 
 class LabelsOracle:
@@ -121,15 +120,11 @@ class NoisyOracle:
         return np.where(flipped, 1 - right, right).astype(np.int8)
 
 
-def open_oracle(config: OracleConfig, labels_dir: Path, num_classes: int, seed: int, *, first_labels: bool = False) -> Oracle:
-    """The oracle that a trial's spec names, over the labels in `labels_dir`."""
-    labels = train_labels(labels_dir)
-    source = str(labels_dir / "train.npy")
-    _check_classes(labels, num_classes, source)
-    perfect = LabelsOracle(labels, num_classes, source, first_labels=first_labels)
-    if config.name == "labels":
-        return perfect
-    return NoisyOracle(perfect, seed, config.false_yes, config.false_no)
+def _perfect(place: OraclePlace) -> LabelsOracle:
+    labels = train_labels(place.labels_dir)
+    source = str(place.labels_dir / "train.npy")
+    _check_classes(labels, place.num_classes, source)
+    return LabelsOracle(labels, place.num_classes, source, first_labels=place.first_labels)
 
 
 def check_labels(labels_dir: Path, facts: DatasetFacts) -> None:
