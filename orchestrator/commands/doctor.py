@@ -25,7 +25,7 @@ from orchestrator.data.cache import cache_root
 from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.preflight import GIB
 from orchestrator.storage.files import StorageError
-from orchestrator.storage.segments import LocalSegments
+from orchestrator.storage.folder import FolderStore
 from trainers.errors import DataError, UserError, one_line
 
 FEW_BYTES: Final = 2 * GIB
@@ -122,7 +122,7 @@ def output(out: Path) -> Iterator[Finding]:
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".orchestrate-doctor-") as folder:
             began = time.monotonic()
-            LocalSegments(Path(folder) / "ledger").put_if_absent("0000", b"0")
+            FolderStore(Path(folder) / "ledger").put("0000", b"0")
             seconds = time.monotonic() - began
     except StorageError as error:
         # The folder of the probe is gone; what matters is the file system it was on.

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -44,6 +45,28 @@ def commit_file(path: Path, data: bytes, *, replace: bool) -> bool:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(aside)  # noqa: PTH108
         # Also for the loser: it builds on the winner's file, which must not vanish in a power cut.
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written: {error.strerror or error}. What was recorded before is intact; {advice(error)} and run again."
+        ) from error
+    return ours
+
+
+def commit_path(path: Path, source: Path) -> bool:
+    """Puts a copy of a file at `path` unless something stands there; True if it was put. It is read in pieces: it may be large."""
+    try:
+        make_folder(path.parent)
+        aside = _aside(path.parent)
+        try:
+            with source.open("rb") as file, aside.open("xb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+                copy.flush()
+                os.fsync(copy.fileno())
+            ours = _link(aside, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)  # noqa: PTH108
         _sync_folder(path.parent)
     except OSError as error:
         raise StorageError(

@@ -16,7 +16,7 @@ from orchestrator.commands import replay
 from orchestrator.labelling.ledger import Kind, Ledger, LedgerError, Segment, decode, encode
 from orchestrator.labelling.state import fold
 from orchestrator.labelling.terms import PoolTerms
-from orchestrator.storage.segments import LocalSegments
+from orchestrator.storage.segments import open_segments
 from search_spaces.reading.config import ValidationConfig
 from tests.pool_world import MemorySegments, PeopleOracle, ask_round, finish, labels_oracle, open_pool, terms
 
@@ -42,7 +42,7 @@ def _on_disk(held: dict[str, bytes], folder: Path) -> Path:
 
 
 def test_equal_runs_write_equal_bytes(written: dict[str, bytes], tmp_path: Path) -> None:
-    finish(open_pool(terms(), LocalSegments(tmp_path)))
+    finish(open_pool(terms(), open_segments(tmp_path)))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == written
 
 

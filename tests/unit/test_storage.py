@@ -21,7 +21,7 @@ import pytest
 from orchestrator.storage import files
 from orchestrator.storage.files import StorageError, commit_file
 from orchestrator.storage.s3 import S3Segments
-from orchestrator.storage.segments import LocalSegments, Segments, open_segments
+from orchestrator.storage.segments import Segments, open_segments
 from tests.pool_world import MemorySegments, finish, open_pool, terms
 
 Opens = Callable[[], Segments]
@@ -105,7 +105,7 @@ class SegmentsContract:
         assert [b"%d" % mine for mine in winners] == [results[0][1]]
 
 
-class TestLocalSegments(SegmentsContract):
+class TestFolderSegments(SegmentsContract):
     @pytest.fixture
     def opens(self, tmp_path: Path) -> Opens:
         return lambda: open_segments(tmp_path / "deep" / "ledger")
@@ -144,24 +144,24 @@ def test_a_folder_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "link", no_links)
     with pytest.raises(StorageError, match=r"hard links.*choose another --out"):
-        LocalSegments(tmp_path).put_if_absent("0000.parquet", b"x")
+        open_segments(tmp_path).put_if_absent("0000.parquet", b"x")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_whose_links_replace_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_link", lambda aside, path: True)
     with pytest.raises(StorageError, match="charged twice"):
-        LocalSegments(tmp_path).put_if_absent("0000.parquet", b"x")
+        open_segments(tmp_path).put_if_absent("0000.parquet", b"x")
 
 
 def test_an_unwritable_place_is_said_in_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="cannot hold a ledger"):
-        LocalSegments(tmp_path / "file" / "ledger").put_if_absent("0000.parquet", b"x")
+        open_segments(tmp_path / "file" / "ledger").put_if_absent("0000.parquet", b"x")
 
 
 def test_a_full_disk_leaves_nothing_half_visible(tmp_path: Path) -> None:
-    store = LocalSegments(tmp_path)
+    store = open_segments(tmp_path)
     assert store.put_if_absent("0000.parquet", b"kept")
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
@@ -181,7 +181,7 @@ def test_leftovers_of_dead_writers_are_unseen_and_go_when_old(tmp_path: Path) ->
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
-    store = LocalSegments(tmp_path)
+    store = open_segments(tmp_path)
     assert store.names() == []
     store.put_if_absent("0000.parquet", b"x")
     assert not old.exists()

@@ -1,0 +1,52 @@
+"""Which store a location names: a folder, or what an installed package keeps under a URL scheme."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Final
+
+from orchestrator.storage.files import StorageError
+from orchestrator.storage.folder import FolderStore
+from orchestrator.storage.store import Store
+from trainers.errors import one_line
+
+GROUP: Final = "orchestrate.stores"
+"""Entry points by which a package offers a store: URL scheme -> subclass of Store."""
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def open_store(location: str | Path) -> Store:
+    """Returns the store at a location: `scheme://...` as an installed package keeps it, anything else as a folder. Makes nothing.
+
+    Raises:
+        StorageError: no package has the scheme, or the one that has it is broken.
+    """
+    found = _URL.match(str(location))
+    if found is None:
+        return FolderStore(location)
+    scheme = found[1].lower()
+    points = [point for point in entry_points(group=GROUP) if point.name.lower() == scheme]
+    if not points:
+        raise StorageError(
+            f"{str(location)!r} is an address and not a folder, and no installed package keeps sweeps at {scheme}://; name a folder, such as runs/mine"
+        )
+    return _opened(points[0], str(location))
+
+
+def _opened(point: EntryPoint, location: str) -> Store:
+    owner = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+    try:
+        store = point.load()(location)
+    except StorageError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"{location}: the installed package {owner} keeps sweeps at such places and cannot be used "
+            f"({type(error).__name__}: {one_line(str(error))[:200]}); mend or uninstall it, or name a folder"
+        ) from error
+    if not isinstance(store, Store):
+        raise StorageError(f"{location}: {point.value} of the installed package {owner} is no Store; mend or uninstall it, or name a folder")
+    return store
