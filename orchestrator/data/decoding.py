@@ -1,24 +1,26 @@
 """Decodes image files into one array, on all cores.
 
-Many files are decoded by processes of this module (python -m orchestrator.data.decoding), each writing its rows into the mapped array: threads
-gain little on small images, where Python's own work dominates. The processes speak through one pipe, so that they end when the one that started
-them is gone, however it died.
+Many files are decoded by a pool of processes, each writing its rows into the mapped array: threads gain little on small images, where Python's own
+work dominates.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import logging
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +36,15 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 Image = npt.NDArray[np.uint8]
 
-REPORT_EVERY: Final = 128
+CHUNK: Final = 64
+"""Images that a process decodes before it reports: after an interruption all end what they have begun."""
 FILES_PER_PROCESS: Final = 2000
 """Starting a process costs about as long as decoding some hundreds of small images."""
 
-
 Sort = Literal["turned", "transparent", "frames", "warned"]
+
+Remark = tuple[Sort, int, str]
+"""(sort, number of the image, detail)"""
 
 _ORIENTATION: Final = 0x0112
 """EXIF's tag; 1 is upright, 2 to 8 are mirrored or turned."""
@@ -55,14 +60,14 @@ _MOST_PIXELS: Final = 1 << 28
 class Remarks:
     """What was not plain about images: sort -> [(number of the image, detail)]."""
 
-    found: dict[Sort, list[tuple[int, str]]] = field(default_factory=dict)
+    by_sort: dict[Sort, list[tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, sort: Sort, row: int, detail: str = "") -> None:
-        self.found.setdefault(sort, []).append((row, detail))
+        self.by_sort.setdefault(sort, []).append((row, detail))
 
     def of(self, sort: Sort) -> list[tuple[int, str]]:
         """In the order of the images, whoever decoded them."""
-        return sorted(self.found.get(sort, []))
+        return sorted(self.by_sort.get(sort, []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,115 +170,69 @@ def _rgb(image: PillowImages.Image, remark: Callable[[Sort, str], None]) -> Pill
 
 
 def decode(files: Sequence[str], target: Path, crop: Crop | None, on_done: Callable[[int], None]) -> Remarks:
-    """Row i of the .npy array at `target`, uint8 [N, H, W, 3], holds image i. Returns what was not plain about the images.
+    """Writes image i into row i of the .npy array at `target`, uint8 [N, H, W, 3]. Returns what was not plain about the images.
 
     Args:
         on_done: called with the number of images decoded since the last call.
 
     Raises:
-        DataError: names an image that cannot be decoded, or whose size differs from the array's.
+        DataError: names the first image that cannot be decoded, or whose size differs from the array's; or a process of the pool was killed.
     """
-    cores = len(os.sched_getaffinity(0))
-    processes = min(cores, len(files) // FILES_PER_PROCESS)
-    if processes >= 2:
-        return _decode_in_processes(files, target, crop, on_done, processes)
+    processes = min(len(os.sched_getaffinity(0)), len(files) // FILES_PER_PROCESS)
+    return _decode_with(max(1, processes), files, target, crop, on_done)
+
+
+def _decode_with(processes: int, files: Sequence[str], target: Path, crop: Crop | None, on_done: Callable[[int], None]) -> Remarks:
     remarks = Remarks()
-    _decode_rows(files, range(len(files)), target, crop, on_done, remarks.add)
+    chunks = [range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK)]
+    decode_chunk = partial(_decode_chunk, target, crop)
+    contents = [files[rows.start : rows.stop] for rows in chunks]
+    with _mapper(processes) as each:
+        for rows, noted in zip(chunks, each(decode_chunk, chunks, contents), strict=True):
+            for remark in noted:
+                remarks.add(*remark)
+            on_done(len(rows))
     return remarks
 
 
-def _decode_rows(
-    files: Sequence[str], rows: Sequence[int], target: Path, crop: Crop | None, on_done: Callable[[int], None], remark: Callable[[Sort, int, str], None]
-) -> None:
+@contextmanager
+def _mapper(processes: int) -> Iterator[Callable[..., Iterable[list[Remark]]]]:
+    """Gives `map` of this process, or of a pool of processes that is gone when the block is left, however it is left."""
+    if processes == 1:
+        yield map
+        return
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _follow_parent)
+    try:
+        yield pool.map
+    except BrokenProcessPool:
+        raise DataError("a process that decodes images was killed, perhaps for lack of memory. Free some and try again.") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Makes a process of the pool end when the one that started it is gone, however it died, and leaves Ctrl-C to that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _decode_chunk(target: Path, crop: Crop | None, rows: range, files: Sequence[str]) -> list[Remark]:
+    """Decodes the files into these rows of the array. Returns what was not plain about them."""
     out = np.lib.format.open_memmap(target, mode="r+")
-    reported = 0
-    for done, (row, file) in enumerate(zip(rows, files, strict=True), 1):
-        image = read_image(file, crop, lambda sort, detail, row=row: remark(sort, row, detail))  # type: ignore[misc]
+    noted: list[Remark] = []
+    for row, file in zip(rows, files, strict=True):
+        image = read_image(file, crop, lambda sort, detail, row=row: noted.append((sort, row, detail)))  # type: ignore[misc]
         if image.shape != out.shape[1:]:
             raise DataError(
                 f"{file}: is {image.shape[1]} x {image.shape[0]} pixels, but the first image is {out.shape[2]} x {out.shape[1]}. "
                 "Set dataset.image_size: N to have all resized to N x N."
             )
         out[row] = image
-        if done % REPORT_EVERY == 0 or done == len(files):
-            on_done(done - reported)
-            reported = done
-
-
-def _decode_in_processes(files: Sequence[str], target: Path, crop: Crop | None, on_done: Callable[[int], None], count: int) -> Remarks:
-    remarks = Remarks()
-    reading, writing = os.pipe()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    workers = []
-    try:
-        for k in range(count):
-            workers.append(
-                subprocess.Popen([sys.executable, "-m", "orchestrator.data.decoding"], stdin=subprocess.PIPE, stdout=writing, env=environment, text=True)
-            )
-            job = {"files": files[k::count], "rows": [k, len(files), count], "target": str(target), "crop": crop and [crop.resize, crop.size]}
-            _send(workers[-1], job)
-        os.close(writing)
-        writing = -1
-        with os.fdopen(reading, encoding="utf-8") as reports:
-            reading = -1
-            _follow(reports, on_done, remarks)
-        for worker in workers:
-            if worker.wait() != 0:
-                raise DataError(f"{target}: a process that decodes images ended with status {worker.returncode} (-9: killed, perhaps for memory). Try again.")
-    finally:
-        for descriptor in (reading, writing):
-            if descriptor >= 0:
-                os.close(descriptor)
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    return remarks
-
-
-def _send(worker: subprocess.Popen[str], job: dict[str, Any]) -> None:
-    assert worker.stdin
-    try:
-        with worker.stdin:
-            worker.stdin.write(json.dumps(job))
-    except BrokenPipeError:
-        pass  # it died: its status is read at the end
-
-
-def _follow(reports: IO[str], on_done: Callable[[int], None], remarks: Remarks) -> None:
-    for line in reports:
-        report = json.loads(line)
-        if "problem" in report:
-            raise DataError(report["problem"])
-        if "remark" in report:
-            remarks.add(*report["remark"])
-        else:
-            on_done(report["done"])
-
-
-def _report(report: dict[str, Any]) -> None:
-    # One write of less than PIPE_BUF bytes is never mixed with another process's.
-    os.write(sys.stdout.fileno(), (json.dumps(report) + "\n").encode())
-
-
-def main() -> int:
-    """Decodes the job on standard input; 0 if all of it was done or the problem was reported."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the starter ends its processes itself
-    try:
-        job = json.load(sys.stdin)
-        _decode_rows(
-            job["files"],
-            range(*job["rows"]),
-            Path(job["target"]),
-            job["crop"] and Crop(*job["crop"]),
-            lambda done: _report({"done": done}),
-            lambda *remark: _report({"remark": remark}),
-        )
-    except DataError as error:
-        _report({"problem": str(error)[:600]})
-    except (BrokenPipeError, json.JSONDecodeError):  # the starter is gone
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return noted

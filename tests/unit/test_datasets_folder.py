@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from orchestrator.data.arrays import create_array
-from orchestrator.data.decoding import Crop, _decode_in_processes, decode, read_image
+from orchestrator.data.decoding import Crop, _decode_with, decode, read_image
 from orchestrator.data.prepare import PreparedData, prepare
 from orchestrator.data.sources.folders import ImageFolders, imagenet, mini_imagenet
 from search_spaces.reading.config import DatasetConfig
@@ -109,7 +114,7 @@ def test_processes_decode_what_one_process_decodes(tmp_path: Path, photos: Path)
     found, reports = [], []
     for name, run in (
         ("one", lambda target: decode(files, target, None, lambda n: None)),
-        ("three", lambda target: _decode_in_processes(files, target, None, reports.append, 3)),
+        ("three", lambda target: _decode_with(3, files, target, None, reports.append)),
     ):
         create_array(tmp_path / f"{name}.npy", (len(files), 8, 8, 3), np.uint8)
         run(tmp_path / f"{name}.npy")
@@ -118,18 +123,63 @@ def test_processes_decode_what_one_process_decodes(tmp_path: Path, photos: Path)
     assert sum(reports) == len(files)
 
 
-def test_a_process_names_the_image_that_it_cannot_decode(tmp_path: Path, photos: Path) -> None:
-    files = [file for images in class_images(photos / "train").values() for file in images]
-    Path(files[7]).write_bytes(b"no image")
+def test_processes_name_the_first_image_that_cannot_be_decoded(tmp_path: Path, photos: Path) -> None:
+    files = [file for images in class_images(photos / "train").values() for file in images] * 20
+    bad = [tmp_path / "first.png", tmp_path / "second.png"]
+    for path, index in zip(bad, (150, 250), strict=True):
+        path.write_bytes(b"no image")
+        files[index] = str(path)
     create_array(tmp_path / "a.npy", (len(files), 8, 8, 3), np.uint8)
-    with pytest.raises(DataError, match=rf"{files[7]}: cannot be decoded"):
-        _decode_in_processes(files, tmp_path / "a.npy", None, lambda n: None, 2)
+    with pytest.raises(DataError, match=rf"{bad[0]}: cannot be decoded"):
+        _decode_with(2, files, tmp_path / "a.npy", None, lambda n: None)
+    assert not multiprocessing.active_children()
 
 
-def test_a_process_that_dies_is_an_error_not_black_images(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = [file for images in class_images(photos / "train").values() for file in images]
-    with pytest.raises(DataError, match="ended with status 1"):  # no array to write to
-        _decode_in_processes(files, tmp_path / "absent.npy", None, lambda n: None, 2)
+def test_a_killed_process_is_an_error_and_ends_the_others(tmp_path: Path, photos: Path) -> None:
+    files = [file for images in class_images(photos / "train").values() for file in images] * 1000
+    create_array(tmp_path / "a.npy", (len(files), 8, 8, 3), np.uint8)
+
+    def kill_one(images: int) -> None:
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    with pytest.raises(DataError, match="a process that decodes images was killed"):
+        _decode_with(2, files, tmp_path / "a.npy", None, kill_one)
+    assert not multiprocessing.active_children()
+
+
+DECODING = """
+import os, sys
+from orchestrator.data.decoding import _decode_with
+
+def report(images):
+    import multiprocessing
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    sys.stdin.read()
+
+if __name__ == "__main__":
+    _decode_with(2, [sys.argv[1]] * 10_000, sys.argv[2], None, report)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path, photos: Path, number: signal.Signals) -> None:
+    file = next(iter(class_images(photos / "train").values()))[0]
+    create_array(tmp_path / "a.npy", (10_000, 8, 8, 3), np.uint8)
+    script = tmp_path / "decoding.py"
+    script.write_text(DECODING)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, script, file, tmp_path / "a.npy"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout and parent.stderr
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        children = [psutil.Process(pid) for pid in pids]
+        loaded = [Path(region.path).name for child in children for region in child.memory_maps()]
+        parent.send_signal(number)
+        parent.wait(60)
+        assert psutil.wait_procs(children, timeout=60)[1] == []
+        assert parent.stderr.read().count("Traceback") == (number == signal.SIGINT)  # the parent's own
+    assert len(pids) == 2
+    assert not [name for name in loaded if "torch" in name]
 
 
 def broken(root: Path, name: str) -> str:

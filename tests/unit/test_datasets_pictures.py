@@ -12,7 +12,7 @@ from PIL import Image
 
 from orchestrator import cli
 from orchestrator.data.arrays import create_array
-from orchestrator.data.decoding import _decode_in_processes, decode, read_image
+from orchestrator.data.decoding import _decode_with, decode, read_image
 from orchestrator.data.prepare import PreparedData, prepare
 from orchestrator.data.sources.folders import mini_imagenet
 from search_spaces.reading import datasets as sizes
@@ -245,7 +245,7 @@ def test_processes_tell_what_one_process_tells(tmp_path: Path) -> None:
         files.append(str(tmp_path / f"{k}.png"))
         with_orientation(icon(k % 5), 3 if k % 2 else 1, Path(files[-1]))
     found = []
-    for name, run in (("one", lambda target: decode(files, target, None, lambda n: None)), ("three", lambda t: _decode_in_processes(files, t, None, print, 3))):
+    for name, run in (("one", lambda target: decode(files, target, None, lambda n: None)), ("three", lambda t: _decode_with(3, files, t, None, print))):
         create_array(tmp_path / f"{name}.npy", (9, 8, 8, 3), np.uint8)
         remarks = run(tmp_path / f"{name}.npy")
         found.append((remarks.of("turned"), remarks.of("transparent"), remarks.of("frames"), remarks.of("warned")))
