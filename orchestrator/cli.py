@@ -38,6 +38,13 @@ def _plan(args: argparse.Namespace) -> int:
     return 0
 
 
+def _keys(args: argparse.Namespace) -> int:
+    from orchestrator.catalogue import INSTALLED
+    from orchestrator.commands import keys
+
+    return keys.show_keys(args.prefix, INSTALLED, as_json=args.json)
+
+
 def _engine(args: argparse.Namespace) -> Any:
     from orchestrator.commands.run import Engine
     from trainers.errors import UserError
@@ -171,6 +178,10 @@ def build_parser() -> argparse.ArgumentParser:
     plan = _add(verbs, "plan", _plan, "list every trial of a spec with its price; trains nothing", "orchestrate plan ablations.yaml")
     _spec_arguments(plan)
     _json_flag(plan)
+
+    keys = _add(verbs, "keys", _keys, "list every key of a spec: what it may hold, its default and its meaning", "orchestrate keys method")
+    keys.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only keys that begin so, as in query or method.epochs")
+    keys.add_argument("--json", action="store_true", help="a JSON schema of specs, for editors: orchestrate keys --json > spec.schema.json")
 
     sweep = _add(verbs, "sweep", _sweep, "run a spec", "orchestrate sweep ablations.yaml --set method.epochs=10 --out runs/short")
     _spec_arguments(sweep)

@@ -20,11 +20,13 @@ class ValidationConfig:
     source: Literal["split", "initial_labels", "none"] = "split"
     """`split`: fixed images outside the pool; `initial_labels`: carved from D_S, inside the budget. Written `from:` in YAML."""
     per_class: Annotated[int, Interval(ge=1, le=10**9)] = 10
+    """Validation images of each class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetConfig:
     name: str
+    """Which data; `folder` is any folder of images, `features` any file of feature vectors."""
     path: str | None = None
     """Folder or file, for the sets that are not built in."""
     image_size: Annotated[int, Interval(ge=4, le=4096)] | None = None
@@ -35,8 +37,11 @@ class DatasetConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetConfig:
     mode: Literal["exact", "table"] = "exact"
+    """`exact`: the questions are what the budget leaves after the initial labels; `table`: both are given, as in a paper's table."""
     bits: Annotated[float, Interval(gt=0)] | None = None
+    """The budget. A full label among C classes costs log2 C bits, a yes/no answer one."""
     full_labels: Annotated[int, Interval(ge=1, le=10**9)] | None = None
+    """The budget as a number of full labels, in place of `bits`."""
     questions: Annotated[int, Interval(ge=0, le=10**9)] | None = None
     """Only in mode `table`, where |D_S| and the questions are given and their price is the budget."""
 
@@ -63,7 +68,9 @@ class ScheduleWritten:
     split: Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], MaxLen(MOST_ROUNDS)] | None = None
     """Share of the questions in each round; empty: full labels only."""
     initial_choice: Literal["random", "first", "uniform", "priced_balanced"] = "random"
-    """Which images are labelled before any question (see ScheduleConfig)."""
+    """Which images are labelled before any question. `random` and `first`: `initial_labels_per_class` of every class, drawn by the seed, or the first ones of
+    the data set (the published code); who finds them knows every label, which the budget does not pay for. `uniform`: as many images in all, drawn blindly; a
+    class may be missing. `priced_balanced`: blind draws, each paid for and kept, until every class has its number; the rounds share the rest of the budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

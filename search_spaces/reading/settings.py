@@ -163,6 +163,11 @@ class Field:
             raise SpecError(f"must be {self.allowed}", key=key, value=shown, hint=hint) from None
 
     @property
+    def schema(self) -> dict[str, Any]:
+        """What it may hold, as JSON schema."""
+        return dict(_adapter(self.hint).json_schema())
+
+    @property
     def meaning(self) -> str:
         """What the class says of it: the text under the attribute."""
         return _documented(self.owner).get(self.attribute, "") if self.owner is not None else ""
@@ -259,6 +264,11 @@ def names_field(names: tuple[str, ...], default: Any) -> Field:
 
 
 _PRESET: Final = Field(hint=Literal[PRESET_NAMES] | None, default=None)
+
+
+def own_fields(section: str) -> dict[str, Field]:
+    """Returns key path -> field of what a section has whichever plug-in it names."""
+    return class_fields(_OWN[section], section) if section in _OWN else {}
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,12 @@ import pytest
 
 from orchestrator.catalogue import BUILT_IN, Catalogue
 from search_spaces.reading.errors import SpecError
+from tests.packages import install
 
 
 @dataclass(frozen=True)
 class Toy:
     name: ClassVar[str] = "toy"
-
-
-def install(folder: Path, package: str, module: str, points: str) -> None:
-    """Writes a package as an installer leaves it: a module, and its description with entry points."""
-    (folder / f"{package}.py").write_text(module)
-    info = folder / f"{package}-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(points)
 
 
 GOOD = "from dataclasses import dataclass\nfrom typing import ClassVar\n@dataclass(frozen=True)\nclass Far:\n    name: ClassVar[str] = 'far'\n"

@@ -19,7 +19,7 @@ from orchestrator import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
-VERBS = {"plan", "sweep", "resume", "retry", "extend", "status", "report", "ledger", "data", "doctor"}
+VERBS = {"plan", "keys", "sweep", "resume", "retry", "extend", "status", "report", "ledger", "data", "doctor"}
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -46,19 +46,25 @@ class MeanTeacherConfig:
     labelled_per_batch: Annotated[tuple[Annotated[int, Interval(ge=1, le=10**6)], ...], Len(1, 101)] | None = None
     """Labelled images in a batch, instead of a share: one number for each stage from 0 on, the last one for all that follow."""
     learning_rate: Annotated[float, Interval(gt=0, le=1000)] = 0.05
+    """Highest learning rate of SGD; a cosine lowers it."""
     warmup_epochs: Annotated[float, Interval(ge=0, le=100_000)] = 0.0
     """The learning rate first rises to its full value over this many epochs."""
     warmup_start_rate: Annotated[float, Interval(ge=0, le=1000)] = 0.0
     """Where it starts; unread without `warmup_epochs`."""
     momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    """Of SGD."""
     nesterov: bool = True
+    """Whether the momentum is Nesterov's."""
     weight_decay: Annotated[float, Interval(ge=0, le=10)] = 2e-4
+    """L2 penalty on the weights, as SGD adds it to the gradient."""
     cosine_horizon: Annotated[float, Interval(ge=1, le=1000)] = 210 / 180
     """The cosine reaches zero at this multiple of `epochs`."""
     consistency: Literal["mse", "kl"] = "mse"
+    """Distance of student and teacher: mean squared difference, or Kullback-Leibler divergence, of their probabilities."""
     consistency_weight: Annotated[float, Interval(ge=0, le=10**9)] = 10.0
     """W, lambda of the consistency loss. The mean over classes is inside the loss, so W scales with C."""
     consistency_rampup_epochs: Annotated[float, Interval(ge=0, le=100_000)] = 5.0
+    """Epochs over which the weight of the consistency loss rises to its full value."""
     logit_distance_weight: Annotated[float, Interval(ge=-1000, le=1000)] = 0.01
     """Weight of the squared distance of the two heads; negative: one head only."""
     negative_weight: Annotated[float, Interval(ge=0, le=10**6)] = 0.0
@@ -66,7 +72,9 @@ class MeanTeacherConfig:
     entropy_weight: Annotated[float, Interval(ge=0, le=10**6)] = 0.0
     """lambda of the entropy of the student's prediction on images without a label."""
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.97
+    """Share of the teacher's weights that a step keeps; the rest is the student's."""
     teacher_init: Literal["student", "random"] = "student"
+    """Weights that the teacher starts from: the student's, or random ones of its own."""
     nls: bool = True
     """Negative label suppression: the teacher gives refused classes zero probability."""
     nls_positive: Literal["soft", "onehot"] = "soft"
@@ -76,6 +84,7 @@ class MeanTeacherConfig:
     feature_noise: Annotated[float, Interval(ge=0, le=1000)] = 0.1
     """Standard deviation, in units of each feature's own, of the noise that makes two views of a feature vector; unread for images."""
     precision: Literal["bf16", "fp32", "fp64"] = "bf16"
+    """Arithmetic of the forward and backward pass; weights are kept in at least 32 bits."""
     compile: bool = False
     """Both networks are compiled in training (torch.compile), half a minute or more at the start of each process. Steps were then 1.18 times as fast on a CPU
     with bf16 arithmetic and 1.14 times slower on one without (docs/measurements.md). Needs a C++ compiler on a CPU. Rounds differently."""
