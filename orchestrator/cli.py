@@ -46,7 +46,7 @@ def _keys(args: argparse.Namespace) -> int:
 
 
 def _engine(args: argparse.Namespace) -> Any:
-    from orchestrator.commands.run import Engine
+    from orchestrator.driver import Engine
     from trainers.errors import UserError
 
     if args.engine == "inline" and (args.address is not None or args.local):
@@ -57,45 +57,45 @@ def _engine(args: argparse.Namespace) -> Any:
 
 def _sweep(args: argparse.Namespace) -> int:
     from orchestrator.catalogue import load_spec
-    from orchestrator.commands import run
+    from orchestrator.commands import sweep
 
-    return run.start_sweep(load_spec(args.spec, args.set), _engine(args), out=args.out, as_json=args.json)
+    return sweep.sweep(load_spec(args.spec, args.set), _engine(args), out=args.out, as_json=args.json)
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from orchestrator.commands import run
+    from orchestrator.commands import sweep
 
-    return run.resume(args.dir, _engine(args), args.set, as_json=args.json)
+    return sweep.resume(args.dir, _engine(args), args.set, as_json=args.json)
 
 
 def _retry(args: argparse.Namespace) -> int:
-    from orchestrator.commands import run
+    from orchestrator.commands import sweep
 
-    return run.retry(args.dir, _engine(args), args.set, as_json=args.json)
+    return sweep.retry(args.dir, _engine(args), args.set, as_json=args.json)
 
 
 def _extend(args: argparse.Namespace) -> int:
-    from orchestrator.commands import run
+    from orchestrator.commands import sweep
 
-    return run.extend(args.dir, args.num_candidates, _engine(args), args.set, as_json=args.json)
+    return sweep.extend(args.dir, args.num_candidates, _engine(args), args.set, as_json=args.json)
 
 
 def _status(args: argparse.Namespace) -> int:
-    from orchestrator.commands import run
+    from orchestrator.commands import status
 
     if not args.watch:
-        return run.show_status(args.dir, watch=False, as_json=args.json)
+        return status.show(args.dir, watch=False, as_json=args.json)
     console.stop_when_nobody_reads()
     try:
-        return run.show_status(args.dir, watch=True, as_json=args.json)
+        return status.show(args.dir, watch=True, as_json=args.json)
     except BrokenPipeError:
         return 0
 
 
 def _report(args: argparse.Namespace) -> int:
-    from orchestrator.commands import run
+    from orchestrator.commands import report
 
-    return run.show_report(args.dir, as_json=args.json)
+    return report.show(args.dir, as_json=args.json)
 
 
 def _ledger(args: argparse.Namespace) -> int:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from orchestrator.data.find import OWN
-from orchestrator.data.prepare import PreparedData, list_data, prepare
+from orchestrator.data.notes import print_notes
+from orchestrator.data.prepare import list_data, prepare
 from search_spaces.reading.config import DatasetConfig
 from trainers.errors import DataError, one_line
 
@@ -54,9 +55,3 @@ def prepare_set(name: str, path: str | None, image_size: int | None, *, as_json:
             )
         )
     return 0
-
-
-def print_notes(data: PreparedData) -> None:
-    """Says on standard error what the user should know of how the data was read."""
-    for note in data.notes:
-        print(f"{data.name}: {note}", file=sys.stderr)

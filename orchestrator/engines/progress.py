@@ -21,6 +21,9 @@ from orchestrator.reporting.status import duration
 from orchestrator.reporting.words import number
 from orchestrator.sweep.stage_records import StageRecord
 
+OnStage = Callable[[str, StageRecord], None]
+"""Called with the trial's label and the record of a stage that it has finished."""
+
 
 class Progress:
     """Shows stages as they start and finish. Safe to call from any thread; shows validation accuracy only.
@@ -35,12 +38,16 @@ class Progress:
         *,
         done: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
+        on_stage: OnStage | None = None,
     ) -> None:
         """total_stages: distinct stage trainings, None where a search does not know yet. done: keys of those that earlier runs left finished."""
         self._console = console or Console(file=sys.stderr)
         self._total = total_stages
         self._before = len(done)
         self._clock = clock
+        self._on_stage = on_stage
+        self.callback_error: Exception | None = None
+        """The first error that `on_stage` raised: no trial fails for it."""
         self._began = clock()
         self._lock = threading.RLock()
         self._seen = set(done)
@@ -84,6 +91,11 @@ class Progress:
             self._running[trial_label, stage] = (epoch, epochs)
 
     def stage_finished(self, trial_label: str, record: StageRecord) -> None:
+        if self._on_stage is not None:
+            try:
+                self._on_stage(trial_label, record)
+            except Exception as error:
+                self.callback_error = self.callback_error or error
         with self._lock:
             self._running.pop((trial_label, record.stage), None)
             self._seen.add(record.key)

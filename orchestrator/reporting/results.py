@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from orchestrator.catalogue import Catalogue
 from orchestrator.sweep import old_sweeps, resolved, seal
 from orchestrator.sweep.candidates import Candidate, candidate_from_row, numbers, read_candidate
 from orchestrator.sweep.layout import SweepLayout, TrialLayout
@@ -123,18 +124,21 @@ class SweepResults:
         return self
 
 
-def load(layout: SweepLayout, known: Sequence[Candidate] = ()) -> SweepResults:
+def load(layout: SweepLayout, known: Sequence[Candidate] = (), catalogue: Catalogue | None = None) -> SweepResults:
     """Returns what the sweep's folder says now, with whatever is damaged in it.
 
     Args:
         known: its first candidates, as this process has read or put them before; they are not read again, though the seal is checked.
+        catalogue: the plug-ins that it may name; None: those that are installed.
 
     Raises:
         SweepError: there is no sweep in the folder, or its resolved.yaml is damaged.
     """
     spec = resolved.read(layout)
+    if catalogue is None:
+        catalogue = resolved.catalogue_of(layout, spec)
     damaged = resolved.check_whole(layout, spec)
-    drawn = _old_candidates(layout, spec, damaged) if resolved.is_old(spec) else _candidates(layout, spec, known, damaged)
+    drawn = _old_candidates(layout, spec, damaged) if resolved.is_old(spec) else _candidates(layout, spec, known, catalogue, damaged)
     candidates: dict[str, CandidateResult] = {}
     for candidate in drawn:
         results = tuple(_trial(layout, trial, old=resolved.is_old(spec), damaged=damaged) for trial in candidate.trials)
@@ -157,7 +161,7 @@ def load(layout: SweepLayout, known: Sequence[Candidate] = ()) -> SweepResults:
     )
 
 
-def _candidates(layout: SweepLayout, spec: Mapping[str, Any], known: Sequence[Candidate], damaged: list[str]) -> list[Candidate]:
+def _candidates(layout: SweepLayout, spec: Mapping[str, Any], known: Sequence[Candidate], catalogue: Catalogue, damaged: list[str]) -> list[Candidate]:
     found: list[Candidate] = []
     listed = spec.get("listed")
     try:
@@ -168,7 +172,7 @@ def _candidates(layout: SweepLayout, spec: Mapping[str, Any], known: Sequence[Ca
     found += known[:count]
     for number in range(len(found), count):
         try:
-            found.append(read_candidate(layout, number))
+            found.append(read_candidate(layout, number, catalogue))
         except RecordsDamaged as error:
             damaged.append(str(error))
     return found

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from orchestrator.search.source import Source
+    from orchestrator.sweep.candidates import Candidate
+    from orchestrator.sweep.layout import SweepLayout
+    from search_spaces.reading.config import Spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +35,9 @@ class Tpe:
 
     name: ClassVar[str] = "tpe"
     adaptive: ClassVar[bool] = True
+
+    def source(self, spec: Spec, layout: SweepLayout, candidates: list[Candidate]) -> Source:
+        """Returns where the candidates come from. It goes on with `candidates`, all so far in order, and appends those that it draws."""
+        from orchestrator.search.learned import OptunaSource
+
+        return OptunaSource(spec, layout, candidates)

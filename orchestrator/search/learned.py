@@ -36,7 +36,7 @@ def _last_validation(layout: SweepLayout, trial: Trial) -> float | None:
 
 
 @dataclass(slots=True)
-class Learned:
+class OptunaSource:
     """Candidates of an adaptive search. Sees validation accuracies and nothing of the test set.
 
     The sampler is seeded from (search.seed, number of candidates told at the start), so that a resumed search neither repeats its first suggestions nor needs
@@ -94,7 +94,7 @@ class Learned:
             if candidate.id not in drawn:
                 self._open[candidate.id] = suggested
                 # On record before it runs: its trials' folders must have a name in the sweep.
-                put_candidates(self.layout, [candidate], first=len(self.candidates))
+                put_candidates(self.layout, [candidate], first=len(self.candidates), catalogue=self.spec.keys.catalogue)
                 self.candidates.append(candidate)
                 return candidate
             known = self._values.get(candidate.id)

@@ -23,7 +23,7 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class Listed:
-    """The candidates of a list, in order; deaf to results."""
+    """Gives the candidates of a list in order. Results do not change what comes next."""
 
     left: deque[Candidate] = field(default_factory=deque)
 

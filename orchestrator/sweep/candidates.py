@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.catalogue import INSTALLED
+from orchestrator.catalogue import INSTALLED, Catalogue
 from orchestrator.storage.files import commit_new_files
 from orchestrator.sweep.layout import SweepLayout, checked_name
 from orchestrator.sweep.records import RecordsDamaged, encode_object, read_error, read_object
@@ -43,13 +43,13 @@ def candidate_to_row(candidate: Candidate) -> dict[str, Any]:
     return {"candidate": candidate.id, "cases": list(candidate.cases), "settings": candidate.settings, "trials": trials}
 
 
-def candidate_from_row(row: dict[str, Any]) -> Candidate:
+def candidate_from_row(row: dict[str, Any], catalogue: Catalogue = INSTALLED) -> Candidate:
     """Returns the candidate that a row describes.
 
     Raises:
         KeyError, TypeError, ValueError, UserError: the row describes none, or an id in it is no plain name.
     """
-    trials = trials_from_mappings(row["trials"], INSTALLED)
+    trials = trials_from_mappings(row["trials"], catalogue)
     for name in (row["candidate"], *(trial.id for trial in trials), *(trial.candidate for trial in trials)):
         checked_name(name)
     if not trials or any(trial.candidate != row["candidate"] for trial in trials):
@@ -57,7 +57,7 @@ def candidate_from_row(row: dict[str, Any]) -> Candidate:
     return Candidate(row["candidate"], tuple(str(case) for case in row["cases"]), dict(row["settings"]), trials)
 
 
-def put_candidates(layout: SweepLayout, candidates: Sequence[Candidate], first: int = 0) -> list[Candidate]:
+def put_candidates(layout: SweepLayout, candidates: Sequence[Candidate], first: int = 0, *, catalogue: Catalogue = INSTALLED) -> list[Candidate]:
     """Commits candidates under the numbers from `first` on; returns the committed ones.
 
     Raises:
@@ -67,7 +67,7 @@ def put_candidates(layout: SweepLayout, candidates: Sequence[Candidate], first: 
     commit_new_files(layout.candidates, {layout.candidate(number).name: data for number, data in objects.items()})
     committed = []
     for number, candidate in enumerate(candidates, start=first):
-        found = read_candidate(layout, number)
+        found = read_candidate(layout, number, catalogue)
         if found.id != candidate.id:
             raise RecordsDamaged(layout.candidate(number), f"it holds candidate {found.id}, and {candidate.id} was to be put there")
         committed.append(found)
@@ -85,29 +85,29 @@ def numbers(layout: SweepLayout) -> list[int]:
     return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
 
-def read_candidate(layout: SweepLayout, number: int) -> Candidate:
+def read_candidate(layout: SweepLayout, number: int, catalogue: Catalogue = INSTALLED) -> Candidate:
     """Raises RecordsDamaged where the file is missing or is not the candidate that was put there."""
     row = read_object(layout.candidate(number))
     if row is None:
         raise RecordsDamaged(layout.candidate(number), "it is missing")
-    return _decoded(layout, number, row)
+    return _decoded(layout, number, row, catalogue)
 
 
-def load_candidates(layout: SweepLayout) -> list[Candidate]:
+def load_candidates(layout: SweepLayout, catalogue: Catalogue = INSTALLED) -> list[Candidate]:
     """Returns every candidate on record, in order.
 
     Raises:
         RecordsDamaged: one is missing or damaged.
     """
-    return [read_candidate(layout, number) for number in range(max(numbers(layout), default=-1) + 1)]
+    return [read_candidate(layout, number, catalogue) for number in range(max(numbers(layout), default=-1) + 1)]
 
 
-def _decoded(layout: SweepLayout, number: int, row: dict[str, Any]) -> Candidate:
+def _decoded(layout: SweepLayout, number: int, row: dict[str, Any], catalogue: Catalogue) -> Candidate:
     path = layout.candidate(number)
     if row.get("number") != number:
         raise RecordsDamaged(path, f"it is candidate number {row.get('number')!r:.20}; two files were exchanged")
     try:
-        return candidate_from_row(row)
+        return candidate_from_row(row, catalogue)
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise RecordsDamaged(path, f"it is no candidate: {type(error).__name__} {error}") from error
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.catalogue import load_spec
+from orchestrator.catalogue import Catalogue, load_spec
 from orchestrator.storage.files import ASIDE, commit_file
 from orchestrator.sweep import resolved as resolved_file
 from orchestrator.sweep.candidates import Candidate, group_candidates, is_failed, load_candidates, numbers, put_candidates
@@ -91,7 +91,7 @@ def create(spec: Spec, layout: SweepLayout, *, data: str, engine: str, device: s
     found = examine(spec, layout)
     if found is not None:
         check_data(layout, found, data, spec)
-        return _whole(layout, found)
+        return _whole(layout, found, spec.keys.catalogue)
     # What a creation that was cut short left, or one that was refused before its first label: the corrected command takes its place.
     for folder in (layout.trials, layout.candidates):
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +100,7 @@ def create(spec: Spec, layout: SweepLayout, *, data: str, engine: str, device: s
     layout.trials.mkdir(parents=True, exist_ok=True)
     commit_file(layout.spec, spec.text.encode(), replace=True)
     commit_file(layout.manifest, manifest, replace=True)
-    candidates = put_candidates(layout, candidates)
+    candidates = put_candidates(layout, candidates, catalogue=spec.keys.catalogue)
     listed = None if spec.search.algorithm.adaptive else len(candidates)
     # Last: its presence says that the folder is whole.
     resolved_file.write(layout, resolved_file.describe(spec, manifest=manifest, data=data, listed=listed))
@@ -164,11 +164,12 @@ def check_data(layout: SweepLayout, found: dict[str, Any], data: str, spec: Spec
         )
 
 
-def open_sweep(root: Path, overrides: Sequence[str] = ()) -> tuple[SweepLayout, Spec, list[Candidate], dict[str, Any]]:
+def open_sweep(root: Path, overrides: Sequence[str] = (), plugins: Sequence[type[Any]] = ()) -> tuple[SweepLayout, Spec, list[Candidate], dict[str, Any]]:
     """Returns a sweep that was created before: its spec, its candidates and its resolved.yaml.
 
     Args:
         overrides: `--set` of this run: FREE_RESOURCES, or where the data lies now.
+        plugins: classes that the sweep was begun with from Python.
 
     Raises:
         SweepError: the folder holds no sweep that can be gone on with, its records are damaged, or an override is of something else.
@@ -183,8 +184,9 @@ def open_sweep(root: Path, overrides: Sequence[str] = ()) -> tuple[SweepLayout, 
             raise SweepError(f"--set {text}: a sweep that has begun can be gone on with under another {', '.join(_FREE_KEYS)}; anything else is another sweep.")
     recorded = found["data"]["path"]
     here = [f"{PATH_KEY}={recorded}"] if recorded is not None else []
-    spec = load_spec(str(layout.spec), [*found["overrides"], *here, *overrides], recorded=True)
-    return layout, located(spec), _whole(layout, found), found
+    catalogue = resolved_file.catalogue_of(layout, found, plugins)
+    spec = load_spec(str(layout.spec), [*found["overrides"], *here, *overrides], recorded=True, catalogue=catalogue)
+    return layout, located(spec), _whole(layout, found, catalogue), found
 
 
 def is_as_read(layout: SweepLayout, found: dict[str, Any], candidates: Sequence[Candidate]) -> bool:
@@ -192,9 +194,9 @@ def is_as_read(layout: SweepLayout, found: dict[str, Any], candidates: Sequence[
     return resolved_file.read(layout) == found and (found["listed"] is not None or len(numbers(layout)) == len(candidates))
 
 
-def _whole(layout: SweepLayout, found: dict[str, Any]) -> list[Candidate]:
+def _whole(layout: SweepLayout, found: dict[str, Any], catalogue: Catalogue) -> list[Candidate]:
     """Returns the sweep's candidates; raises SweepError where some of a list are gone, which would leave them out of the report without a word."""
-    candidates, listed = load_candidates(layout), found["listed"]
+    candidates, listed = load_candidates(layout, catalogue), found["listed"]
     if listed is not None and len(candidates) < listed:
         raise SweepError(f"{layout.candidates}: damaged: it holds {len(candidates)} of {listed} candidates. Restore it from a copy.")
     # More than are listed: an `extend` was cut short, and will draw the same ones again.
@@ -235,13 +237,13 @@ def extend(layout: SweepLayout, found: dict[str, Any], spec: Spec, candidates: l
     total = found["search"]["num_candidates"] + more
     text = f"search.num_candidates={total}"
     here = [f"{PATH_KEY}={found['data']['path']}"] if found["data"]["path"] is not None else []
-    longer = located(load_spec(str(layout.spec), [*found["overrides"], text, *here], recorded=True))
+    longer = located(load_spec(str(layout.spec), [*found["overrides"], text, *here], recorded=True, catalogue=spec.keys.catalogue))
     drawn = enumerate_trials(longer)
     listed = None
     if drawn is not None:
         known = {candidate.id for candidate in candidates}
         fresh = [candidate for candidate in group_candidates(drawn) if candidate.id not in known]
-        candidates = candidates + put_candidates(layout, fresh, first=len(candidates))
+        candidates = candidates + put_candidates(layout, fresh, first=len(candidates), catalogue=spec.keys.catalogue)
         listed = len(candidates)
     search = found["search"] | {"num_candidates": total}
     resolved_file.write(layout, found | {"overrides": [*found["overrides"], text], "search": search, "listed": listed})

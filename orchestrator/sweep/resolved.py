@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from orchestrator.catalogue import INSTALLED, Catalogue
 from orchestrator.storage.files import commit_file
 from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.records import CHECKSUM, MOST_BYTES, checksum
@@ -54,8 +55,43 @@ def describe(spec: Spec, *, manifest: bytes, data: str, listed: int | None) -> d
         "spec_sha256": hashlib.sha256(spec.text.encode()).hexdigest(),
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
     }
+    if handed := plugins_of(spec):
+        plain["plugins"] = handed
     loaded: dict[str, Any] = json.loads(json.dumps(plain))
     return loaded
+
+
+def plugins_of(spec: Spec) -> list[dict[str, Any]]:
+    """Returns what is recorded of the plug-ins that were handed over in Python: a later process must be given the same classes."""
+    added: Mapping[tuple[str, str], type[Any]] = spec.keys.catalogue.added
+    return [{"kind": kind, "name": name, "class": qualified(cls), "version": getattr(cls, "version", None)} for (kind, name), cls in sorted(added.items())]
+
+
+def qualified(cls: type[Any]) -> str:
+    """Returns module:Class."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def catalogue_of(layout: SweepLayout, found: Mapping[str, Any], plugins: Sequence[type[Any]] = ()) -> Catalogue:
+    """Returns the plug-ins that a sweep may name: what is installed, and the classes that it was begun with from Python.
+
+    Raises:
+        SweepError: one of those classes is not among `plugins`; the message names it.
+    """
+    catalogue = INSTALLED
+    for entry in found.get("plugins") or ():
+        cls = next((cls for cls in plugins if getattr(cls, "name", None) == entry["name"] and cls.__qualname__ == entry["class"].partition(":")[2]), None)
+        if cls is None:
+            raise SweepError(
+                f"{layout.root}: {entry['kind']} {entry['name']} is the class {entry['class']}, which was handed over in Python. Go on from Python, with "
+                f"orchestrator.resume({str(layout.root)!r}, plugins=[{entry['class'].partition(':')[2]}]), or install it as a plug-in"
+            )
+        if getattr(cls, "version", None) != entry["version"]:
+            raise SweepError(
+                f"{layout.root}: was begun with version {entry['version']} of {entry['class']}, and this is version {getattr(cls, 'version', None)}"
+            )
+        catalogue = catalogue.adding(entry["kind"], cls)
+    return catalogue
 
 
 def override_key(text: str) -> str:

@@ -39,8 +39,17 @@ def load_spec(path_or_name: str, overrides: Sequence[str], catalogue: Catalogue,
         SpecError: anything is wrong with it. The message names the file and line (or the override), the key, the value and what is allowed.
     """
     path = find_spec(path_or_name)
-    text = read_text(path, path_or_name)
-    source = Place(file=path_or_name)
+    return read_spec(read_text(path, path_or_name), overrides, catalogue, path=path, shown=path_or_name, recorded=recorded)
+
+
+def read_spec(text: str, overrides: Sequence[str], catalogue: Catalogue, *, path: Path, shown: str, recorded: bool = False) -> Spec:
+    """The spec in a text; as `load_spec`.
+
+    Args:
+        path: of the file that it came from.
+        shown: what messages call that file.
+    """
+    source = Place(file=shown)
     sections = read_sections(parse(text, source), source, Keys(catalogue, UNREAD if recorded else frozenset()))
     apply_overrides(sections, overrides)
     return _check(sections, path, text, tuple(overrides))

@@ -31,7 +31,7 @@ def _loaded_after(code: str) -> set[str]:
     [
         "cli",
         "commands.plan",
-        "commands.run",
+        "driver",
         "commands.doctor",
         "sweep.folder",
         "trial",

@@ -15,7 +15,7 @@ DURABLE = ("fsync", "link", "replace", "rename", "unlink")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # The server loads torch once and has no threads; every child is a fork of it, as clean as a new process and ready in milliseconds.
-_CONTEXT.set_forkserver_preload(["torch", "torchvision", "orchestrator.cli", "orchestrator.commands.run", "trainers.run", "scipy.stats", "matplotlib.figure"])
+_CONTEXT.set_forkserver_preload(["torch", "torchvision", "orchestrator.cli", "orchestrator.driver", "trainers.run", "scipy.stats", "matplotlib.figure"])
 
 
 def _arm(die_at: int, torn: bool) -> None:

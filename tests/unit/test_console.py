@@ -84,10 +84,10 @@ def test_the_watch_ends_with_its_reader() -> None:
     """The one command that only shows: with nobody to show it to, there is nothing left to do."""
     code = (
         "import sys, time\n"
-        "from orchestrator import cli\nfrom orchestrator.commands import run\n"
+        "from orchestrator import cli\nfrom orchestrator.commands import status\n"
         "def forever(*args, **named):\n"
         "    while True: print('still at it', flush=True); time.sleep(0.01)\n"
-        "run.show_status = forever\n"
+        "status.show = forever\n"
         "from orchestrator.__main__ import main\n"
         "sys.argv = ['orchestrate', 'status', 'x', '--watch']\n"
         "sys.exit(main())"

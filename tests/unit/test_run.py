@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator import driver as run
 from orchestrator.catalogue import load_spec
-from orchestrator.commands import run
 from orchestrator.engines.ray import cluster
 from orchestrator.sweep.layout import SweepLayout
 from orchestrator.sweep.stage_store import CannotGoOn

@@ -17,7 +17,7 @@ from orchestrator.catalogue import load_spec
 from orchestrator.engines.ray.candidate import METRIC
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.search import learned as sampling
-from orchestrator.search.learned import Learned
+from orchestrator.search.learned import OptunaSource
 from orchestrator.search.source import Listed
 from orchestrator.sweep import folder as sweeps
 from orchestrator.sweep import resolved
@@ -63,7 +63,7 @@ def record(layout: SweepLayout, candidate: Candidate, value: float, noise: rando
             put_stage(files, from_object(row))
 
 
-def drive(source: Learned, layout: SweepLayout, number: int, noise: int = 0, value: Callable[[Candidate], float] = good_at) -> list[Candidate]:
+def drive(source: OptunaSource, layout: SweepLayout, number: int, noise: int = 0, value: Callable[[Candidate], float] = good_at) -> list[Candidate]:
     """Runs `number` candidates of the source, two at a time."""
     rng, drawn, running = random.Random(noise), [], deque[Candidate]()
     while len(drawn) < number and (candidate := source.next()) is not None:
@@ -88,8 +88,8 @@ def test_nothing_of_the_test_set_changes_a_suggestion(tmp_path: Path) -> None:
     drawn = []
     for noise in (1, 2):
         spec, layout = search(tmp_path / str(noise))
-        first = drive(Learned(spec, layout, []), layout, 14, noise)
-        rest = drive(Learned(spec, layout, load_candidates(layout)), layout, 99, noise)
+        first = drive(OptunaSource(spec, layout, []), layout, 14, noise)
+        rest = drive(OptunaSource(spec, layout, load_candidates(layout)), layout, 99, noise)
         drawn.append(ids(first + rest))
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) == 24
@@ -98,9 +98,9 @@ def test_nothing_of_the_test_set_changes_a_suggestion(tmp_path: Path) -> None:
 def test_validation_accuracies_do_change_what_is_suggested(tmp_path: Path) -> None:
     """So that the law above can fail."""
     spec, layout = search(tmp_path / "good")
-    good = drive(Learned(spec, layout, []), layout, 24)
+    good = drive(OptunaSource(spec, layout, []), layout, 24)
     spec, layout = search(tmp_path / "opposite")
-    opposite = drive(Learned(spec, layout, []), layout, 24, value=lambda candidate: 100 - good_at(candidate))
+    opposite = drive(OptunaSource(spec, layout, []), layout, 24, value=lambda candidate: 100 - good_at(candidate))
     # The first eight are drawn at random.
     assert ids(good)[:8] == ids(opposite)[:8]
     assert ids(good)[8:] != ids(opposite)[8:]
@@ -111,13 +111,13 @@ def test_a_search_is_a_function_of_its_seed(tmp_path: Path) -> None:
     runs = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         spec, layout = search(tmp_path / name, f"search.seed={seed}")
-        runs.append(ids(drive(Learned(spec, layout, []), layout, 12)))
+        runs.append(ids(drive(OptunaSource(spec, layout, []), layout, 12)))
     assert runs[0] == runs[1] != runs[2]
 
 
 def test_candidates_are_on_record_before_they_run(tmp_path: Path) -> None:
     spec, layout = search(tmp_path / "s")
-    source = Learned(spec, layout, [])
+    source = OptunaSource(spec, layout, [])
     for number in range(1, 6):
         candidate = source.next()
         assert candidate is not None
@@ -127,17 +127,17 @@ def test_candidates_are_on_record_before_they_run(tmp_path: Path) -> None:
 
 def test_a_resumed_search_hands_out_the_unfinished_first_and_no_more_than_were_asked_for(tmp_path: Path) -> None:
     spec, layout = search(tmp_path / "s")
-    drawn = drive(Learned(spec, layout, []), layout, 10)
+    drawn = drive(OptunaSource(spec, layout, []), layout, 10)
     for index in (3, 7):
         layout.trial(drawn[index].trials[1].id).stage(0).unlink()
     failed = layout.trial(drawn[5].trials[0].id)
     failed.error.write_text('{"stage": 1, "kind": "TrainingFailed", "message": "the loss is nan"}')
-    again = drive(Learned(spec, layout, load_candidates(layout)), layout, 99)
+    again = drive(OptunaSource(spec, layout, load_candidates(layout)), layout, 99)
     assert ids(again[:2]) == [drawn[3].id, drawn[7].id]
     assert drawn[5].id not in ids(again), "a failed candidate waits for `retry`"
     assert len(again) == 2 + 14
     assert len(load_candidates(layout)) == 24
-    assert Learned(spec, layout, load_candidates(layout)).next() is None
+    assert OptunaSource(spec, layout, load_candidates(layout)).next() is None
 
 
 def test_a_resumed_search_knows_what_the_dead_one_learned(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_a_resumed_search_knows_what_the_dead_one_learned(tmp_path: Path) -> Non
     gain = 0.0
     for seed in range(3):
         spec, layout = search(tmp_path / str(seed), f"search.seed={seed}")
-        drive(Learned(spec, layout, []), layout, 16)
-        source = Learned(spec, layout, load_candidates(layout))
+        drive(OptunaSource(spec, layout, []), layout, 16)
+        source = OptunaSource(spec, layout, load_candidates(layout))
         assert sorted(trial.value for trial in source._study.trials) == sorted(map(good_at, source.candidates))
         later = drive(source, layout, 8)
         gain += sum(map(good_at, later)) - sum(map(good_at, load_candidates(layout)[:8]))
@@ -155,8 +155,8 @@ def test_a_resumed_search_knows_what_the_dead_one_learned(tmp_path: Path) -> Non
 
 def test_the_sampler_knows_which_of_a_choice_of_numbers_are_near(tmp_path: Path) -> None:
     spec, layout = search(tmp_path / "s", "vary.method.nls={choice: [true, false]}")
-    drive(Learned(spec, layout, []), layout, 3)
-    resumed = Learned(spec, layout, load_candidates(layout))
+    drive(OptunaSource(spec, layout, []), layout, 3)
+    resumed = OptunaSource(spec, layout, load_candidates(layout))
     drive(resumed, layout, 2)
     for trial in resumed._study.trials:
         assert isinstance(trial.distributions["schedule.initial_labels_per_class"], optuna.distributions.IntDistribution)
@@ -165,9 +165,9 @@ def test_the_sampler_knows_which_of_a_choice_of_numbers_are_near(tmp_path: Path)
 
 def test_extending_goes_on_where_the_search_stopped(tmp_path: Path) -> None:
     spec, layout = search(tmp_path / "s", "search.num_candidates=6")
-    first = drive(Learned(spec, layout, []), layout, 99)
+    first = drive(OptunaSource(spec, layout, []), layout, 99)
     spec, candidates = sweeps.extend(layout, resolved.read(layout), spec, load_candidates(layout), 4)
-    more = drive(Learned(spec, layout, candidates), layout, 99)
+    more = drive(OptunaSource(spec, layout, candidates), layout, 99)
     assert len(first) == 6
     assert len(more) == 4
     assert ids(load_candidates(layout)) == ids(first + more)
@@ -186,14 +186,14 @@ def test_a_small_space_ends_when_it_is_exhausted(tmp_path: Path) -> None:
     spec, layout = load_spec(str(small)), SweepLayout(tmp_path / "s")
     layout.root.mkdir()
     sweeps.create(spec, layout, data="d" * 64, engine="ray", device="cpu")
-    drawn = drive(Learned(spec, layout, []), layout, 99, value=lambda candidate: 50.0)
+    drawn = drive(OptunaSource(spec, layout, []), layout, 99, value=lambda candidate: 50.0)
     assert 3 <= len(drawn) <= 6
     assert len(set(ids(drawn))) == len(drawn)
 
 
 def test_a_failed_candidate_teaches_nothing_and_stops_nothing(tmp_path: Path) -> None:
     spec, layout = search(tmp_path / "s")
-    source = Learned(spec, layout, [])
+    source = OptunaSource(spec, layout, [])
     while (candidate := source.next()) is not None:
         source.tell(candidate, None)
     assert len(source.candidates) == 24
@@ -208,7 +208,7 @@ def test_a_suggestion_that_makes_no_valid_trial_is_passed_over(tmp_path: Path, m
 
     monkeypatch.setattr(sampling, "make_trial", picky)
     spec, layout = search(tmp_path / "s")
-    drawn = drive(Learned(spec, layout, []), layout, 24)
+    drawn = drive(OptunaSource(spec, layout, []), layout, 24)
     assert len(drawn) == 24
     assert {candidate.settings["schedule.stages"] for candidate in drawn} <= {1, 2, 4}
 
@@ -233,7 +233,7 @@ class Told:
 )
 def test_tune_passes_on_candidates_and_what_they_reached(tmp_path: Path, result: Any, error: bool, heard: float | None) -> None:
     spec, layout = search(tmp_path / "s")
-    [candidate] = drive(Learned(spec, layout, []), layout, 1)
+    [candidate] = drive(OptunaSource(spec, layout, []), layout, 1)
     source = Told([candidate])
     searcher = SourceSearcher(source)
     given = searcher.suggest("t1")
@@ -246,6 +246,6 @@ def test_tune_passes_on_candidates_and_what_they_reached(tmp_path: Path, result:
 
 def test_a_list_is_handed_out_in_order(tmp_path: Path) -> None:
     spec, layout = search(tmp_path / "s")
-    drawn = drive(Learned(spec, layout, []), layout, 3)
+    drawn = drive(OptunaSource(spec, layout, []), layout, 3)
     listed = Listed(deque(drawn))
     assert [listed.next() for _ in range(4)] == [*drawn, None]

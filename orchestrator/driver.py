@@ -1,11 +1,9 @@
-"""The verbs that run a sweep or read one, from the checked spec to the exit status."""
+"""Runs a sweep from this process: what is refused is refused before anything is written; then the lock, the engine, the seal."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from orchestrator.commands.data import print_notes
+from orchestrator.catalogue import Catalogue
 from orchestrator.data import prepare as datasets
+from orchestrator.data.notes import print_notes
 from orchestrator.engines.inline import Outcome, run_inline
 from orchestrator.engines.launch import check_cpus, choose_device
-from orchestrator.engines.progress import Progress
-from orchestrator.reporting import report, results, status
-from orchestrator.reporting import terminal as report_terminal
-from orchestrator.reporting.names import with_old_names
-from orchestrator.storage.files import StorageError, advice
+from orchestrator.engines.progress import OnStage, Progress
+from orchestrator.reporting import results
+from orchestrator.storage.files import advice
 from orchestrator.storage.locks import hold, is_held
 from orchestrator.sweep import folder as sweeps
 from orchestrator.sweep import leftovers, resolved, seal
@@ -51,8 +48,36 @@ class Engine:
     verbose: bool = False
 
 
-def start_sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) -> int:
-    """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is refused is refused before anything is written there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a run of a sweep ended, and what it ran."""
+
+    layout: SweepLayout
+    candidates: list[Candidate]
+    """All of the sweep, in order."""
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Who is told how a sweep goes."""
+
+    show: bool = True
+    """Whether progress is shown on standard error."""
+    on_stage: OnStage | None = None
+    """Called in this process whenever a stage has finished. An error that it raises is raised again when the sweep has ended."""
+
+
+UNTOLD = Told()
+"""Progress is shown, and nobody is called."""
+
+
+def start(spec: Spec, engine: Engine, *, out: Path | None = None, told: Told = UNTOLD) -> Ended:
+    """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is refused is refused before anything is written there.
+
+    Args:
+        out: the sweep's folder; None: runs/NAME.
+    """
     root = Path("runs") / spec.name if out is None else out
     # Made as it is written, `new/../x` would leave an empty folder `new` behind.
     layout, spec = SweepLayout(root.resolve() if ".." in root.parts else root), sweeps.located(spec)
@@ -63,33 +88,34 @@ def start_sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) 
     data = _prepare(spec)
     if begun is not None:
         sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
-        _check_records(layout)
-    with _cluster(spec, engine, layout) as cluster, _writing(layout):
+        _check_records(layout, (), spec.keys.catalogue)
+    with _cluster(spec, engine, layout) as cluster, _writing(layout, told):
         candidates = sweeps.create(spec, layout, data=data.labelled_fingerprint, engine=engine.name, device=device)
         seal.write(layout)
-        return _run(spec, layout, candidates, data, engine, cluster, as_json=as_json)
+        return _run(spec, layout, candidates, data, engine, cluster, told)
 
 
-def resume(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+def resume(root: Path, engine: Engine, overrides: Sequence[str] = (), *, told: Told = UNTOLD, plugins: Sequence[type[Any]] = ()) -> Ended:
     """Goes on with the sweep in `root` from its own records; `overrides` say where the data lies now, or are of resources that change no result."""
-    return _go_on(root, engine, overrides, lambda begun, spec, candidates: (spec, candidates), as_json=as_json)
+    return _go_on(root, engine, overrides, lambda begun, spec, candidates: (spec, candidates), told, plugins)
 
 
-def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, told: Told = UNTOLD, plugins: Sequence[type[Any]] = ()) -> Ended:
     """Runs the failed trials again, and whatever else is unfinished."""
 
     def forgiven(begun: dict[str, Any], spec: Spec, candidates: list[Candidate]) -> tuple[Spec, list[Candidate]]:
-        print(f"{sweeps.forgive(SweepLayout(root), candidates)} failed trial(s) to run again", file=sys.stderr)
+        number = sweeps.forgive(SweepLayout(root), candidates)
+        _say(told, f"{number} failed trial(s) to run again")
         return spec, candidates
 
-    return _go_on(root, engine, overrides, forgiven, as_json=as_json)
+    return _go_on(root, engine, overrides, forgiven, told, plugins)
 
 
-def extend(root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+def extend(root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, told: Told = UNTOLD, plugins: Sequence[type[Any]] = ()) -> Ended:
     """Adds candidates to a search and runs them."""
     layout = SweepLayout(root)
     sweeps.check_extendable(layout, resolved.read(layout))
-    return _go_on(root, engine, overrides, lambda begun, spec, candidates: sweeps.extend(layout, begun, spec, candidates, more), as_json=as_json)
+    return _go_on(root, engine, overrides, lambda begun, spec, candidates: sweeps.extend(layout, begun, spec, candidates, more), told, plugins)
 
 
 def _go_on(
@@ -97,75 +123,34 @@ def _go_on(
     engine: Engine,
     overrides: Sequence[str],
     change: Callable[[dict[str, Any], Spec, list[Candidate]], tuple[Spec, list[Candidate]]],
-    *,
-    as_json: bool,
-) -> int:
+    told: Told,
+    plugins: Sequence[type[Any]],
+) -> Ended:
     """Runs what is left of the sweep in `root` after `change` has been made to its records. What is refused is refused before anything is changed."""
-    layout, spec, candidates, begun = sweeps.open_sweep(root, overrides)
+    layout, spec, candidates, begun = sweeps.open_sweep(root, overrides, plugins)
     _device(spec, engine)
-    _check_records(layout, candidates)
+    _check_records(layout, candidates, spec.keys.catalogue)
     _check_unlocked(layout)
     data = _prepare(spec)
     sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
-    with _cluster(spec, engine, layout) as cluster, _writing(layout):
+    with _cluster(spec, engine, layout) as cluster, _writing(layout, told):
         if not sweeps.is_as_read(layout, begun, candidates):
             # Another process went on with it before this one had the lock.
-            _, spec, candidates, begun = sweeps.open_sweep(root, overrides)
+            _, spec, candidates, begun = sweeps.open_sweep(root, overrides, plugins)
         begun = sweeps.relocate(layout, begun, spec)
         seal.write(layout)
         spec, candidates = change(begun, spec, candidates)
-        return _run(spec, layout, candidates, data, engine, cluster, as_json=as_json)
+        return _run(spec, layout, candidates, data, engine, cluster, told)
 
 
-def show_status(root: Path, *, watch: bool, as_json: bool) -> int:
-    """Prints where the sweep stands; with `watch`, again and again until it ends."""
-    layout = SweepLayout(root)
-    console = Console()
-    while True:
-        found = results.load(layout)
-        described = status.as_dict(found, found.resources)
-        if as_json:
-            json.dump(with_old_names(described), sys.stdout, indent=1)
-            sys.stdout.write("\n")
-        else:
-            if watch and console.is_terminal:
-                console.clear()
-            console.print(status.render(found, found.resources))
-        ended = status.remaining(found, found.resources) == 0
-        if found.damaged:
-            print(f"{len(found.damaged)} record(s) of the sweep are damaged; check it with: orchestrate ledger verify {layout.root}", file=sys.stderr)
-            return 2
-        if not ended and not is_held(layout.lock):
-            print(f"nobody is running it; go on with: orchestrate resume {layout.root}", file=sys.stderr)
-            return 0
-        if not watch or ended:
-            return 0
-        time.sleep(2)
+def _say(told: Told, text: str) -> None:
+    if told.show:
+        print(text, file=sys.stderr)
 
 
-def show_report(root: Path, *, as_json: bool) -> int:
-    """Writes the report's files and prints its table; where they cannot be written, says so and prints the table all the same."""
-    return _report(SweepLayout(root), as_json=as_json)
-
-
-def _report(layout: SweepLayout, candidates: Sequence[Candidate] = (), *, as_json: bool) -> int:
-    built = report.build(results.load(layout, candidates).checked())
-    page: Path | None = None
-    try:
-        page = report.write(layout, built).html
-    except StorageError as error:
-        print(f"the report was not written: {error}", file=sys.stderr)
-    if as_json:
-        json.dump(with_old_names(built), sys.stdout, indent=1, allow_nan=False)
-        sys.stdout.write("\n")
-    else:
-        report_terminal.show(Console(), built, page)
-    return 1 if built["failed"] else 0
-
-
-def _check_records(layout: SweepLayout, candidates: Sequence[Candidate] = ()) -> None:
+def _check_records(layout: SweepLayout, candidates: Sequence[Candidate], catalogue: Catalogue) -> None:
     """Raises ResultsDamaged where records are not what was written, but for those that going on makes anew."""
-    found = results.load(layout, candidates)
+    found = results.load(layout, candidates, catalogue)
     damaged = tuple(problem for problem in found.damaged if problem not in found.repairable)
     if damaged:
         raise results.ResultsDamaged(damaged)
@@ -205,7 +190,7 @@ def _check_writable(layout: SweepLayout) -> None:
 
 
 @contextmanager
-def _writing(layout: SweepLayout) -> Iterator[None]:
+def _writing(layout: SweepLayout, told: Told) -> Iterator[None]:
     """This process alone writes the sweep; an interruption says how to go on."""
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
@@ -218,7 +203,7 @@ def _writing(layout: SweepLayout) -> Iterator[None]:
             leftovers.remove(layout)
             yield
     except KeyboardInterrupt:
-        print(f"interrupted; go on with: orchestrate resume {layout.root}", file=sys.stderr)
+        _say(told, f"interrupted; go on with: orchestrate resume {layout.root}")
         raise
     except OSError as error:
         raise SweepError(
@@ -250,16 +235,11 @@ def _cluster(spec: Spec, engine: Engine, layout: SweepLayout) -> Iterator[Cluste
 
 
 def _run(
-    spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster | None, *, as_json: bool
-) -> int:
-    outcome = _run_inline(spec, layout, candidates, data, engine) if cluster is None else _run_ray(spec, layout, candidates, data, engine, cluster)
+    spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster | None, told: Told
+) -> Ended:
+    outcome = _run_inline(spec, layout, candidates, data, engine, told) if cluster is None else _run_ray(spec, layout, candidates, data, engine, cluster, told)
     seal.write(layout)
-    code = _report(layout, candidates, as_json=as_json)
-    if outcome.waiting:
-        print(f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume {layout.root}", file=sys.stderr)
-    if outcome.failed:
-        print(f"{len(outcome.failed)} trial(s) failed; run them again with: orchestrate retry {layout.root}", file=sys.stderr)
-    return 1 if outcome.waiting else code
+    return Ended(layout=layout, candidates=candidates, outcome=outcome)
 
 
 def _distinct(candidates: list[Candidate]) -> int:
@@ -271,15 +251,16 @@ def _expected(drawn: list[Candidate], number: int) -> int:
     return round(_distinct(drawn) * number / max(len(drawn), 1))
 
 
-def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str) -> Progress:
+def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str, told: Told) -> Progress:
     """The first line says where the sweep runs and on what."""
     if spec.search.algorithm.adaptive:
         work, total = f"{spec.search.num_candidates} candidates, {len(candidates)} of them drawn", None
     else:
         total = _distinct(candidates)
         work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
-    print(f"{where}; {work} -> {layout.root}", file=sys.stderr)
-    return Progress(total, done=_done(layout, candidates))
+    _say(told, f"{where}; {work} -> {layout.root}")
+    quiet = None if told.show else Console(quiet=True)
+    return Progress(total, quiet, done=_done(layout, candidates), on_stage=told.on_stage)
 
 
 def _done(layout: SweepLayout, candidates: Sequence[Candidate]) -> set[str]:
@@ -287,13 +268,22 @@ def _done(layout: SweepLayout, candidates: Sequence[Candidate]) -> set[str]:
     return {record.key for candidate in candidates for trial in candidate.trials for record in stages_on_record(layout.trial(trial.id))}
 
 
-def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine) -> Outcome:
+def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, told: Told) -> Outcome:
     where = f"inline: one process on this machine, {_device(spec, engine)}, {spec.resources.cpus_per_worker} thread(s) a stage"
-    with _announce(spec, layout, candidates, where) as progress:
-        return run_inline(layout, candidates, data, spec.resources, progress)
+    with _announce(spec, layout, candidates, where, told) as progress:
+        outcome = run_inline(layout, candidates, data, spec.resources, progress)
+    return _told(outcome, progress)
 
 
-def _run_ray(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster) -> Outcome:
+def _told(outcome: Outcome, progress: Progress) -> Outcome:
+    if progress.callback_error is not None:
+        raise progress.callback_error
+    return outcome
+
+
+def _run_ray(
+    spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster, told: Told
+) -> Outcome:
     from orchestrator.engines.ray.cluster import gangs_that_fit
     from orchestrator.engines.ray.engine import run_on_ray
     from orchestrator.search.source import Listed, Source
@@ -302,16 +292,14 @@ def _run_ray(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data:
     source: Source
     estimate: Callable[[], int] | None = None
     if spec.search.algorithm.adaptive:
-        from orchestrator.search.learned import Learned
-
-        source, number = Learned(spec, layout, candidates), spec.search.num_candidates or 0
-        estimate = partial(_expected, source.candidates, number)
+        source, number = spec.search.algorithm.source(spec, layout, candidates), spec.search.num_candidates or 0
+        estimate = partial(_expected, candidates, number)
     else:
         left = [c for c in candidates if not all(is_finished(layout, t) or is_failed(layout, t) for t in c.trials)]
         source, number = Listed(deque(left)), len(left)
     where = f"{cluster}; {gangs} gang(s) of {spec.resources.workers} rank(s)"
-    with _announce(spec, layout, candidates, where) as progress:
+    with _announce(spec, layout, candidates, where, told) as progress:
         outcome, use = run_on_ray(layout, source, candidates, number, data, spec.resources, _device(spec, engine), cluster, progress, estimate)
         if use.get("share") is not None:
             progress.note(f"gangs were training {100 * use['share']:.0f}% of the time between the first stage's start and the last one's end")
-    return outcome
+    return _told(outcome, progress)

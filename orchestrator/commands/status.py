@@ -1,0 +1,40 @@
+"""The verb `status`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.reporting import results, status
+from orchestrator.reporting.names import with_old_names
+from orchestrator.storage.locks import is_held
+from orchestrator.sweep.layout import SweepLayout
+
+
+def show(root: Path, *, watch: bool, as_json: bool) -> int:
+    """Prints where the sweep stands; with `watch`, again and again until it ends. Returns the exit status."""
+    layout = SweepLayout(root)
+    console = Console()
+    while True:
+        loaded = results.load(layout)
+        if as_json:
+            json.dump(with_old_names(status.as_dict(loaded, loaded.resources)), sys.stdout, indent=1)
+            sys.stdout.write("\n")
+        else:
+            if watch and console.is_terminal:
+                console.clear()
+            console.print(status.render(loaded, loaded.resources))
+        ended = status.remaining(loaded, loaded.resources) == 0
+        if loaded.damaged:
+            print(f"{len(loaded.damaged)} record(s) of the sweep are damaged; check it with: orchestrate ledger verify {layout.root}", file=sys.stderr)
+            return 2
+        if not ended and not is_held(layout.lock):
+            print(f"nobody is running it; go on with: orchestrate resume {layout.root}", file=sys.stderr)
+            return 0
+        if not watch or ended:
+            return 0
+        time.sleep(2)
