@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """Bad input or set-up. str() says what, where, the value and what to do."""
@@ -29,6 +31,14 @@ class SettingsError(UserError):
         self.problem = problem
         self.hint = hint
         super().__init__(f"{problem}; {hint}" if hint else problem)
+
+    def __reduce__(self) -> tuple[Callable[..., SettingsError], tuple[tuple[str, ...], str, str | None]]:
+        # Exceptions are otherwise pickled by their message alone.
+        return _settings_error, (self.fields, self.problem, self.hint)
+
+
+def _settings_error(fields: tuple[str, ...], problem: str, hint: str | None) -> SettingsError:
+    return SettingsError(*fields, problem=problem, hint=hint)
 
 
 def one_line(text: str) -> str:

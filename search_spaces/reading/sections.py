@@ -8,7 +8,7 @@ from typing import Final
 
 from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable, written_twice
 from search_spaces.reading.not_offered import NOT_OFFERED
-from search_spaces.reading.settings import SWEEP_SECTIONS, TRIAL_SECTIONS, Field, Keys, unknown_key
+from search_spaces.reading.settings import PLUGINS, SWEEP_SECTIONS, TRIAL_SECTIONS, Field, Keys, unknown_key
 from search_spaces.reading.yaml_source import Node, has_comment, parse, plain, read_word
 
 TOP_LEVEL: Final = ("name", "dataset", "budget", "base", "cases", "vary", "seeds", "search", "resources", "baseline")
@@ -77,11 +77,26 @@ def _read_base(found: Sections, node: Node) -> None:
             raise SpecError(
                 "unknown key", key=f"base.{key}", place=child.place, hint=NOT_OFFERED.get(key) or did_you_mean(key, BASE) or f"known here: {', '.join(BASE)}"
             )
+        _check_name(child, section, found.keys)
         for path, leaf in leaves(child, key, found.keys).items():
             if path in found.trial:
                 raise written_twice(path, leaf.place, found.trial[path].place)
             found.trial[path] = leaf
         _note_headings(found, child, key)
+
+
+def _check_name(node: Node, section: str, keys: Keys) -> None:
+    """Checks the name of a section's plug-in before its settings, which are unknown where the plug-in is."""
+    if section not in PLUGINS or not isinstance(node.value, dict):
+        return
+    key = PLUGINS[section].key
+    named = node.value.get(key.partition(".")[2])
+    if named is None or not isinstance(named.value, str):
+        return
+    try:
+        keys.name_of(section, {key: named.value})
+    except SpecError as error:
+        raise error.located({key: named.place}, {key: named.value}) from None
 
 
 def _note_headings(found: Sections, node: Node, path: str) -> None:

@@ -16,13 +16,13 @@ from orchestrator.data import checks as data_checks
 from orchestrator.data.find import Digits
 from orchestrator.data.prepare import PreparedData, list_data, prepare
 from orchestrator.data.sources.folders import ImageFolders
-from search_spaces.reading import names
 from search_spaces.reading.config import DatasetConfig
 from search_spaces.reading.datasets import BUILT_IN, DatasetSize
 from search_spaces.reading.image_folders import train_and_test
 from tests.unit.dataset_files import random_image, write_features, write_image_folder
 from trainers.data.items import holds_images, open_data
 from trainers.errors import DataError
+from trainers.networks.names import BACKBONES
 from trainers.run import precision_used
 
 
@@ -159,7 +159,7 @@ def test_a_built_in_set_with_a_smaller_class_is_refused(tmp_path: Path, cache: P
 
 
 def test_a_third_kind_of_data_is_refused_wherever_it_is_looked_at(tmp_path: Path, cache: Path, config: DatasetConfig) -> None:
-    assert set(names.DATASET_KINDS.values()) == set(names.BACKBONES_FOR) == {"images", "features"}
+    assert set(BACKBONES) == {"images", "features"}
     assert [holds_images(kind) for kind in ("images", "features")] == [True, False]
     for look in (holds_images, lambda kind: precision_used("bf16", "cpu", kind)):
         with pytest.raises(DataError, match='kind: \'graphs\'; expected "images" or "features"'):

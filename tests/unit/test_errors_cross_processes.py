@@ -12,9 +12,10 @@ import search_spaces
 import trainers
 from orchestrator.engines.ray.broker import GangBroken
 from orchestrator.storage.locks import LockHeld
+from orchestrator.storage.store import Unreadable
 from orchestrator.sweep.records import RecordsDamaged
 from search_spaces.reading.errors import Place, SpecError
-from trainers.errors import UserError
+from trainers.errors import SettingsError, UserError
 from trainers.stage import TrainingFailed
 
 MESSAGE = "data/labels.npy: damaged; make it again"
@@ -33,6 +34,8 @@ def all_errors() -> list[Exception]:
     made: dict[type[Exception], Exception] = {
         SpecError: located,
         LockHeld: LockHeld(Path("runs/a/driver.lock"), {}),
+        Unreadable: Unreadable("runs/a/seal.json", "Input/output error"),
+        SettingsError: SettingsError("epochs", "batch_size", problem="too many", hint="write fewer"),
         RecordsDamaged: RecordsDamaged(Path("trials/a/stages/0003.json"), "it is not an object"),
     }
     return [made.get(kind) or kind(MESSAGE) for kind in [*kinds(UserError), TrainingFailed, GangBroken]]

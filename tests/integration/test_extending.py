@@ -1,0 +1,87 @@
+"""docs/extending.md: what it shows is installed as it stands there, and swept."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+FILE = re.compile(r"^`([\w/]+\.(?:py|toml|yaml))`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+SPEC = """\
+name: extended
+dataset: {name: digits, validation: {from: split, per_class: 5}}
+budget: {full_labels: 40, mode: exact}
+base:
+  method: {name: mean_teacher, epochs: 1, batch_size: 256}
+  schedule: {initial_labels_per_class: 2, split: [0.5, 0.5]}
+  query: {strategy: spread, of: 5}
+  oracle: {name: tired, skips: 0.5}
+cases:
+  spread and tired: {}
+  neither: {query.strategy: random, oracle.name: labels}
+seeds: [0]
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the page's package installed in it."""
+    source, site = tmp_path_factory.mktemp("my-plugins"), tmp_path_factory.mktemp("site")
+    files = FILE.findall(PAGE.read_text())
+    assert files, "the page shows no files"
+    for name, text in files:
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        (path.parent / "__init__.py").touch()
+    # Offline, and beside this environment: nothing of it is changed.
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target", str(site), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+def orchestrate(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(site), str(PAGE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "orchestrator", *words]
+    return subprocess.run(command, cwd=cwd, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=240)
+
+
+def test_a_package_made_from_the_page_is_swept_by_the_names_it_offers(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    done = orchestrate(site, tmp_path, "sweep", "spec.yaml", "--engine", "inline", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    shown = orchestrate(site, tmp_path, "ledger", "verify", "out")
+    assert shown.returncode == 0 and "whole" in shown.stdout
+    # Without the package the same spec names the strategy and what there is.
+    without = orchestrate(tmp_path, tmp_path, "plan", "spec.yaml")
+    assert without.returncode == 2
+    assert "spec.yaml:7: query.strategy = 'spread': must be one of random, easy" in without.stderr
+
+
+def test_a_setting_of_a_plugin_is_refused_like_any_other(site: Path, tmp_path: Path) -> None:
+    for wrong, said in (("of: 0", "query.of = 0: must be a whole number, at least 1"), ("of: 5, off: 1", 'query.off = 1: unknown key; did you mean "of"?')):
+        (tmp_path / "spec.yaml").write_text(SPEC.replace("of: 5", wrong))
+        done = orchestrate(site, tmp_path, "plan", "spec.yaml")
+        assert done.returncode == 2
+        assert f"spec.yaml:7: {said}" in done.stderr
+
+
+def test_keys_lists_what_an_installed_package_may_be_set_to(site: Path, tmp_path: Path) -> None:
+    done = orchestrate(site, tmp_path, "keys", "query")
+    assert done.returncode == 0, done.stderr
+    assert "Images in a stretch." in " ".join(done.stdout.split())
+
+
+def test_a_search_of_the_page_draws_its_candidates_on_ray(site: Path, tmp_path: Path) -> None:
+    text = SPEC[: SPEC.index("cases:")] + "vary: {method.consistency_weight: {uniform: [1, 20]}}\nsearch: {algorithm: halving, num_candidates: 2}\nseeds: [0]\n"
+    (tmp_path / "spec.yaml").write_text(text)
+    done = orchestrate(site, tmp_path, "sweep", "spec.yaml", "--local", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out" / "candidates").iterdir())) == 2
