@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from orchestrator.driver import Ended
     from orchestrator.reporting.results import SweepResults
-    from orchestrator.sweep.stage_records import StageRecord
+    from orchestrator.sweeps.stage_records import StageRecord
     from search_spaces.reading.config import Spec
 
 SpecLike = str | Path | Mapping[str, Any]
@@ -84,8 +84,8 @@ class Sweep:
 
     def _results(self) -> SweepResults:
         from orchestrator.reporting import results
-        from orchestrator.sweep import resolved
-        from orchestrator.sweep.layout import SweepLayout
+        from orchestrator.sweeps import resolved
+        from orchestrator.sweeps.layout import SweepLayout
 
         layout = SweepLayout(self.root)
         return results.load(layout, catalogue=resolved.catalogue_of(layout, resolved.read(layout), self._plugins))
@@ -194,7 +194,7 @@ def _ended(ended: Ended, plugins: Sequence[type[Any]]) -> Sweep:
 
 
 def _handed(plugins: Sequence[type[Any]], ended: Ended) -> Catalogue:
-    from orchestrator.sweep import resolved
+    from orchestrator.sweeps import resolved
 
     return resolved.catalogue_of(ended.layout, resolved.read(ended.layout), plugins)
 

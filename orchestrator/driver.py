@@ -23,13 +23,13 @@ from orchestrator.engines.progress import OnStage, Progress
 from orchestrator.reporting import results
 from orchestrator.storage.files import advice
 from orchestrator.storage.locks import hold, is_held
-from orchestrator.sweep import folder as sweeps
-from orchestrator.sweep import leftovers, resolved, seal
-from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.resolved import SweepError
-from orchestrator.sweep.stage_records import stages_on_record
-from orchestrator.sweep.stage_store import CannotGoOn
+from orchestrator.sweeps import folder as sweeps
+from orchestrator.sweeps import leftovers, resolved, seal
+from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.resolved import SweepError
+from orchestrator.sweeps.stage_records import stages_on_record
+from orchestrator.sweeps.stage_store import CannotGoOn
 from search_spaces.reading.config import Spec
 from search_spaces.reading.trials import make_trial, stage_prefixes
 

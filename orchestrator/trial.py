@@ -23,12 +23,12 @@ from orchestrator.labelling.pool import Pool, PoolService, PoolTerms, Round
 from orchestrator.labelling.protocols import OraclePlace
 from orchestrator.storage.files import StorageError, commit_file
 from orchestrator.storage.segments import open_segments
-from orchestrator.sweep import correctness
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.records import RecordsDamaged, write_error
-from orchestrator.sweep.stage_records import StageRecord, put_stage, read_stage
-from orchestrator.sweep.stage_store import CannotGoOn, ObtainsStages, StageArtefact, StageStore, new_attempt, stage_key
-from orchestrator.sweep.versions import versions
+from orchestrator.sweeps import correctness
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.records import RecordsDamaged, write_error
+from orchestrator.sweeps.stage_records import StageRecord, put_stage, read_stage
+from orchestrator.sweeps.stage_store import CannotGoOn, ObtainsStages, StageArtefact, StageStore, new_attempt, stage_key
+from orchestrator.sweeps.versions import versions
 from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.stage import StageRequest
 

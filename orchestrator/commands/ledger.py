@@ -14,8 +14,8 @@ from rich.table import Table
 from orchestrator.commands import replay as ledgers
 from orchestrator.labelling.ledger import LedgerError
 from orchestrator.reporting.results import printable
-from orchestrator.sweep.layout import SweepLayout, TrialLayout
-from orchestrator.sweep.resolved import holds_sweep
+from orchestrator.sweeps.layout import SweepLayout, TrialLayout
+from orchestrator.sweeps.resolved import holds_sweep
 
 
 def _ledger_of(folder: Path) -> Path:

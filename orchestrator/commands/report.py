@@ -12,8 +12,8 @@ from rich.console import Console
 from orchestrator.reporting import report, results, terminal
 from orchestrator.reporting.names import with_old_names
 from orchestrator.storage.files import StorageError
-from orchestrator.sweep.candidates import Candidate
-from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweeps.candidates import Candidate
+from orchestrator.sweeps.layout import SweepLayout
 
 
 def show(root: Path, *, as_json: bool) -> int:

@@ -12,7 +12,7 @@ from rich.console import Console
 from orchestrator.reporting import results, status
 from orchestrator.reporting.names import with_old_names
 from orchestrator.storage.locks import is_held
-from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweeps.layout import SweepLayout
 
 
 def show(root: Path, *, watch: bool, as_json: bool) -> int:

@@ -10,11 +10,11 @@ from orchestrator.commands.replay import read_segments, state_of
 from orchestrator.labelling.ledger import LedgerError, Segment
 from orchestrator.reporting import results
 from orchestrator.reporting.results import SweepResults, TrialResult
-from orchestrator.sweep import resolved
-from orchestrator.sweep.correctness import CorrectnessError, of_trial
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.stage_records import StageRecord
-from orchestrator.sweep.stage_store import StageDamaged, StageStore, sha256_of
+from orchestrator.sweeps import resolved
+from orchestrator.sweeps.correctness import CorrectnessError, of_trial
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.stage_records import StageRecord
+from orchestrator.sweeps.stage_store import StageDamaged, StageStore, sha256_of
 from search_spaces.reading.config import Trial
 
 

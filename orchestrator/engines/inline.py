@@ -9,10 +9,10 @@ from typing import Any
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.launch import make_launcher
 from orchestrator.engines.progress import Progress
-from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.stage_records import StageRecord
-from orchestrator.sweep.stage_store import LockedStages, StageStore
+from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.stage_records import StageRecord
+from orchestrator.sweeps.stage_store import LockedStages, StageStore
 from orchestrator.trial import Bench, TrialState, attempt_trial, open_pool
 from search_spaces.reading.config import ResourcesConfig, Trial
 

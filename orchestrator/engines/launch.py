@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.engines.patience import Deaths, epochs_done
-from orchestrator.sweep.stage_store import new_attempt
+from orchestrator.sweeps.stage_store import new_attempt
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
 from trainers.stage import StageOutcome, StageRequest, TrainingFailed

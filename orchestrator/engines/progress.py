@@ -19,7 +19,7 @@ from rich.text import Text
 from orchestrator.reporting.results import printable
 from orchestrator.reporting.status import duration
 from orchestrator.reporting.words import number
-from orchestrator.sweep.stage_records import StageRecord
+from orchestrator.sweeps.stage_records import StageRecord
 
 OnStage = Callable[[str, StageRecord], None]
 """Called with the trial's label and the record of a stage that it has finished."""

@@ -10,7 +10,7 @@ from typing import Final
 from orchestrator.reporting.results import StageRecord, TrialResult
 from orchestrator.reporting.rows import Row
 from orchestrator.reporting.statistics import Difference, binomial_bound, crossed_difference, holm, paired_difference, summarise
-from orchestrator.sweep.correctness import Correct, from_hex
+from orchestrator.sweeps.correctness import Correct, from_hex
 
 SIGNIFICANCE: Final = 0.05
 """Share of tables in which a difference may be called told apart that is none, after correction for the number of comparisons."""

@@ -17,13 +17,13 @@ from orchestrator.reporting.rows import Row
 from orchestrator.reporting.statistics import Difference, break_even, summarise
 from orchestrator.reporting.terminal import render as render
 from orchestrator.storage.files import commit_file
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.stage_records import TOP1
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.stage_records import TOP1
 from search_spaces.reading.schedule import annotation_hours, bits_per_label
 from search_spaces.reading.trials import stage_prefixes
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.correctness import Correct
+    from orchestrator.sweeps.correctness import Correct
 
 INTERVAL_RULE: Final = (
     "95% interval of one difference, not corrected for the number of rows. On the test images and on a fixed validation split it is paired by seed and by "
@@ -97,7 +97,7 @@ def metric(sweep: SweepResults) -> str:
 
 def _to_baseline(sweep: SweepResults, table: list[Row], standings: list[Standing]) -> dict[str, list[Gap | None]]:
     """Metric -> each row's difference to its baseline, corrected for the number of unlike candidates in its comparison that have one."""
-    from orchestrator.sweep.correctness import of_trial
+    from orchestrator.sweeps.correctness import of_trial
 
     layout = SweepLayout(sweep.root)
 

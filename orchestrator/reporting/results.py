@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from orchestrator.catalogue import Catalogue
-from orchestrator.sweep import old_sweeps, resolved, seal
-from orchestrator.sweep.candidates import Candidate, candidate_from_row, numbers, read_candidate
-from orchestrator.sweep.layout import SweepLayout, TrialLayout
-from orchestrator.sweep.records import RecordsDamaged, read_error
-from orchestrator.sweep.stage_records import StageRecord, from_object, ledger_problem, stages_on_record
+from orchestrator.sweeps import old_sweeps, resolved, seal
+from orchestrator.sweeps.candidates import Candidate, candidate_from_row, numbers, read_candidate
+from orchestrator.sweeps.layout import SweepLayout, TrialLayout
+from orchestrator.sweeps.records import RecordsDamaged, read_error
+from orchestrator.sweeps.stage_records import StageRecord, from_object, ledger_problem, stages_on_record
 from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.errors import UserError, one_line
 

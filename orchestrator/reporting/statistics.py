@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION, bits_per_label
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.correctness import Correct
+    from orchestrator.sweeps.correctness import Correct
 
 
 @dataclass(frozen=True, slots=True)

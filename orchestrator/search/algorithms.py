@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from orchestrator.search.source import Source
-    from orchestrator.sweep.candidates import Candidate
-    from orchestrator.sweep.layout import SweepLayout
+    from orchestrator.sweeps.candidates import Candidate
+    from orchestrator.sweeps.layout import SweepLayout
     from search_spaces.reading.config import Spec
 
 

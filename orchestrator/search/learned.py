@@ -9,9 +9,9 @@ from statistics import fmean
 
 import optuna
 
-from orchestrator.sweep.candidates import Candidate, is_failed, is_finished, put_candidates
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.stage_records import read_stage
+from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished, put_candidates
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.stage_records import read_stage
 from search_spaces.reading.assemble import number_of_stages
 from search_spaces.reading.config import Spec, Trial
 from search_spaces.reading.errors import SpecError

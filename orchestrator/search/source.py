@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from orchestrator.sweep.candidates import Candidate
+from orchestrator.sweeps.candidates import Candidate
 
 
 class Source(Protocol):

@@ -24,12 +24,12 @@ from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray import engine as engine_ray
 from orchestrator.engines.ray.cluster import Cluster, connect
 from orchestrator.search.source import Listed
-from orchestrator.sweep import folder as sweep
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.stage_store import new_attempt
+from orchestrator.sweeps import folder as sweep
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.stage_store import new_attempt
 from orchestrator.trial import open_pool
 from search_spaces.reading.config import Trial
-from tests.integration.sweeps import read_stages
+from tests.helpers.sweeps import read_stages
 from trainers.stage import StageRequest
 
 WARM = 3

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from orchestrator.catalogue import load_spec
-from orchestrator.sweep.layout import TrialLayout
+from orchestrator.sweeps.layout import TrialLayout
 from tests.benchmark.printed import hardware, spread
-from tests.integration.sweeps import read_stages
+from tests.helpers.sweeps import read_stages
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from orchestrator.reporting.comparison import rows
 from orchestrator.reporting.gaps import corrected, test_difference
 from orchestrator.reporting.results import TrialResult, load
 from orchestrator.reporting.rows import Row
-from orchestrator.sweep.correctness import Correct, of_trial
-from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweeps.correctness import Correct, of_trial
+from orchestrator.sweeps.layout import SweepLayout
 
 ORDERINGS: Final = (
     ("one stage, NLS", "one stage, base"),

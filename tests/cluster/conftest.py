@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.real_sweep import TWO_RANKS, private_temp, uninterrupted
-from tests.integration.sweeps import TINY_SPEC, outcome_of
+from tests.helpers.real_sweep import TWO_RANKS, private_temp, uninterrupted
+from tests.helpers.sweeps import TINY_SPEC, outcome_of
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from orchestrator.engines.patience import epochs_done
-from orchestrator.sweep.layout import TrialLayout
-from tests.cluster.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp, uninterrupted
-from tests.integration.sweeps import ONE_TRIAL_SPEC, outcome_of, read_stages
+from orchestrator.sweeps.layout import TrialLayout
+from tests.helpers.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp, uninterrupted
+from tests.helpers.sweeps import ONE_TRIAL_SPEC, outcome_of, read_stages
 
 # A machine that is busy with other things takes many times as long.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

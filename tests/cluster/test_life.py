@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.sweep.candidates import load_candidates
-from orchestrator.sweep.layout import SweepLayout, TrialLayout
-from tests.cluster.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep
-from tests.integration.sweeps import TINY_SPEC, outcome_of, read_stages
+from orchestrator.sweeps.candidates import load_candidates
+from orchestrator.sweeps.layout import SweepLayout, TrialLayout
+from tests.helpers.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep
+from tests.helpers.sweeps import TINY_SPEC, outcome_of, read_stages
 
 # A machine that is busy with other things takes many times as long.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.sweep.layout import TrialLayout
-from tests.cluster.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep, of_kind, private_temp, uninterrupted, wait_until
-from tests.integration.sweeps import TINY_SPEC, outcome_of, read_stages
+from orchestrator.sweeps.layout import TrialLayout
+from tests.helpers.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep, of_kind, private_temp, uninterrupted, wait_until
+from tests.helpers.sweeps import TINY_SPEC, outcome_of, read_stages
 
 # A machine that is busy with other things takes many times as long.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

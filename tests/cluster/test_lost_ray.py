@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cluster.real_sweep import AGENTS, RANK, RealSweep, members, private_temp, uninterrupted, wait_until
 from tests.cluster.test_limits import cluster
-from tests.integration.sweeps import outcome_of
+from tests.helpers.real_sweep import AGENTS, RANK, RealSweep, members, private_temp, uninterrupted, wait_until
+from tests.helpers.sweeps import outcome_of
 
 # A machine that is busy with other things takes many times as long.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import cli
-from orchestrator.sweep.layout import SweepLayout
-from tests.integration.dying import run_cli
-from tests.integration.small_sweep import SPEC, Run, write_data
+from orchestrator.sweeps.layout import SweepLayout
+from tests.helpers.dying import run_cli
+from tests.helpers.small_sweep import SPEC, Run, write_data
 
 
 @pytest.fixture

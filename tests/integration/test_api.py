@@ -13,10 +13,10 @@ import yaml
 from orchestrator import api as oc
 from orchestrator import cli
 from orchestrator.reporting import results
-from orchestrator.sweep import resolved
-from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweeps import resolved
+from orchestrator.sweeps.layout import SweepLayout
 from search_spaces.reading.errors import SpecError
-from tests.integration.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
+from tests.helpers.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
 from tests.toys.first_ids import FirstIds
 from trainers.errors import UserError
 

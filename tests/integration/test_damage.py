@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.sweep import seal
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.records import encode_object, parse_object
-from tests.integration.small_sweep import Run, files, trial_of
+from orchestrator.sweeps import seal
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.records import encode_object, parse_object
+from tests.helpers.small_sweep import Run, files, trial_of
 
 # Damage that a finished sweep must notice
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.commands.replay import verify
-from tests.integration.dying import run_cli
-from tests.integration.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
+from tests.helpers.dying import run_cli
+from tests.helpers.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.integration.dying import run_cli
-from tests.integration.sweeps import written
+from tests.helpers.dying import run_cli
+from tests.helpers.sweeps import written
 
 pytestmark = pytest.mark.slow
 

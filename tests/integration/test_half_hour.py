@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.sweeps import outcome_of
-from tests.unit.dataset_files import write_image_folder
+from tests.helpers.dataset_files import write_image_folder
+from tests.helpers.sweeps import outcome_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

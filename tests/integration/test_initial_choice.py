@@ -11,8 +11,8 @@ import pytest
 from orchestrator.commands.replay import replay
 from orchestrator.labelling.state import INITIAL, PoolState
 from search_spaces.reading.schedule import quotas
-from tests.integration.dying import run_cli
-from tests.integration.sweeps import written
+from tests.helpers.dying import run_cli
+from tests.helpers.sweeps import written
 
 pytestmark = pytest.mark.slow
 

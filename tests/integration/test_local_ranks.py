@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.engines.launch import LocalLauncher, RankDied
 from orchestrator.engines.patience import epochs_done
-from tests.stage_world import QUICK, score_bytes, some_inputs, stage_request, write_cache
+from tests.helpers.stage_world import QUICK, score_bytes, some_inputs, stage_request, write_cache
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -11,10 +11,10 @@ import pytest
 
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.storage.segments import open_segments
-from orchestrator.sweep.candidates import load_candidates
-from orchestrator.sweep.layout import SweepLayout, TrialLayout
-from tests.integration.dying import run_cli
-from tests.integration.sweeps import read_stages, written
+from orchestrator.sweeps.candidates import load_candidates
+from orchestrator.sweeps.layout import SweepLayout, TrialLayout
+from tests.helpers.dying import run_cli
+from tests.helpers.sweeps import read_stages, written
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 
 def _lines(what: str, folder: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.integration.killed_pool", what, str(folder)],
+        [sys.executable, "-m", "tests.helpers.killed_pool", what, str(folder)],
         capture_output=True,
         text=True,
         check=False,

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import cli
 from search_spaces.reading import assemble, trials
-from tests.integration.sweeps import written
+from tests.helpers.sweeps import written
 
 SPEC = """\
 name: reads

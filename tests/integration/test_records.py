@@ -10,11 +10,11 @@ import pytest
 
 from orchestrator.data.prepare import prepare
 from orchestrator.labelling.ledger import LedgerError
-from orchestrator.sweep.candidates import load_candidates
-from orchestrator.sweep.layout import SweepLayout
+from orchestrator.sweeps.candidates import load_candidates
+from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.trial import open_pool
-from tests.integration.small_sweep import Run, files, trial_of, write_data
-from tests.integration.sweeps import read_stages
+from tests.helpers.small_sweep import Run, files, trial_of, write_data
+from tests.helpers.sweeps import read_stages
 
 # Records made anew
 

@@ -14,12 +14,12 @@ import yaml
 
 from orchestrator.reporting import report
 from orchestrator.storage import files as storage
-from orchestrator.sweep import seal
-from orchestrator.sweep.candidates import load_candidates
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.records import encode_object, parse_object
-from tests.integration.small_sweep import Run, files, trial_of
-from tests.integration.sweeps import read_stages
+from orchestrator.sweeps import seal
+from orchestrator.sweeps.candidates import load_candidates
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.records import encode_object, parse_object
+from tests.helpers.small_sweep import Run, files, trial_of
+from tests.helpers.sweeps import read_stages
 
 # Sweeps of 0.1.0
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from orchestrator.commands.replay import verify
-from orchestrator.sweep.candidates import load_candidates
-from orchestrator.sweep.layout import SweepLayout
-from tests.integration.dying import run_cli
+from orchestrator.sweeps.candidates import load_candidates
+from orchestrator.sweeps.layout import SweepLayout
+from tests.helpers.dying import run_cli
 
 GOLDEN = Path(__file__).parents[1] / "data" / "schema2"
 

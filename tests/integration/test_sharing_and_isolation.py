@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.commands.replay import replay
 from orchestrator.data.cache import cache_root
-from orchestrator.sweep.layout import TrialLayout
-from tests.integration.dying import run_cli
-from tests.integration.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, read_stages, written
+from orchestrator.sweeps.layout import TrialLayout
+from tests.helpers.dying import run_cli
+from tests.helpers.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, read_stages, written
 
 pytestmark = pytest.mark.slow
 

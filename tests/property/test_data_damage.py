@@ -19,7 +19,7 @@ from orchestrator.data.sources.cifar import Cifar
 from search_spaces.reading import datasets as sizes
 from search_spaces.reading.config import DatasetConfig
 from search_spaces.reading.errors import SpecError
-from tests.unit.dataset_files import SMALL_CIFAR, random_image, write_cifar, write_features, write_image_folder
+from tests.helpers.dataset_files import SMALL_CIFAR, random_image, write_cifar, write_features, write_image_folder
 from trainers.errors import DataError
 
 

@@ -19,8 +19,8 @@ from orchestrator.labelling.pool import Pool, PoolTerms, Round
 from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.state import CONFIRMED, ELIMINATED, INITIAL, INITIAL_VALIDATION, NO_LABEL, SPLIT_VALIDATION, UNKNOWN, fold
 from search_spaces.reading.config import ValidationConfig
-from tests.pool_reference import Reference, replayed
-from tests.pool_world import Crash, MemorySegments, PeopleOracle, ask_round, charged, finish, labels_oracle, open_pool, scores, terms, true_labels
+from tests.helpers.pool_reference import Reference, replayed
+from tests.helpers.pool_world import Crash, MemorySegments, PeopleOracle, ask_round, charged, finish, labels_oracle, open_pool, scores, terms, true_labels
 from trainers.stage import Ids
 
 _SOURCES = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.stage_world import QUICK, some_inputs, write_cache
+from tests.helpers.stage_world import QUICK, some_inputs, write_cache
 from trainers.data.items import open_data
 from trainers.distributed.ranks import ALONE
 from trainers.mean_teacher.method import MeanTeacher

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stage_world import score_bytes, some_inputs, stage_request, write_cache
+from tests.helpers.stage_world import score_bytes, some_inputs, stage_request, write_cache
 from trainers.run import run_stage
 from trainers.stage import Classes, StageInputs
 

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.catalogue import BUILT_IN, Catalogue
 from search_spaces.reading.errors import SpecError
-from tests.packages import install
+from tests.helpers.packages import install
 
 
 @dataclass(frozen=True)

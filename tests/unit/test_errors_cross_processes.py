@@ -13,7 +13,7 @@ import trainers
 from orchestrator.engines.ray.broker import GangBroken
 from orchestrator.storage.locks import LockHeld
 from orchestrator.storage.store import Unreadable
-from orchestrator.sweep.records import RecordsDamaged
+from orchestrator.sweeps.records import RecordsDamaged
 from search_spaces.reading.errors import Place, SpecError
 from trainers.errors import SettingsError, UserError
 from trainers.stage import TrainingFailed

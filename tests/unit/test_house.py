@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests import house
+from tests.helpers import house
 
 
 def _write(root: Path, files: dict[str, str]) -> None:

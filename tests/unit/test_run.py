@@ -12,8 +12,8 @@ import pytest
 from orchestrator import driver as run
 from orchestrator.catalogue import load_spec
 from orchestrator.engines.ray import cluster
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.stage_store import CannotGoOn
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.stage_store import CannotGoOn
 
 
 @pytest.mark.parametrize("begun", [False, True])

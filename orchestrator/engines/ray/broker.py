@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.engines.patience import Deaths, epochs_done
-from orchestrator.sweep.stage_store import CannotGoOn, StageStore, new_attempt
+from orchestrator.sweeps.stage_store import CannotGoOn, StageStore, new_attempt
 from trainers.stage import StageOutcome, StageRequest, TrainingFailed
 
 

@@ -16,10 +16,10 @@ from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.inline import label_of
 from orchestrator.engines.ray.gang import first_line, remote_error
 from orchestrator.engines.ray.pool_actor import RETRY_SECONDS, PoolActors, PoolClient, ProcessLost
-from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
-from orchestrator.sweep.layout import SweepLayout, TrialLayout
-from orchestrator.sweep.stage_records import StageRecord, has_stages, read_stage
-from orchestrator.sweep.stage_store import CannotGoOn, StageArtefact, StageStore
+from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
+from orchestrator.sweeps.layout import SweepLayout, TrialLayout
+from orchestrator.sweeps.stage_records import StageRecord, has_stages, read_stage
+from orchestrator.sweeps.stage_store import CannotGoOn, StageArtefact, StageStore
 from orchestrator.trial import Bench, TrialState, attempt_trial
 from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.errors import UserError

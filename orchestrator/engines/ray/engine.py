@@ -27,9 +27,9 @@ from orchestrator.engines.ray.scratch import scratch_folder
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.engines.ray.watch import leave, services, watched
 from orchestrator.search.source import Source
-from orchestrator.sweep.candidates import Candidate, is_failed, is_finished
-from orchestrator.sweep.layout import SweepLayout
-from orchestrator.sweep.stage_store import CannotGoOn
+from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.stage_store import CannotGoOn
 from search_spaces.reading.config import ResourcesConfig
 
 LOOK_SECONDS = 0.5

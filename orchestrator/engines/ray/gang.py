@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.engines.ray.broker import Broker, GangBroken, NoGang
-from orchestrator.sweep.stage_store import StageStore
+from orchestrator.sweeps.stage_store import StageStore
 from search_spaces.reading.config import ResourcesConfig
 from trainers.stage import StageOutcome, StageRequest
 

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.ray.gang import first_line, new_name, remote_error
 from orchestrator.labelling.pool import PoolCounts, Round
-from orchestrator.sweep.stage_store import CannotGoOn
+from orchestrator.sweeps.stage_store import CannotGoOn
 from search_spaces.reading.config import Trial
 from trainers.stage import Classes, Ids, StageInputs
 

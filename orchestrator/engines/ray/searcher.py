@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.engines.ray.candidate import METRIC
 from orchestrator.search.source import Source
-from orchestrator.sweep.candidates import Candidate
+from orchestrator.sweeps.candidates import Candidate
 
 
 class SourceSearcher(Searcher):  # type: ignore[misc]  # Ray has no types

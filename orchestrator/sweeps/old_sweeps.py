@@ -1,0 +1,33 @@
+"""Reads the records of sweeps of version 0.1.0: JSON lines without checksums. They can be reported and verified, and not gone on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.sweeps.records import MOST_BYTES, parse_object
+
+
+def read_lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
+    """Returns the objects of a JSON-lines file; a last line without its newline was being written when the process died, and is left out.
+
+    Args:
+        damaged: gets a line for each other line that is no object.
+    """
+    try:
+        with path.open("rb") as file:
+            pieces = file.read(MOST_BYTES).split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        damaged.append(f"{path}: cannot be read: {error.strerror or error}")
+        return []
+    rows = []
+    for number, piece in enumerate(pieces[:-1], start=1):
+        if not piece.strip():
+            continue
+        try:
+            rows.append(parse_object(piece.replace(b"NaN", b"null")))
+        except ValueError as error:
+            damaged.append(f"{path}:{number}: damaged ({error}); restore it from a copy")
+    return rows

@@ -1,0 +1,209 @@
+"""The dry run: its fields, its numbers, and what it must not load."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from orchestrator.catalogue import load_spec
+from orchestrator.commands.plan import _numbers, plan, print_plan
+from search_spaces.reading.config import DatasetConfig
+from search_spaces.reading.datasets import BUILT_IN, size
+from search_spaces.reading.errors import SpecError
+
+TRIAL_FIELDS = {"id", "cases", "seed", "config", "schedule", "bits", "questions", "annotation_hours", "draws"}
+
+HEAVY = ("torch", "torchvision", "ray", "sklearn", "pyarrow", "scipy", "matplotlib", "optuna", "pandas", "boto3")
+
+
+def shown(spec: str) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    print_plan(plan(load_spec(spec)), console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_planning_loads_none_of_the_libraries_that_training_needs() -> None:
+    code = (
+        "import sys, json; from orchestrator.commands.plan import plan, print_plan; from orchestrator.catalogue import load_spec;"
+        "found = plan(load_spec('ablations.yaml')); print_plan(found); print(json.dumps(sorted(sys.modules)))"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    print(f"plan of ablations.yaml, with starting Python: {time.perf_counter() - start:.2f} s")
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "search_spaces.reading.spec" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_ablations_need_27_trainings_a_seed_instead_of_36() -> None:
+    spec = load_spec("ablations.yaml")
+    found, seeds = plan(spec), len(spec.seeds)
+    assert found["stage_trainings"] == {"total": seeds * 36, "distinct": seeds * 27}
+    assert len(found["trials"]) == seeds * 13
+
+
+def test_the_ablations_cost_the_same_bits_in_every_row() -> None:
+    spec = load_spec("ablations.yaml")
+    for trial in plan(spec)["trials"]:
+        assert 331.1 < trial["bits"] <= 332.1929
+    assert spec.baseline == "full labels only"
+    assert sum("splits" in name or name.startswith("split ") for name in spec.cases) == 4
+    assert len(spec.cases) == 16
+
+
+def test_a_plan_has_the_documented_fields_and_is_json() -> None:
+    found = json.loads(json.dumps(plan(load_spec("smoke.yaml")), allow_nan=False))
+    assert set(found) == {"name", "trials", "stage_trainings"}
+    first = found["trials"][0]
+    assert set(first) == TRIAL_FIELDS
+    assert first["cases"] == ["full labels only"] and first["seed"] == 0
+    assert first["schedule"] == {"initial_labels": 100, "quotas": []}
+    assert first["annotation_hours"] == pytest.approx(100 * 60 / 3600)
+    second = found["trials"][2]
+    assert second["schedule"] == {"initial_labels": 20, "quotas": [133, 132]}
+    assert second["questions"] == 265
+    assert second["annotation_hours"] == pytest.approx((20 * 60 + 265 * 2.72) / 3600)
+    assert second["config"]["method"]["name"] == "mean_teacher"
+    assert second["config"]["dataset"]["validation"] == {"from": "split", "per_class": 10}
+
+
+def test_a_search_that_learns_says_how_many_candidates_it_will_draw() -> None:
+    found = plan(load_spec("stage_schedules.yaml"))
+    assert found["trials"] is None
+    assert found["search"] == {"algorithm": "tpe", "num_candidates": 40, "seeds": [0, 1, 2]}
+    assert "40 candidates" in shown("stage_schedules.yaml")
+
+
+def test_the_printed_plan_has_a_row_for_every_candidate() -> None:
+    text = shown("ablations.yaml")
+    for name in load_spec("ablations.yaml").cases:
+        assert name in text
+    assert "180 stage trainings, 135 of them distinct" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "trials"),
+    [
+        ("smoke.yaml", ["cases={}", f"seeds={list(range(20_000))}"], 20_000),
+        ("smoke.yaml", ["cases={}", "seeds=[0]", "vary.method.epochs={int: [1, 2000]}"], 2000),
+        ("stage_schedules.yaml", ["search.algorithm=random", "search.num_candidates=2000", "seeds=[0]"], 1500),
+        ("smoke.yaml", ["cases={}", "budget.full_labels=1000000000"], 2),
+        ("stage_schedules.yaml", ["search.num_candidates=20000", "seeds=[0]", "budget.full_labels=1000000000"], None),
+    ],
+)
+def test_a_plan_costs_what_is_asked(name: str, overrides: list[str], trials: int | None) -> None:
+    """A trial in a millisecond or less, of this process's time; four times as long is allowed."""
+    start = time.process_time()
+    spec = load_spec(name, overrides)
+    found = plan(spec)
+    console = Console(file=io.StringIO(), width=120)
+    print_plan(found, console)
+    assert time.process_time() - start < 2 + 4e-3 * (trials or 0)
+    assert found["trials"] is None if trials is None else len(found["trials"]) >= trials
+    assert isinstance(console.file, io.StringIO)
+    assert len(console.file.getvalue()) < 500_000
+
+
+def test_a_long_plan_is_cut_and_says_so() -> None:
+    found = plan(load_spec("smoke.yaml", ["cases={}", "seeds=[0]", "vary.method.epochs={int: [1, 600]}"]))
+    console = Console(file=io.StringIO(), width=120)
+    print_plan(found, console)
+    assert isinstance(console.file, io.StringIO)
+    assert "100 more candidates are not shown; --json lists every trial." in console.file.getvalue()
+    assert found["stage_trainings"] == {"total": 3 * 600, "distinct": 3 * 600}
+
+
+def test_many_seeds_are_written_short() -> None:
+    assert _numbers([0, 1, 2]) == "0, 1, 2"
+    assert _numbers(list(range(7, 2007))) == "7 to 2006"
+    assert _numbers([5, *range(30)][:25]).endswith("17, 18, ... (25)")
+
+
+def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "brackets.yaml"
+    path.write_text(Path(load_spec("smoke.yaml").source).read_text().replace("two stages, NLS: {}", "'[red]two[/red] [/x]': {}"))
+    assert "[red]two[/red] [/x]" in shown(str(path))
+
+
+def test_built_in_sizes_are_consistent() -> None:
+    for name, found in BUILT_IN.items():
+        assert found.facts.name == name
+        assert found.smallest_class * found.facts.num_classes <= found.facts.train_items
+
+
+class TestFeatures:
+    def save(self, folder: Path, **arrays: object) -> DatasetConfig:
+        path = folder / "vectors.npz"
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+        return DatasetConfig(name="features", path=str(path))
+
+    def test_sizes_come_from_the_headers_and_the_classes(self, tmp_path: Path) -> None:
+        y = np.repeat(np.arange(4), [30, 20, 25, 25])
+        config = self.save(tmp_path, x=np.zeros((100, 7), np.float32), y=y)
+        found = size(config)
+        assert (found.facts.num_classes, found.facts.train_items, found.facts.test_items, found.facts.kind) == (4, 80, 20, "features")
+        assert found.smallest_class == 16
+        config = self.save(tmp_path, x=np.zeros((100, 7)), y=y, x_test=np.zeros((9, 7)), y_test=np.zeros(9, int))
+        assert (size(config).facts.train_items, size(config).facts.test_items, size(config).smallest_class) == (100, 9, 20)
+
+    def test_the_vectors_themselves_are_not_read(self, tmp_path: Path) -> None:
+        config = self.save(tmp_path, x=np.zeros((100, 7)), y=np.arange(100) % 2)
+        path = Path(config.path or "")
+        data = bytearray(path.read_bytes())
+        # Damage the middle of x: its header and y stay whole.
+        data[1000:1100] = b"\xff" * 100
+        path.write_bytes(data)
+        assert size(config).facts.num_classes == 2
+
+    @pytest.mark.parametrize(
+        ("arrays", "says"),
+        [
+            ({"x": np.zeros((4, 2))}, "no array y"),
+            ({"x": np.zeros(4), "y": np.zeros(4, int)}, "shape"),
+            ({"x": np.zeros((4, 2)), "y": np.zeros(3, int)}, "x has 4 rows and y 3"),
+            ({"x": np.zeros((4, 2)), "y": np.zeros(4)}, "whole class numbers"),
+            ({"x": np.zeros((4, 2)), "y": np.array(["a", "b", "a", "b"], dtype=object)}, "y cannot be read without pickle"),
+            ({"x": np.zeros((4, 2)), "y": np.array([0, 1, 3, 3])}, "class 2"),
+            ({"x": np.zeros((4, 2)), "y": np.array([-1, 1, 0, 0])}, r"y\[0\] is -1"),
+            ({"x": np.zeros((4, 2)), "y": np.zeros(4, int)}, "one class only"),
+            ({"x": np.zeros((4, 2)), "y": np.array([0, 1, 0, 1]), "x_test": np.zeros((2, 2))}, "belong together"),
+        ],
+    )
+    def test_a_file_that_is_not_features_is_refused(self, tmp_path: Path, arrays: dict[str, object], says: str) -> None:
+        config = self.save(tmp_path, **arrays)
+        with pytest.raises(SpecError, match=says) as caught:
+            size(config)
+        assert caught.value.key == "dataset.path"
+
+    @pytest.mark.parametrize("cut", [0, 1, 50, 300, 600])
+    def test_a_truncated_file_is_refused(self, tmp_path: Path, cut: int) -> None:
+        config = self.save(tmp_path, x=np.zeros((20, 2)), y=np.arange(20) % 2)
+        path = Path(config.path or "")
+        path.write_bytes(path.read_bytes()[:cut])
+        with pytest.raises(SpecError, match=r"vectors\.npz: not a readable \.npz file"):
+            size(config)
+
+    def test_the_example_runs_on_ones_own_file(self, tmp_path: Path) -> None:
+        config = self.save(tmp_path, x=np.zeros((500, 8), np.float32), y=np.arange(500) % 5)
+        spec = load_spec("features_example.yaml", [f"dataset.path={config.path}"])
+        assert spec.facts.num_classes == 5
+        assert len(plan(spec)["trials"]) == 12
+
+
+def test_a_folder_is_counted(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count + (name == "dog")):
+                (tmp_path / split / name / f"{i}.png").touch()
+    found = size(DatasetConfig(name="folder", path=str(tmp_path)))
+    assert (found.facts.num_classes, found.facts.train_items, found.facts.test_items, found.smallest_class) == (2, 7, 5, 3)

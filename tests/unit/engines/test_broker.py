@@ -1,0 +1,455 @@
+"""The laws of the broker, with gangs that train nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.engines.ray.broker import Broker, Gang, GangBroken, NoGang
+from orchestrator.sweeps.stage_store import CannotGoOn, StageStore
+from trainers.checkpoint import save_epoch
+from trainers.errors import DataError
+from trainers.mean_teacher.settings import MeanTeacherConfig
+from trainers.stage import StageInputs, StageOutcome, StageRequest, TrainingFailed
+
+IDS = np.array([], np.int64)
+CLASSES = np.array([], np.int32)
+NOTHING = StageInputs(pool_ids=IDS, label_ids=IDS, labels=CLASSES, negative_ids=IDS, negative_classes=CLASSES, validation_ids=IDS, validation_labels=CLASSES)
+
+
+@dataclass
+class World:
+    """Gangs as a test wants them, and what became of each."""
+
+    root: Path
+    gangs: int = 2
+    max_failures: int = 2
+    outcomes: dict[str, list[Any]] = field(default_factory=dict)
+    """key -> what its trainings end with, in order: an exception to raise, or a future to wait for; then success."""
+    epochs: dict[str, list[int]] = field(default_factory=dict)
+    """key -> the epoch of the checkpoint that each of its trainings leaves, in order; then none."""
+    starts: list[BaseException | None] = field(default_factory=list)
+    """What the starts of gangs end with, in order; then success."""
+    trained: list[str] = field(default_factory=list)
+    attempts: list[str] = field(default_factory=list)
+    made: list[FakeGang] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.broker = Broker(make_gang=self.make_gang, gangs=self.gangs, store=StageStore(self.root / "stages"), max_failures=self.max_failures)
+
+    async def make_gang(self) -> Gang:
+        await asyncio.sleep(0)
+        error = self.starts.pop(0) if self.starts else None
+        if error is not None:
+            raise error
+        self.made.append(FakeGang(self))
+        return self.made[-1]
+
+    def request(self, key: str) -> StageRequest:
+        method, work = MeanTeacherConfig(), self.root / "stages" / key
+        return StageRequest(key=key, stage=0, seed=0, method=method, data_dir=self.root, inputs=NOTHING, work_dir=work, attempt="asked")
+
+    def ask(self, key: str) -> asyncio.Task[bool]:
+        return asyncio.create_task(self.broker.train(self.request(key)))
+
+    def left(self) -> list[FakeGang]:
+        return [gang for gang in self.made if not gang.killed]
+
+
+@dataclass
+class FakeGang:
+    world: World
+    killed: bool = False
+    dead: bool = False
+    busy: bool = False
+    keys: list[str] = field(default_factory=list)
+
+    async def alive(self) -> bool:
+        return not self.dead
+
+    async def train(self, request: StageRequest) -> StageOutcome:
+        assert not self.killed, "a killed gang was used again"
+        assert not self.busy, "a gang was given two stages at once"
+        self.busy = True
+        try:
+            self.keys.append(request.key)
+            self.world.trained.append(request.key)
+            self.world.attempts.append(request.attempt)
+            epochs = self.world.epochs.get(request.key, [])
+            if epochs:
+                save_epoch(request.work_dir, request.attempt, epochs.pop(0), {"key": request.key})
+            ends = self.world.outcomes.get(request.key, [])
+            end = ends.pop(0) if ends else None
+            if isinstance(end, asyncio.Future):
+                end = await end
+            await asyncio.sleep(0)
+            if isinstance(end, BaseException):
+                raise end
+            (request.work_dir / "scores.npz").write_bytes(request.key.encode())
+            return StageOutcome(files={"scores": "scores.npz"}, metrics={})
+        finally:
+            self.busy = False
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs a test's coroutine; a broker that waits for ever is a failure, not a hung test."""
+    asyncio.run(asyncio.wait_for(work(), timeout=30))
+
+
+async def settle() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def result(task: Awaitable[Any]) -> Any:
+    try:
+        return await task
+    except Exception as error:
+        return error
+
+
+def test_a_stage_is_trained_once_however_many_ask(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def work() -> None:
+        first = await asyncio.gather(*[world.ask("a") for _ in range(20)])
+        later = await world.ask("a")
+        assert sorted(first) == [False] * 19 + [True]
+        assert later is False
+        assert world.trained == ["a"]
+        assert world.broker.store.find("a") is not None
+
+    run(work)
+
+
+def test_callers_that_go_away_lose_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=1)
+
+    async def work() -> None:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        world.outcomes["a"] = [gate]
+        gone, stays = world.ask("a"), world.ask("a")
+        await settle()
+        gone.cancel()
+        await settle()
+        gate.set_result(None)
+        assert await stays is False
+        alone = world.ask("b")
+        await asyncio.sleep(0)
+        alone.cancel()
+        while world.broker.store.find("b") is None:
+            await asyncio.sleep(0.01)
+        assert world.trained == ["a", "b"]
+        assert world.left() == world.made
+
+    run(work)
+
+
+def test_stages_are_trained_first_come_first_served(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=1)
+
+    async def work() -> None:
+        keys = [f"k{number}" for number in range(10)]
+        await asyncio.gather(*[world.ask(key) for key in keys])
+        assert world.trained == keys
+        assert len(world.made) == 1
+
+    run(work)
+
+
+def test_never_more_gangs_than_allowed_and_no_more_than_stages(tmp_path: Path) -> None:
+    async def many(world: World, stages: int) -> int:
+        await asyncio.gather(*[world.ask(f"k{number}") for number in range(stages)])
+        return len(world.made)
+
+    async def work() -> None:
+        assert await many(World(tmp_path / "few", gangs=3), 12) == 3
+        assert await many(World(tmp_path / "one", gangs=3), 1) == 1
+
+    run(work)
+
+
+def test_a_broken_gang_is_never_used_again_and_its_stage_goes_elsewhere(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=1)
+
+    async def work() -> None:
+        world.outcomes["a"] = [GangBroken("rank 0 died"), GangBroken("rank 1 died")]
+        waiting = [world.ask("a"), world.ask("b")]
+        assert await asyncio.gather(*waiting) == [True, True]
+        # The stage that lost its gang was first and stays first.
+        assert world.trained == ["a", "a", "a", "b"]
+        assert [gang.killed for gang in world.made] == [True, True, False]
+        assert len(set(world.attempts)) == 4, "each try needs names of its own"
+        assert world.broker.use.broken == 2
+
+    run(work)
+
+
+def test_a_stage_that_breaks_too_many_gangs_fails_for_everyone_who_waits(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=2, max_failures=2)
+
+    async def work() -> None:
+        world.outcomes["a"] = [GangBroken(f"death {number}") for number in range(3)]
+        ends = await asyncio.gather(*[result(world.ask("a")) for _ in range(3)], result(world.ask("b")))
+        assert ends[3] is True
+        for error in ends[:3]:
+            assert isinstance(error, TrainingFailed)
+            assert "3 gangs" in str(error)
+            assert "death 2" in str(error)
+        # Asked again later (a retry), it is tried again.
+        assert await world.ask("a") is True
+
+    run(work)
+
+
+def test_a_stage_whose_checkpoints_move_on_may_lose_any_number_of_gangs(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=1, max_failures=1)
+
+    async def work() -> None:
+        world.outcomes["a"] = [GangBroken("preempted") for _ in range(20)]
+        world.epochs["a"] = list(range(1, 21))
+        assert await world.ask("a") is True
+        assert len(world.trained) == 21
+
+    run(work)
+
+
+def test_a_stage_that_comes_to_the_same_epoch_again_and_again_fails(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=1, max_failures=1)
+
+    async def work() -> None:
+        world.outcomes["a"] = [GangBroken(f"death {number}") for number in range(20)]
+        world.epochs["a"] = [1, 2, 3, 3, 3, 3]
+        end = await result(world.ask("a"))
+        assert isinstance(end, TrainingFailed)
+        assert "death 4" in str(end), "two deaths in vain after the third checkpoint"
+        assert "checkpoint" in str(end)
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    "error", [TrainingFailed("loss is nan"), DataError("labels.npy: damaged"), OSError(28, "No space left on device"), RuntimeError("bug")]
+)
+def test_a_stage_that_fails_by_itself_takes_only_its_own_gang_along(tmp_path: Path, error: Exception) -> None:
+    world = World(tmp_path)
+
+    async def work() -> None:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        world.outcomes |= {"bad": [error], "good": [gate]}
+        good, bad = world.ask("good"), [result(world.ask("bad")) for _ in range(2)]
+        assert await asyncio.gather(*bad) == [error, error]
+        assert world.trained.count("bad") == 1
+        gate.set_result(None)
+        assert await good is True
+        [survivor] = world.left()
+        assert survivor.keys == ["good"]
+        assert await world.ask("next") is True
+
+    run(work)
+
+
+def test_a_gang_that_died_while_idle_is_not_held_against_the_next_stage(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=3, max_failures=0)
+
+    async def work() -> None:
+        await asyncio.gather(*[world.ask(key) for key in "abc"])
+        for gang in world.made:
+            gang.dead = True
+        assert await asyncio.gather(world.ask("d"), world.ask("e")) == [True, True]
+        assert len(world.left()) <= 3
+        assert not any(gang.keys[-1:] in (["d"], ["e"]) for gang in world.made[:3])
+
+    run(work)
+
+
+def test_a_start_that_breaks_is_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=1, max_failures=2)
+
+    async def work() -> None:
+        world.starts = [GangBroken("died importing"), GangBroken("died joining")]
+        assert await world.ask("a") is True
+
+    run(work)
+
+
+def test_starts_that_always_break_end_with_a_message_for_everyone(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=2, max_failures=2)
+
+    async def work() -> None:
+        world.starts = [GangBroken(f"libtorch is missing ({number})") for number in range(20)]
+        ends = await asyncio.gather(*[result(world.ask(key)) for key in "abca"])
+        assert all(isinstance(end, NoGang) for end in ends)
+        assert "libtorch is missing" in str(ends[0])
+        assert world.trained == []
+        assert world.made == []
+
+    run(work)
+
+
+@pytest.mark.parametrize("stages", [1, 5])
+def test_no_gang_at_all_ends_with_a_message_for_everyone(tmp_path: Path, stages: int) -> None:
+    world = World(tmp_path, gangs=3)
+
+    async def work() -> None:
+        refusal = NoGang("waited 3 s for 2 worker(s)")
+        world.starts = [refusal] * min(stages, 3)
+        ends = await asyncio.gather(*[result(world.ask(f"k{number}")) for number in range(stages)])
+        assert ends == [refusal] * stages
+        # What is asked for later is tried anew: the cluster may have grown.
+        assert await world.ask("later") is True
+
+    run(work)
+
+
+def test_a_start_that_fails_in_an_unforeseen_way_is_said_to_those_who_wait(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def work() -> None:
+        world.starts = [KeyError("node"), KeyError("node")]
+        ends = await asyncio.gather(result(world.ask("a")), result(world.ask("b")))
+        assert all(isinstance(end, NoGang) and "node" in str(end) for end in ends)
+
+    run(work)
+
+
+def test_with_fewer_gangs_than_hoped_for_the_others_do_all_the_work(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=3)
+
+    async def work() -> None:
+        world.starts = [None] + [NoGang("in use by others") for _ in range(2)]
+        keys = [f"k{number}" for number in range(8)]
+        assert await asyncio.gather(*[world.ask(key) for key in keys]) == [True] * 8
+
+    run(work)
+
+
+def test_a_place_that_was_refused_is_asked_for_again(tmp_path: Path) -> None:
+    """A cluster that had no room for the second gang when it was first wanted has it later."""
+    world = World(tmp_path, gangs=2)
+
+    async def work() -> None:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        world.outcomes["a"] = [gate]
+        world.starts = [None, NoGang("in use by others"), NoGang("in use by others")]
+        first = world.ask("a")
+        await settle()
+        assert await world.ask("b") is True
+        assert [gang.keys for gang in world.made] == [["a"], ["b"]]
+        gate.set_result(None)
+        assert await first is True
+
+    run(work)
+
+
+def test_the_last_gang_lost_and_no_other_to_be_had_ends_with_a_message(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=1, max_failures=5)
+
+    async def work() -> None:
+        world.outcomes["a"] = [GangBroken("node died")]
+        world.starts = [None, NoGang("nothing is left")]
+        ends = await asyncio.gather(result(world.ask("a")), result(world.ask("b")))
+        assert [str(end) for end in ends] == ["nothing is left"] * 2
+
+    run(work)
+
+
+def test_a_start_still_under_way_is_waited_for_before_all_is_given_up(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=2)
+    gates: list[asyncio.Future[Gang]] = []
+
+    async def make_gang() -> Gang:
+        gates.append(asyncio.get_running_loop().create_future())
+        return await gates[-1]
+
+    world.broker.make_gang = make_gang
+
+    async def work() -> None:
+        asked = [world.ask("a"), world.ask("b")]
+        await settle()
+        first, second = gates
+        first.set_exception(NoGang("only one fits"))
+        await settle()
+        assert not any(task.done() for task in asked)
+        second.set_result(FakeGang(world))
+        assert await asyncio.gather(*asked) == [True, True]
+
+    run(work)
+
+
+def test_close_leaves_no_gang_and_nobody_waiting(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=2)
+    cancelled: list[bool] = []
+    make = world.make_gang
+
+    async def make_gang() -> Gang:
+        if len(world.made) < 2:
+            return await make()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+        raise AssertionError
+
+    world.broker.make_gang = make_gang
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        await world.ask("warm")
+        world.outcomes = {"a": [loop.create_future()], "b": [GangBroken("x")], "c": [loop.create_future()]}
+        asked = [world.ask(key) for key in "abcd"]
+        while not (world.trained[-1:] == ["c"] or world.broker._starting):
+            await asyncio.sleep(0)
+        await settle()
+        await world.broker.close()
+        assert world.left() == []
+        ends = await asyncio.gather(*map(result, asked))
+        assert all(isinstance(end, CannotGoOn) for end in ends)
+        assert isinstance(await result(world.ask("e")), CannotGoOn)
+        assert len(world.made) == 2
+        assert cancelled == [True]
+        await world.broker.close()
+
+    run(work)
+
+
+def test_a_result_that_cannot_be_committed_is_told_to_those_who_wait(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def work() -> None:
+        full = OSError(28, "No space left on device")
+
+        class FullStore(StageStore):
+            def commit(self, request: StageRequest, outcome: StageOutcome) -> Any:
+                raise full
+
+        world.broker.store = FullStore(tmp_path / "stages")
+        assert await asyncio.gather(result(world.ask("a")), result(world.ask("a"))) == [full, full]
+        # The gang did its work and is kept.
+        assert world.left() == world.made
+
+    run(work)
+
+
+def test_the_share_of_busy_time_counts_training_alone(tmp_path: Path) -> None:
+    world = World(tmp_path, gangs=2)
+
+    async def work() -> None:
+        assert world.broker.use.share(2) is None
+        await asyncio.gather(world.ask("a"), world.ask("b"))
+        share = world.broker.use.share(2)
+        assert share is not None
+        assert 0 < share <= 1
+        assert world.broker.use.trained == 2
+
+    run(work)
