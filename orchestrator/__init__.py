@@ -1,4 +1,5 @@
-"""Finds the labelling schedule that wins at equal bits. `import orchestrator as oc`: see orchestrator.api.
+"""Finds the labelling schedule that wins at equal bits. `import orchestrator as oc`: see
+orchestrator.api.
 
 The names below are loaded when they are first used: importing this package costs nothing.
 """

@@ -1,6 +1,9 @@
-"""The process behind the command: signals and streams are in order before anything else is loaded, and after everything has ended."""
+"""The process behind the command: signals and streams are in order before anything else is loaded,
+and after everything has ended.
+"""
 
-# Nothing but what Python has loaded already: an interruption while modules load must find the handler in place.
+# Nothing but what Python has loaded already: an interruption while modules load must find the
+# handler in place.
 import os
 import signal
 import sys

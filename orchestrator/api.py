@@ -2,13 +2,15 @@
 
     import orchestrator as oc
 
-    sweep = oc.sweep("ablations.yaml", engine="inline")
-    sweep.frame()                    # one row a finished stage of a trial
-    sweep.frame(by="case")           # one row a case: means over the seeds, differences to the baseline
+    sweep = oc.sweep("ablations.yaml", engine="inline") sweep.frame()                    # one row a
+    finished stage of a trial sweep.frame(by="case")           # one row a case: means over the
+    seeds, differences to the baseline
 
-A spec is a path, the name of a packaged file, or a dictionary with the keys of the file. Where YAML takes the name of a plug-in, a dictionary may hold an
-object of its class: `{"base": {"query": {"strategy": KCentre(limit=60)}}}`. The sweep's folder keeps the qualified name, version and settings of such a class,
-and a later process is given the class again: `oc.resume("runs/x", plugins=[KCentre])`.
+A spec is a path, the name of a packaged file, or a dictionary with the keys of the file. Where YAML
+takes the name of a plug-in, a dictionary may hold an object of its class: `{"base": {"query":
+{"strategy": KCentre(limit=60)}}}`. The sweep's folder keeps the qualified name, version and
+settings of such a class, and a later process is given the class again: `oc.resume("runs/x",
+plugins=[KCentre])`.
 """
 
 from __future__ import annotations
@@ -46,13 +48,17 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         """Returns the table of cases, as a notebook shows it."""
-        html: str = self.frame(by="case").style.format(precision=1, na_rep="–").hide(axis="index").to_html()
+        html: str = (
+            self.frame(by="case").style.format(precision=1, na_rep="–").hide(axis="index").to_html()
+        )
         return html
 
     def counts(self) -> dict[str, int]:
         """Returns how many trials are finished, failed, running (begun and neither) and pending."""
         states = [trial.state for trial in self._results().trials]
-        return {state: states.count(state) for state in ("finished", "failed", "running", "pending")}
+        return {
+            state: states.count(state) for state in ("finished", "failed", "running", "pending")
+        }
 
     def report(self) -> dict[str, Any]:
         """Returns everything that the report says, as `orchestrate report --json` prints it.
@@ -68,8 +74,9 @@ class Sweep:
         """Returns the results as a table; accuracies in percent, bits as charged to the budget.
 
         Args:
-            by: `stage`: a row for each finished stage of each trial. `case`: a row for each case or candidate, means over its finished seeds, sample standard
-                deviations, and paired differences to the baseline at equal bits.
+            by: `stage`: a row for each finished stage of each trial. `case`: a row for each case or
+                candidate, means over its finished seeds, sample standard deviations, and paired
+                differences to the baseline at equal bits.
 
         Raises:
             ResultsDamaged: records of the sweep are not what was written.
@@ -78,9 +85,17 @@ class Sweep:
 
         return pd.DataFrame(self._stages() if by == "stage" else self._cases())
 
-    def resume(self, *, engine: EngineName = "inline", progress: bool = True, on_stage: OnStage | None = None) -> Sweep:
+    def resume(
+        self,
+        *,
+        engine: EngineName = "inline",
+        progress: bool = True,
+        on_stage: OnStage | None = None,
+    ) -> Sweep:
         """Goes on with the sweep; as `orchestrator.resume`."""
-        return resume(self.root, plugins=self._plugins, engine=engine, progress=progress, on_stage=on_stage)
+        return resume(
+            self.root, plugins=self._plugins, engine=engine, progress=progress, on_stage=on_stage
+        )
 
     def _results(self) -> SweepResults:
         from orchestrator.reporting import results
@@ -88,16 +103,32 @@ class Sweep:
         from orchestrator.sweeps.layout import SweepLayout
 
         layout = SweepLayout(self.root)
-        return results.load(layout, catalogue=resolved.catalogue_of(layout, resolved.read(layout), self._plugins))
+        return results.load(
+            layout, catalogue=resolved.catalogue_of(layout, resolved.read(layout), self._plugins)
+        )
 
     def _stages(self) -> list[dict[str, Any]]:
         rows = []
         for candidate in self._results().checked().candidates:
             for result in candidate.trials:
                 for record in result.records:
-                    taken = {item.name: getattr(record, item.name) for item in fields(record) if item.name not in _NOT_SHOWN}
-                    first = {"case": " = ".join(candidate.cases), "candidate": candidate.id, "trial": result.trial.id, "seed": result.trial.seed}
-                    rows.append(first | dict(candidate.settings) | {"stage": record.stage, "bits": record.bits} | taken)
+                    taken = {
+                        item.name: getattr(record, item.name)
+                        for item in fields(record)
+                        if item.name not in _NOT_SHOWN
+                    }
+                    first = {
+                        "case": " = ".join(candidate.cases),
+                        "candidate": candidate.id,
+                        "trial": result.trial.id,
+                        "seed": result.trial.seed,
+                    }
+                    rows.append(
+                        first
+                        | dict(candidate.settings)
+                        | {"stage": record.stage, "bits": record.bits}
+                        | taken
+                    )
         return rows
 
     def _cases(self) -> list[dict[str, Any]]:
@@ -109,12 +140,36 @@ class Sweep:
             gap = row["difference"]["test"] or {}
             ends = {"": "mean", "_low": "low", "_high": "high", "_told_apart": "told_apart"}
             numbers |= {f"test_vs_baseline{end}": gap.get(key) for end, key in ends.items()}
-            plain = {name: row[name] for name in ("n", "bits", "annotation_hours", "questions", "yes", "no")}
-            rows.append({"case": row["label"], **row["settings"], **plain, **numbers, "highest": row["is_leader"], "baseline": row["is_baseline"]})
+            plain = {
+                name: row[name]
+                for name in ("n", "bits", "annotation_hours", "questions", "yes", "no")
+            }
+            rows.append(
+                {
+                    "case": row["label"],
+                    **row["settings"],
+                    **plain,
+                    **numbers,
+                    "highest": row["is_leader"],
+                    "baseline": row["is_baseline"],
+                }
+            )
         return rows
 
 
-_NOT_SHOWN = ("stage", "trial", "seed", "parent", "data", "segments", "ledger_sha256", "test_correct_sha256", "val_correct", "versions", "key")
+_NOT_SHOWN = (
+    "stage",
+    "trial",
+    "seed",
+    "parent",
+    "data",
+    "segments",
+    "ledger_sha256",
+    "test_correct_sha256",
+    "val_correct",
+    "versions",
+    "key",
+)
 
 
 def sweep(
@@ -126,15 +181,19 @@ def sweep(
     progress: bool = True,
     on_stage: OnStage | None = None,
 ) -> Sweep:
-    """Runs a sweep, or goes on with it if its folder holds this very sweep, and returns it when nothing is left to do.
+    """Runs a sweep, or goes on with it if its folder holds this very sweep, and returns it when
+    nothing is left to do.
 
     Args:
-        spec: a path, the name of a packaged file, or a dictionary with the keys of a spec file, which may hold objects of plug-ins.
+        spec: a path, the name of a packaged file, or a dictionary with the keys of a spec file,
+            which may hold objects of plug-ins.
         out: the sweep's folder; None: runs/NAME.
         overrides: `key.path=value`, as after `--set`.
-        engine: `inline`: in this process, one stage after the other. `ray`: on the cluster that `orchestrate` would find, or one of its own.
+        engine: `inline`: in this process, one stage after the other. `ray`: on the cluster that
+            `orchestrate` would find, or one of its own.
         progress: whether progress is shown on standard error.
-        on_stage: called with the trial's label and its record whenever a stage has finished. An error that it raises is raised when the sweep has ended.
+        on_stage: called with the trial's label and its record whenever a stage has finished. An
+            error that it raises is raised when the sweep has ended.
 
     Raises:
         UserError: the spec is wrong, or the sweep cannot be run; the message says what to do.
@@ -142,12 +201,22 @@ def sweep(
     from orchestrator import driver
 
     read = _read(spec, overrides)
-    ended = driver.start(read, driver.Engine(name=engine), out=None if out is None else Path(out), told=driver.Told(show=progress, on_stage=on_stage))
+    ended = driver.start(
+        read,
+        driver.Engine(name=engine),
+        out=None if out is None else Path(out),
+        told=driver.Told(show=progress, on_stage=on_stage),
+    )
     return _ended(ended, [cls for _, cls in read.keys.catalogue.added.items()])
 
 
 def resume(
-    root: Path | str, *, plugins: Sequence[type[Any]] = (), engine: EngineName = "inline", progress: bool = True, on_stage: OnStage | None = None
+    root: Path | str,
+    *,
+    plugins: Sequence[type[Any]] = (),
+    engine: EngineName = "inline",
+    progress: bool = True,
+    on_stage: OnStage | None = None,
 ) -> Sweep:
     """Goes on with the sweep in a folder and returns it when nothing is left to do.
 
@@ -160,7 +229,9 @@ def resume(
     from orchestrator import driver
 
     told = driver.Told(show=progress, on_stage=on_stage)
-    return _ended(driver.resume(Path(root), driver.Engine(name=engine), told=told, plugins=plugins), plugins)
+    return _ended(
+        driver.resume(Path(root), driver.Engine(name=engine), told=told, plugins=plugins), plugins
+    )
 
 
 def load(root: Path | str, *, plugins: Sequence[type[Any]] = ()) -> Sweep:
@@ -189,7 +260,10 @@ def _ended(ended: Ended, plugins: Sequence[type[Any]]) -> Sweep:
     from orchestrator.reporting import report, results
 
     known = ended.candidates
-    report.write(ended.layout, report.build(results.load(ended.layout, known, _handed(plugins, ended)).checked()))
+    report.write(
+        ended.layout,
+        report.build(results.load(ended.layout, known, _handed(plugins, ended)).checked()),
+    )
     return Sweep(ended.layout.root, plugins)
 
 
@@ -212,7 +286,9 @@ def _read(spec: SpecLike, overrides: Sequence[str]) -> Spec:
 
 
 def _written(spec: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, Any], Catalogue]:
-    """Returns a dictionary with names and settings in place of objects of plug-ins, and the catalogue with their classes."""
+    """Returns a dictionary with names and settings in place of objects of plug-ins, and the
+    catalogue with their classes.
+    """
     from search_spaces.reading.settings import PLUGINS
 
     classes: dict[str, list[type[Any]]] = {}
@@ -225,7 +301,9 @@ def _written(spec: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, A
             known = None
         if type(obj) is not known:
             classes.setdefault(kind, []).append(type(obj))
-        return {PLUGINS[section].key.partition(".")[2]: obj.name} | {item.name: _plain(getattr(obj, item.name)) for item in fields(obj)}
+        return {PLUGINS[section].key.partition(".")[2]: obj.name} | {
+            item.name: _plain(getattr(obj, item.name)) for item in fields(obj)
+        }
 
     def walk(value: Any, path: tuple[str, ...]) -> Any:
         if not isinstance(value, Mapping):
@@ -241,7 +319,10 @@ def _written(spec: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, A
             else:
                 # query.strategy: an object; its settings stand beside its name.
                 prefix = str(key).removesuffix(where[-1])
-                found |= {f"{prefix}{name}": setting for name, setting in settings_of(item, section).items()}
+                found |= {
+                    f"{prefix}{name}": setting
+                    for name, setting in settings_of(item, section).items()
+                }
         return found
 
     written = walk(spec, ())

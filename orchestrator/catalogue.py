@@ -1,12 +1,14 @@
-"""Names of plug-ins and where their classes are: those of this program, and those of installed packages.
+"""Names of plug-ins and where their classes are: those of this program, and those of installed
+packages.
 
 A package offers a plug-in by an entry point, for example in its pyproject.toml
 
     [project.entry-points."orchestrate.queries"]
     coreset = "my_package.coreset:Coreset"
 
-A spec then writes `query.strategy: coreset`. Only names are looked up: a spec cannot name code. A class is imported when a spec
-uses it, so that a broken package spoils no spec but those that use it.
+A spec then writes `query.strategy: coreset`. Only names are looked up: a spec cannot name code. A
+class is imported when a spec uses it, so that a broken package spoils no spec but those that use
+it.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ GROUPS: Final[Mapping[Kind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Finds plug-ins by name: classes handed over in Python first, then built-in ones, then those of installed packages."""
+    """Finds plug-ins by name: classes handed over in Python first, then built-in ones, then those
+    of installed packages.
+    """
 
     built_in: Mapping[Kind, Mapping[str, str]] = field(default_factory=lambda: BUILT_IN)
     added: Mapping[tuple[Kind, str], type[Any]] = field(default_factory=dict)
@@ -78,15 +82,25 @@ class Catalogue:
         return tuple(mine | dict.fromkeys(sorted(self._offered(kind))))
 
     def own(self, kind: Kind) -> tuple[str, ...]:
-        """The built-in names of a kind, and those of classes that were handed over: what can be loaded at little risk."""
-        return tuple(dict.fromkeys((*self.built_in.get(kind, {}), *(name for known, name in self.added if known == kind))))
+        """The built-in names of a kind, and those of classes that were handed over: what can be
+        loaded at little risk.
+        """
+        return tuple(
+            dict.fromkeys(
+                (
+                    *self.built_in.get(kind, {}),
+                    *(name for known, name in self.added if known == kind),
+                )
+            )
+        )
 
     def load(self, kind: Kind, name: str) -> type[Any]:
         """The class of that name.
 
         Raises:
             KeyError: there is no such name.
-            SpecError: the package that has it is broken, or several have it. Names them. Without a key.
+            SpecError: the package that has it is broken, or several have it. Names them. Without a
+                key.
         """
         if (kind, name) in self.added:
             return self.added[kind, name]
@@ -97,7 +111,10 @@ class Catalogue:
         points = self._offered(kind)[name]
         if len(points) > 1:
             owners = ", ".join(sorted(_package(point) for point in points))
-            raise SpecError(f"{kind} {name} is offered by several packages: {owners}", hint="uninstall all but one of them")
+            raise SpecError(
+                f"{kind} {name} is offered by several packages: {owners}",
+                hint="uninstall all but one of them",
+            )
         return _import(kind, name, points[0])
 
     def adding(self, kind: Kind, *classes: type[Any]) -> Catalogue:
@@ -110,7 +127,9 @@ class Catalogue:
 
 @lru_cache(maxsize=4)
 def _entry_points(path: tuple[str, ...]) -> Mapping[Kind, Mapping[str, list[EntryPoint]]]:
-    """Kind -> name -> entry points of the packages on `path`, which is sys.path: it is the key of the cache."""
+    """Kind -> name -> entry points of the packages on `path`, which is sys.path: it is the key of
+    the cache.
+    """
     found: dict[Kind, dict[str, list[EntryPoint]]] = {}
     everything = entry_points()
     for kind, group in GROUPS.items():
@@ -126,24 +145,48 @@ def _import(kind: Kind, name: str, point: EntryPoint) -> type[Any]:
     try:
         found = point.load()
     except Exception as error:
-        problem = f"{kind} {name} of the installed package {_package(point)} cannot be loaded ({type(error).__name__}: {printable(str(error), 200)})"
-        raise SpecError(problem, hint="mend or uninstall that package, or write another name") from error
-    if not isinstance(found, type) or not is_dataclass(found) or getattr(found, "name", None) != name:
-        problem = f"{kind} {name} of the installed package {_package(point)}: {point.value} is not a dataclass whose `name` is {name!r}"
+        problem = (
+            f"{kind} {name} of the installed package {_package(point)} cannot be loaded"
+            f" ({type(error).__name__}: {printable(str(error), 200)})"
+        )
+        raise SpecError(
+            problem, hint="mend or uninstall that package, or write another name"
+        ) from error
+    if (
+        not isinstance(found, type)
+        or not is_dataclass(found)
+        or getattr(found, "name", None) != name
+    ):
+        problem = (
+            f"{kind} {name} of the installed package {_package(point)}: {point.value} is not a"
+            f" dataclass whose `name` is {name!r}"
+        )
         raise SpecError(problem, hint="mend or uninstall that package, or write another name")
     return found
 
 
 def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value.partition(":")[0]
+    return (
+        f"{point.dist.name} {point.dist.version}"
+        if point.dist is not None
+        else point.value.partition(":")[0]
+    )
 
 
 INSTALLED: Final = Catalogue()
 """What this program has, and what is installed beside it."""
 
 
-def load_spec(path_or_name: str, overrides: Sequence[str] = (), *, recorded: bool = False, catalogue: Catalogue = INSTALLED) -> Spec:
-    """The checked spec of a file, with the plug-ins that are installed; arguments and errors are those of search_spaces.reading.spec.load_spec."""
+def load_spec(
+    path_or_name: str,
+    overrides: Sequence[str] = (),
+    *,
+    recorded: bool = False,
+    catalogue: Catalogue = INSTALLED,
+) -> Spec:
+    """The checked spec of a file, with the plug-ins that are installed; arguments and errors are
+    those of search_spaces.reading.spec.load_spec.
+    """
     from search_spaces.reading import spec as specs
 
     return specs.load_spec(path_or_name, overrides, catalogue, recorded=recorded)

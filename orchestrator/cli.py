@@ -1,4 +1,6 @@
-"""The command `orchestrate`. Exit status: 0 done, 1 some trials failed, 2 bad input or set-up, 130 interrupted and resumable."""
+"""The command `orchestrate`. Exit status: 0 done, 1 some trials failed, 2 bad input or set-up, 130
+interrupted and resumable.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,10 @@ def _engine(args: argparse.Namespace) -> Any:
 
     if args.engine == "inline" and (args.address is not None or args.local):
         which = "--address" if args.address is not None else "--local"
-        raise UserError(f"{which} says which Ray to run on, and --engine inline runs without Ray: leave one of them out.")
+        raise UserError(
+            f"{which} says which Ray to run on, and --engine inline runs without Ray: leave one of"
+            " them out."
+        )
     return Engine(name=args.engine, address=args.address, local=args.local, verbose=args.verbose)
 
 
@@ -59,7 +64,9 @@ def _sweep(args: argparse.Namespace) -> int:
     from orchestrator.catalogue import load_spec
     from orchestrator.commands import sweep
 
-    return sweep.sweep(load_spec(args.spec, args.set), _engine(args), out=args.out, as_json=args.json)
+    return sweep.sweep(
+        load_spec(args.spec, args.set), _engine(args), out=args.out, as_json=args.json
+    )
 
 
 def _resume(args: argparse.Namespace) -> int:
@@ -126,9 +133,15 @@ class _Parser(argparse.ArgumentParser):
         super().error(console.escaped(message))
 
 
-def _add(verbs: Any, name: str, run: Verb | None, text: str, example: str) -> argparse.ArgumentParser:
+def _add(
+    verbs: Any, name: str, run: Verb | None, text: str, example: str
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
     # Its absence after the verb must not undo its presence before.
@@ -137,14 +150,29 @@ def _add(verbs: Any, name: str, run: Verb | None, text: str, example: str) -> ar
 
 
 def _json_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output; progress and messages go to standard error")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON object on standard output; progress and messages go to standard error",
+    )
 
 
 def _spec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "spec", metavar="SPEC", help="a spec file; a bare name is looked up here, then among the packaged ones (ablations.yaml, smoke.yaml, ...)"
+        "spec",
+        metavar="SPEC",
+        help=(
+            "a spec file; a bare name is looked up here, then among the packaged ones"
+            " (ablations.yaml, smoke.yaml, ...)"
+        ),
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key of the spec, as in method.epochs=5; may be repeated")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key of the spec, as in method.epochs=5; may be repeated",
+    )
 
 
 def _resource_argument(parser: argparse.ArgumentParser) -> None:
@@ -153,14 +181,30 @@ def _resource_argument(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="where the data lies now (dataset.path), or for this run another resources.max_concurrent, start_timeout, max_failures or checkpoint_seconds",
+        help=(
+            "where the data lies now (dataset.path), or for this run another"
+            " resources.max_concurrent, start_timeout, max_failures or checkpoint_seconds"
+        ),
     )
 
 
 def _engine_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", choices=["ray", "inline"], default="ray", help="inline: one trial after another in this process, without Ray")
-    parser.add_argument("--address", help="the Ray to run on (default: $RAY_ADDRESS, else a node running here, else an embedded Ray)")
-    parser.add_argument("--local", action="store_true", help="an embedded Ray at once, whatever else is running")
+    parser.add_argument(
+        "--engine",
+        choices=["ray", "inline"],
+        default="ray",
+        help="inline: one trial after another in this process, without Ray",
+    )
+    parser.add_argument(
+        "--address",
+        help=(
+            "the Ray to run on (default: $RAY_ADDRESS, else a node running here, else an embedded"
+            " Ray)"
+        ),
+    )
+    parser.add_argument(
+        "--local", action="store_true", help="an embedded Ray at once, whatever else is running"
+    )
     parser.add_argument("--verbose", action="store_true", help="also show what Ray itself prints")
 
 
@@ -168,30 +212,77 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = _Parser(
         prog="orchestrate",
-        description="Find the labelling schedule that wins at equal bits: full labels, yes/no answers, stages and quotas.",
+        description=(
+            "Find the labelling schedule that wins at equal bits: full labels, yes/no answers,"
+            " stages and quotas."
+        ),
         epilog="example:\n  orchestrate plan ablations.yaml\n  orchestrate sweep ablations.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help=_DEBUG)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    plan = _add(verbs, "plan", _plan, "list every trial of a spec with its price; trains nothing", "orchestrate plan ablations.yaml")
+    plan = _add(
+        verbs,
+        "plan",
+        _plan,
+        "list every trial of a spec with its price; trains nothing",
+        "orchestrate plan ablations.yaml",
+    )
     _spec_arguments(plan)
     _json_flag(plan)
 
-    keys = _add(verbs, "keys", _keys, "list every key of a spec: what it may hold, its default and its meaning", "orchestrate keys method")
-    keys.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only keys that begin so, as in query or method.epochs")
-    keys.add_argument("--json", action="store_true", help="a JSON schema of specs, for editors: orchestrate keys --json > spec.schema.json")
+    keys = _add(
+        verbs,
+        "keys",
+        _keys,
+        "list every key of a spec: what it may hold, its default and its meaning",
+        "orchestrate keys method",
+    )
+    keys.add_argument(
+        "prefix",
+        metavar="PREFIX",
+        nargs="?",
+        default="",
+        help="only keys that begin so, as in query or method.epochs",
+    )
+    keys.add_argument(
+        "--json",
+        action="store_true",
+        help="a JSON schema of specs, for editors: orchestrate keys --json > spec.schema.json",
+    )
 
-    sweep = _add(verbs, "sweep", _sweep, "run a spec", "orchestrate sweep ablations.yaml --set method.epochs=10 --out runs/short")
+    sweep = _add(
+        verbs,
+        "sweep",
+        _sweep,
+        "run a spec",
+        "orchestrate sweep ablations.yaml --set method.epochs=10 --out runs/short",
+    )
     _spec_arguments(sweep)
-    sweep.add_argument("--out", metavar="DIR", type=_folder, help="the sweep's own folder (default: runs/<name>)")
+    sweep.add_argument(
+        "--out", metavar="DIR", type=_folder, help="the sweep's own folder (default: runs/<name>)"
+    )
     _engine_arguments(sweep)
     _json_flag(sweep)
 
     for name, run, text in (
-        ("resume", _resume, "go on with a sweep that was stopped or killed; nothing already answered is asked again"),
-        ("retry", _retry, "run the failed trials of a sweep again, from their last checkpoint, and whatever else is unfinished"),
+        (
+            "resume",
+            _resume,
+            (
+                "go on with a sweep that was stopped or killed; nothing already answered is asked"
+                " again"
+            ),
+        ),
+        (
+            "retry",
+            _retry,
+            (
+                "run the failed trials of a sweep again, from their last checkpoint, and whatever"
+                " else is unfinished"
+            ),
+        ),
     ):
         verb = _add(verbs, name, run, text, f"orchestrate {name} runs/ablations")
         verb.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
@@ -199,56 +290,140 @@ def build_parser() -> argparse.ArgumentParser:
         _engine_arguments(verb)
         _json_flag(verb)
 
-    extend = _add(verbs, "extend", _extend, "add candidates to a search", "orchestrate extend runs/search -n 20")
+    extend = _add(
+        verbs,
+        "extend",
+        _extend,
+        "add candidates to a search",
+        "orchestrate extend runs/search -n 20",
+    )
     extend.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
-    extend.add_argument("-n", "--num-candidates", type=_positive, required=True, metavar="N", help="how many more candidates")
+    extend.add_argument(
+        "-n",
+        "--num-candidates",
+        type=_positive,
+        required=True,
+        metavar="N",
+        help="how many more candidates",
+    )
     _resource_argument(extend)
     _engine_arguments(extend)
     _json_flag(extend)
 
-    status = _add(verbs, "status", _status, "show trials and stages with bits, accuracy and time to go", "orchestrate status runs/ablations --watch")
+    status = _add(
+        verbs,
+        "status",
+        _status,
+        "show trials and stages with bits, accuracy and time to go",
+        "orchestrate status runs/ablations --watch",
+    )
     status.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
-    status.add_argument("--watch", action="store_true", help="show it anew every two seconds until the sweep ends")
+    status.add_argument(
+        "--watch", action="store_true", help="show it anew every two seconds until the sweep ends"
+    )
     _json_flag(status)
 
-    report = _add(verbs, "report", _report, "write and show the table: Markdown, CSV, JSON and one offline HTML file", "orchestrate report runs/ablations")
+    report = _add(
+        verbs,
+        "report",
+        _report,
+        "write and show the table: Markdown, CSV, JSON and one offline HTML file",
+        "orchestrate report runs/ablations",
+    )
     report.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
     _json_flag(report)
 
     _ledger_verbs(verbs)
     _data_verbs(verbs)
 
-    doctor = _add(verbs, "doctor", _doctor, "say what is missing on this machine, and the command that mends it", "orchestrate doctor --no-ray")
-    doctor.add_argument("--out", metavar="DIR", type=_folder, default="runs", help="where sweeps will be written (default: runs)")
-    doctor.add_argument("--no-ray", action="store_true", help="skip starting Ray, which takes some seconds")
+    doctor = _add(
+        verbs,
+        "doctor",
+        _doctor,
+        "say what is missing on this machine, and the command that mends it",
+        "orchestrate doctor --no-ray",
+    )
+    doctor.add_argument(
+        "--out",
+        metavar="DIR",
+        type=_folder,
+        default="runs",
+        help="where sweeps will be written (default: runs)",
+    )
+    doctor.add_argument(
+        "--no-ray", action="store_true", help="skip starting Ray, which takes some seconds"
+    )
     _json_flag(doctor)
     return parser
 
 
 def _ledger_verbs(verbs: Any) -> None:
-    ledger = _add(verbs, "ledger", None, "read the answers of a trial", "orchestrate ledger verify runs/ablations/trials/0123456789ab")
+    ledger = _add(
+        verbs,
+        "ledger",
+        None,
+        "read the answers of a trial",
+        "orchestrate ledger verify runs/ablations/trials/0123456789ab",
+    )
     actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in (
         ("show", "list every label bought and every question with its answer"),
-        ("verify", "check everything in a sweep's folder against everything else in it, or the checksum chain of one trial's segments"),
+        (
+            "verify",
+            (
+                "check everything in a sweep's folder against everything else in it, or the"
+                " checksum chain of one trial's segments"
+            ),
+        ),
         ("replay", "rebuild the pool from the segments alone and print its state"),
     ):
         whole = name == "verify"
-        action = _add(actions, name, _ledger, text, f"orchestrate ledger {name} runs/ablations{'' if whole else '/trials/0123456789ab'}")
-        help_text = "the sweep's folder, or one trial's, DIR/trials/ID" if whole else "the trial's folder, DIR/trials/ID"
-        action.add_argument("dir", metavar="DIR" if whole else "TRIAL_DIR", type=_folder, help=help_text)
+        action = _add(
+            actions,
+            name,
+            _ledger,
+            text,
+            f"orchestrate ledger {name} runs/ablations{'' if whole else '/trials/0123456789ab'}",
+        )
+        help_text = (
+            "the sweep's folder, or one trial's, DIR/trials/ID"
+            if whole
+            else "the trial's folder, DIR/trials/ID"
+        )
+        action.add_argument(
+            "dir", metavar="DIR" if whole else "TRIAL_DIR", type=_folder, help=help_text
+        )
         _json_flag(action)
 
 
 def _data_verbs(verbs: Any) -> None:
-    data = _add(verbs, "data", None, "list data sets and prepare their decoded cache", "orchestrate data list")
+    data = _add(
+        verbs,
+        "data",
+        None,
+        "list data sets and prepare their decoded cache",
+        "orchestrate data list",
+    )
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = _add(actions, "list", _data, "list the data sets and what is prepared", "orchestrate data list")
+    listing = _add(
+        actions, "list", _data, "list the data sets and what is prepared", "orchestrate data list"
+    )
     _json_flag(listing)
-    prepare = _add(actions, "prepare", _data, "decode a data set into the cache", "orchestrate data prepare folder --path photos/")
+    prepare = _add(
+        actions,
+        "prepare",
+        _data,
+        "decode a data set into the cache",
+        "orchestrate data prepare folder --path photos/",
+    )
     prepare.add_argument("name", metavar="NAME", help="as `dataset.name` in a spec")
     prepare.add_argument("--path", help="folder or file, as `dataset.path` in a spec")
-    prepare.add_argument("--image-size", type=_positive, metavar="PX", help="side of the square that images are cut to, as `dataset.image_size` in a spec")
+    prepare.add_argument(
+        "--image-size",
+        type=_positive,
+        metavar="PX",
+        help="side of the square that images are cut to, as `dataset.image_size` in a spec",
+    )
     _json_flag(prepare)
 
 
@@ -256,7 +431,10 @@ def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder is empty")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is an address and not a folder: sweeps are kept in folders of a file system; name one, such as runs/mine")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is an address and not a folder: sweeps are kept in folders of a file system;"
+            " name one, such as runs/mine"
+        )
     return Path(text)
 
 
@@ -274,7 +452,9 @@ _signalled = threading.Event()
 
 
 def _take_over_signals() -> None:
-    """The first SIGINT or SIGTERM stops in good order; one that comes while that goes on leaves at once, for all that counts is on disk already."""
+    """The first SIGINT or SIGTERM stops in good order; one that comes while that goes on leaves at
+    once, for all that counts is on disk already.
+    """
     _signalled.clear()
 
     def interrupt(signum: int, frame: object) -> NoReturn:
@@ -288,7 +468,9 @@ def _take_over_signals() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status; whatever goes wrong is one message on standard error."""
+    """Runs one command and returns its exit status; whatever goes wrong is one message on standard
+    error.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(words)
     debug = faults.debug_wanted(args.debug)

@@ -1,4 +1,6 @@
-"""Runs a sweep from this process: what is refused is refused before anything is written; then the lock, the engine, the seal."""
+"""Runs a sweep from this process: what is refused is refused before anything is written; then the
+lock, the engine, the seal.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class Told:
     show: bool = True
     """Whether progress is shown on standard error."""
     on_stage: OnStage | None = None
-    """Called in this process whenever a stage has finished. An error that it raises is raised again when the sweep has ended."""
+    """Called in this process whenever a stage has finished. An error that it raises is raised again
+    when the sweep has ended.
+    """
 
 
 UNTOLD = Told()
@@ -73,7 +77,8 @@ UNTOLD = Told()
 
 
 def start(spec: Spec, engine: Engine, *, out: Path | None = None, told: Told = UNTOLD) -> Ended:
-    """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is refused is refused before anything is written there.
+    """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is
+    refused is refused before anything is written there.
 
     Args:
         out: the sweep's folder; None: runs/NAME.
@@ -90,20 +95,42 @@ def start(spec: Spec, engine: Engine, *, out: Path | None = None, told: Told = U
         sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
         _check_records(layout, (), spec.keys.catalogue)
     with _cluster(spec, engine, layout) as cluster, _writing(layout, told):
-        candidates = sweeps.create(spec, layout, data=data.labelled_fingerprint, engine=engine.name, device=device)
+        candidates = sweeps.create(
+            spec, layout, data=data.labelled_fingerprint, engine=engine.name, device=device
+        )
         seal.write(layout)
         return _run(spec, layout, candidates, data, engine, cluster, told)
 
 
-def resume(root: Path, engine: Engine, overrides: Sequence[str] = (), *, told: Told = UNTOLD, plugins: Sequence[type[Any]] = ()) -> Ended:
-    """Goes on with the sweep in `root` from its own records; `overrides` say where the data lies now, or are of resources that change no result."""
-    return _go_on(root, engine, overrides, lambda begun, spec, candidates: (spec, candidates), told, plugins)
+def resume(
+    root: Path,
+    engine: Engine,
+    overrides: Sequence[str] = (),
+    *,
+    told: Told = UNTOLD,
+    plugins: Sequence[type[Any]] = (),
+) -> Ended:
+    """Goes on with the sweep in `root` from its own records; `overrides` say where the data lies
+    now, or are of resources that change no result.
+    """
+    return _go_on(
+        root, engine, overrides, lambda begun, spec, candidates: (spec, candidates), told, plugins
+    )
 
 
-def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, told: Told = UNTOLD, plugins: Sequence[type[Any]] = ()) -> Ended:
+def retry(
+    root: Path,
+    engine: Engine,
+    overrides: Sequence[str] = (),
+    *,
+    told: Told = UNTOLD,
+    plugins: Sequence[type[Any]] = (),
+) -> Ended:
     """Runs the failed trials again, and whatever else is unfinished."""
 
-    def forgiven(begun: dict[str, Any], spec: Spec, candidates: list[Candidate]) -> tuple[Spec, list[Candidate]]:
+    def forgiven(
+        begun: dict[str, Any], spec: Spec, candidates: list[Candidate]
+    ) -> tuple[Spec, list[Candidate]]:
         number = sweeps.forgive(SweepLayout(root), candidates)
         _say(told, f"{number} failed trial(s) to run again")
         return spec, candidates
@@ -111,11 +138,26 @@ def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, told: To
     return _go_on(root, engine, overrides, forgiven, told, plugins)
 
 
-def extend(root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, told: Told = UNTOLD, plugins: Sequence[type[Any]] = ()) -> Ended:
+def extend(
+    root: Path,
+    more: int,
+    engine: Engine,
+    overrides: Sequence[str] = (),
+    *,
+    told: Told = UNTOLD,
+    plugins: Sequence[type[Any]] = (),
+) -> Ended:
     """Adds candidates to a search and runs them."""
     layout = SweepLayout(root)
     sweeps.check_extendable(layout, resolved.read(layout))
-    return _go_on(root, engine, overrides, lambda begun, spec, candidates: sweeps.extend(layout, begun, spec, candidates, more), told, plugins)
+    return _go_on(
+        root,
+        engine,
+        overrides,
+        lambda begun, spec, candidates: sweeps.extend(layout, begun, spec, candidates, more),
+        told,
+        plugins,
+    )
 
 
 def _go_on(
@@ -126,7 +168,9 @@ def _go_on(
     told: Told,
     plugins: Sequence[type[Any]],
 ) -> Ended:
-    """Runs what is left of the sweep in `root` after `change` has been made to its records. What is refused is refused before anything is changed."""
+    """Runs what is left of the sweep in `root` after `change` has been made to its records. What is
+    refused is refused before anything is changed.
+    """
     layout, spec, candidates, begun = sweeps.open_sweep(root, overrides, plugins)
     _device(spec, engine)
     _check_records(layout, candidates, spec.keys.catalogue)
@@ -148,8 +192,12 @@ def _say(told: Told, text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _check_records(layout: SweepLayout, candidates: Sequence[Candidate], catalogue: Catalogue) -> None:
-    """Raises ResultsDamaged where records are not what was written, but for those that going on makes anew."""
+def _check_records(
+    layout: SweepLayout, candidates: Sequence[Candidate], catalogue: Catalogue
+) -> None:
+    """Raises ResultsDamaged where records are not what was written, but for those that going on
+    makes anew.
+    """
     found = results.load(layout, candidates, catalogue)
     damaged = tuple(problem for problem in found.damaged if problem not in found.repairable)
     if damaged:
@@ -157,7 +205,9 @@ def _check_records(layout: SweepLayout, candidates: Sequence[Candidate], catalog
 
 
 def _check_unlocked(layout: SweepLayout) -> None:
-    """Raises LockHeld where another process runs the sweep, before data is decoded and a cluster started for nothing; makes no file."""
+    """Raises LockHeld where another process runs the sweep, before data is decoded and a cluster
+    started for nothing; makes no file.
+    """
     if is_held(layout.lock):
         with hold(layout.lock, wait=False):
             pass
@@ -173,7 +223,10 @@ def _prepare(spec: Spec) -> datasets.PreparedData:
 def _device(spec: Spec, engine: Engine) -> str:
     if engine.name == "inline":
         if spec.search.algorithm.adaptive:
-            raise SweepError(f"{spec.source}: search.algorithm: {spec.search.algorithm.name} learns from results and needs Ray; leave out --engine inline.")
+            raise SweepError(
+                f"{spec.source}: search.algorithm: {spec.search.algorithm.name} learns from results"
+                " and needs Ray; leave out --engine inline."
+            )
         check_cpus(spec.resources)
         return choose_device(spec.resources)
     # Ray shows each rank its own GPUs alone, so the first of them is the rank's.
@@ -181,12 +234,17 @@ def _device(spec: Spec, engine: Engine) -> str:
 
 
 def _check_writable(layout: SweepLayout) -> None:
-    """Raises SweepError where the folder cannot be made or written; makes nothing. A data set may take minutes to decode, so this comes first."""
+    """Raises SweepError where the folder cannot be made or written; makes nothing. A data set may
+    take minutes to decode, so this comes first.
+    """
     place = layout.root.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise SweepError(f"{layout.root}: cannot be written ({place} is not a folder that this user may write in). Choose another folder with --out.")
+        raise SweepError(
+            f"{layout.root}: cannot be written ({place} is not a folder that this user may write"
+            " in). Choose another folder with --out."
+        )
 
 
 @contextmanager
@@ -197,7 +255,10 @@ def _writing(layout: SweepLayout, told: Told) -> Iterator[None]:
         if not os.access(layout.root, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise SweepError(f"{layout.root}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
+        raise SweepError(
+            f"{layout.root}: cannot be written ({error.strerror}). Choose another folder with"
+            " --out."
+        ) from error
     try:
         with hold(layout.lock, wait=False):
             leftovers.remove(layout)
@@ -207,8 +268,8 @@ def _writing(layout: SweepLayout, told: Told) -> Iterator[None]:
         raise
     except OSError as error:
         raise SweepError(
-            f"{error.filename or layout.root}: {error.strerror or error}. "
-            f"Everything recorded so far is kept; {advice(error)} and go on with: orchestrate resume {layout.root}"
+            f"{error.filename or layout.root}: {error.strerror or error}. Everything recorded so"
+            f" far is kept; {advice(error)} and go on with: orchestrate resume {layout.root}"
         ) from error
 
 
@@ -217,7 +278,8 @@ def _cluster(spec: Spec, engine: Engine, layout: SweepLayout) -> Iterator[Cluste
     """The Ray that the sweep runs on, able to train its stages; None for the inline engine.
 
     Raises:
-        CannotGoOn: Ray wanted to end this process, as it does when it has lost its node before the sweep is watched over.
+        CannotGoOn: Ray wanted to end this process, as it does when it has lost its node before the
+            sweep is watched over.
     """
     if engine.name == "inline":
         yield None
@@ -230,20 +292,44 @@ def _cluster(spec: Spec, engine: Engine, layout: SweepLayout) -> Iterator[Cluste
             gangs_that_fit(cluster, spec.resources)
             yield cluster
     except SystemExit as error:
-        again = f"go on with: orchestrate resume {layout.root}" if layout.resolved.exists() else "give the same command again"
-        raise CannotGoOn(f"Ray has died under the sweep and wanted to end it with status {error.code}. Everything recorded so far is kept; {again}") from error
+        again = (
+            f"go on with: orchestrate resume {layout.root}"
+            if layout.resolved.exists()
+            else "give the same command again"
+        )
+        raise CannotGoOn(
+            f"Ray has died under the sweep and wanted to end it with status {error.code}."
+            f" Everything recorded so far is kept; {again}"
+        ) from error
 
 
 def _run(
-    spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster | None, told: Told
+    spec: Spec,
+    layout: SweepLayout,
+    candidates: list[Candidate],
+    data: datasets.PreparedData,
+    engine: Engine,
+    cluster: Cluster | None,
+    told: Told,
 ) -> Ended:
-    outcome = _run_inline(spec, layout, candidates, data, engine, told) if cluster is None else _run_ray(spec, layout, candidates, data, engine, cluster, told)
+    outcome = (
+        _run_inline(spec, layout, candidates, data, engine, told)
+        if cluster is None
+        else _run_ray(spec, layout, candidates, data, engine, cluster, told)
+    )
     seal.write(layout)
     return Ended(layout=layout, candidates=candidates, outcome=outcome)
 
 
 def _distinct(candidates: list[Candidate]) -> int:
-    return len({key for candidate in candidates for trial in candidate.trials for key in stage_prefixes(trial)})
+    return len(
+        {
+            key
+            for candidate in candidates
+            for trial in candidate.trials
+            for key in stage_prefixes(trial)
+        }
+    )
 
 
 def _expected(drawn: list[Candidate], number: int) -> int:
@@ -251,10 +337,15 @@ def _expected(drawn: list[Candidate], number: int) -> int:
     return round(_distinct(drawn) * number / max(len(drawn), 1))
 
 
-def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str, told: Told) -> Progress:
+def _announce(
+    spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str, told: Told
+) -> Progress:
     """The first line says where the sweep runs and on what."""
     if spec.search.algorithm.adaptive:
-        work, total = f"{spec.search.num_candidates} candidates, {len(candidates)} of them drawn", None
+        work, total = (
+            f"{spec.search.num_candidates} candidates, {len(candidates)} of them drawn",
+            None,
+        )
     else:
         total = _distinct(candidates)
         work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
@@ -265,11 +356,26 @@ def _announce(spec: Spec, layout: SweepLayout, candidates: list[Candidate], wher
 
 def _done(layout: SweepLayout, candidates: Sequence[Candidate]) -> set[str]:
     """Keys of the stages on record."""
-    return {record.key for candidate in candidates for trial in candidate.trials for record in stages_on_record(layout.trial(trial.id))}
+    return {
+        record.key
+        for candidate in candidates
+        for trial in candidate.trials
+        for record in stages_on_record(layout.trial(trial.id))
+    }
 
 
-def _run_inline(spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, told: Told) -> Outcome:
-    where = f"inline: one process on this machine, {_device(spec, engine)}, {spec.resources.cpus_per_worker} thread(s) a stage"
+def _run_inline(
+    spec: Spec,
+    layout: SweepLayout,
+    candidates: list[Candidate],
+    data: datasets.PreparedData,
+    engine: Engine,
+    told: Told,
+) -> Outcome:
+    where = (
+        f"inline: one process on this machine, {_device(spec, engine)},"
+        f" {spec.resources.cpus_per_worker} thread(s) a stage"
+    )
     with _announce(spec, layout, candidates, where, told) as progress:
         outcome = run_inline(layout, candidates, data, spec.resources, progress)
     return _told(outcome, progress)
@@ -282,7 +388,13 @@ def _told(outcome: Outcome, progress: Progress) -> Outcome:
 
 
 def _run_ray(
-    spec: Spec, layout: SweepLayout, candidates: list[Candidate], data: datasets.PreparedData, engine: Engine, cluster: Cluster, told: Told
+    spec: Spec,
+    layout: SweepLayout,
+    candidates: list[Candidate],
+    data: datasets.PreparedData,
+    engine: Engine,
+    cluster: Cluster,
+    told: Told,
 ) -> Outcome:
     from orchestrator.engines.ray.cluster import gangs_that_fit
     from orchestrator.engines.ray.engine import run_on_ray
@@ -292,14 +404,35 @@ def _run_ray(
     source: Source
     estimate: Callable[[], int] | None = None
     if spec.search.algorithm.adaptive:
-        source, number = spec.search.algorithm.source(spec, layout, candidates), spec.search.num_candidates or 0
+        source, number = (
+            spec.search.algorithm.source(spec, layout, candidates),
+            spec.search.num_candidates or 0,
+        )
         estimate = partial(_expected, candidates, number)
     else:
-        left = [c for c in candidates if not all(is_finished(layout, t) or is_failed(layout, t) for t in c.trials)]
+        left = [
+            c
+            for c in candidates
+            if not all(is_finished(layout, t) or is_failed(layout, t) for t in c.trials)
+        ]
         source, number = Listed(deque(left)), len(left)
     where = f"{cluster}; {gangs} gang(s) of {spec.resources.workers} rank(s)"
     with _announce(spec, layout, candidates, where, told) as progress:
-        outcome, use = run_on_ray(layout, source, candidates, number, data, spec.resources, _device(spec, engine), cluster, progress, estimate)
+        outcome, use = run_on_ray(
+            layout,
+            source,
+            candidates,
+            number,
+            data,
+            spec.resources,
+            _device(spec, engine),
+            cluster,
+            progress,
+            estimate,
+        )
         if use.get("share") is not None:
-            progress.note(f"gangs were training {100 * use['share']:.0f}% of the time between the first stage's start and the last one's end")
+            progress.note(
+                f"gangs were training {100 * use['share']:.0f}% of the time between the first"
+                " stage's start and the last one's end"
+            )
     return _told(outcome, progress)

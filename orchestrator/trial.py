@@ -1,7 +1,9 @@
-"""The loop over the stages of one trial: train, guess, ask, learn from yes and from no, train again.
+"""The loop over the stages of one trial: train, guess, ask, learn from yes and from no, train
+again.
 
-Plain Python without Ray: a debugger can step through it, and every engine runs this same loop. Each step may be done twice without harm: what is committed (a
-stage, a round) is found again, so a trial that died anywhere goes on from its own records.
+Plain Python without Ray: a debugger can step through it, and every engine runs this same loop. Each
+step may be done twice without harm: what is committed (a stage, a round) is found again, so a trial
+that died anywhere goes on from its own records.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ from orchestrator.sweeps import correctness
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import RecordsDamaged, write_error
 from orchestrator.sweeps.stage_records import StageRecord, put_stage, read_stage
-from orchestrator.sweeps.stage_store import CannotGoOn, ObtainsStages, StageArtefact, StageStore, new_attempt, stage_key
+from orchestrator.sweeps.stage_store import (
+    CannotGoOn,
+    ObtainsStages,
+    StageArtefact,
+    StageStore,
+    new_attempt,
+    stage_key,
+)
 from orchestrator.sweeps.versions import versions
 from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.stage import StageRequest
@@ -78,13 +87,19 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
         initial_choice=choice,
         split=trial.config.schedule.split if choice == "priced_balanced" else (),
     )
-    place = OraclePlace(labels_dir=data.labels_dir, num_classes=trial.facts.num_classes, seed=trial.seed, first_labels=choice == "first")
+    place = OraclePlace(
+        labels_dir=data.labels_dir,
+        num_classes=trial.facts.num_classes,
+        seed=trial.seed,
+        first_labels=choice == "first",
+    )
     oracle = trial.config.oracle.open(place)
     return Pool(terms, Ledger(open_segments(ledger)), oracle)
 
 
 def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
-    """Trains every stage of the trial's schedule that is not on record, or returns while it waits for answers.
+    """Trains every stage of the trial's schedule that is not on record, or returns while it waits
+    for answers.
 
     Raises:
         TrainingFailed: a stage cannot be trained; what was asked before stays in the ledger.
@@ -101,14 +116,20 @@ def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
             bench.watcher.stage_started(trial, stage)
             request = _request(trial, stage, records, pool, bench)
             artefact = bench.stages.obtain(request)
-            record = put_stage(files, _record(trial, request, artefact, records, asked, pool, bench))
+            record = put_stage(
+                files, _record(trial, request, artefact, records, asked, pool, bench)
+            )
             bench.watcher.stage_finished(trial, record)
         records.append(record)
     return TrialState.FINISHED
 
 
-def attempt_trial(trial: Trial, pool: PoolService, bench: Bench, on_failure: Callable[[str], None]) -> TrialState | None:
-    """Runs the trial; None if it failed, with its reason on record. What breaks one trial must not end the sweep, except a store that cannot be written."""
+def attempt_trial(
+    trial: Trial, pool: PoolService, bench: Bench, on_failure: Callable[[str], None]
+) -> TrialState | None:
+    """Runs the trial; None if it failed, with its reason on record. What breaks one trial must not
+    end the sweep, except a store that cannot be written.
+    """
     files = bench.layout.trial(trial.id)
     try:
         return run_trial(trial, pool, bench)
@@ -122,8 +143,11 @@ def attempt_trial(trial: Trial, pool: PoolService, bench: Bench, on_failure: Cal
         return None
 
 
-def _ask(trial: Trial, number: int, records: list[StageRecord], pool: PoolService, bench: Bench) -> Round:
-    """Round `number`, asked now unless its plan is already committed: then that plan stands, whatever this model would choose.
+def _ask(
+    trial: Trial, number: int, records: list[StageRecord], pool: PoolService, bench: Bench
+) -> Round:
+    """Round `number`, asked now unless its plan is already committed: then that plan stands,
+    whatever this model would choose.
 
     Answers that came since the process before ended were recorded when the pool was opened.
     """
@@ -132,7 +156,10 @@ def _ask(trial: Trial, number: int, records: list[StageRecord], pool: PoolServic
         return committed
     before = StageStore(bench.layout.stage_store).find(records[-1].key)
     if before is None:
-        raise FileNotFoundError(f"{bench.layout.stage_store / records[-1].key}: the stage before round {number} is recorded but its folder is gone")
+        raise FileNotFoundError(
+            f"{bench.layout.stage_store / records[-1].key}: the stage before round {number} is"
+            " recorded but its folder is gone"
+        )
     chosen = choose(
         trial.config.query.strategy,
         before.scores(),
@@ -146,7 +173,9 @@ def _ask(trial: Trial, number: int, records: list[StageRecord], pool: PoolServic
     return pool.ask(number, *chosen)
 
 
-def _request(trial: Trial, stage: int, records: list[StageRecord], pool: PoolService, bench: Bench) -> StageRequest:
+def _request(
+    trial: Trial, stage: int, records: list[StageRecord], pool: PoolService, bench: Bench
+) -> StageRequest:
     inputs, draw = pool.training_inputs(stage), pool.counts(stage).rounds
     parent = records[-1].key if records else None
     method = trial.config.method.for_stage(stage)
@@ -182,11 +211,18 @@ def _request(trial: Trial, stage: int, records: list[StageRecord], pool: PoolSer
 
 
 def _record(
-    trial: Trial, request: StageRequest, artefact: StageArtefact, records: list[StageRecord], asked: Round | None, pool: PoolService, bench: Bench
+    trial: Trial,
+    request: StageRequest,
+    artefact: StageArtefact,
+    records: list[StageRecord],
+    asked: Round | None,
+    pool: PoolService,
+    bench: Bench,
 ) -> StageRecord:
     """Returns what is put on record of a stage: what it cost and what it reached.
 
-    A function of the ledger up to the stage's round, of the trained stage and of the data: made anew, at whatever time, it is the same.
+    A function of the ledger up to the stage's round, of the trained stage and of the data: made
+    anew, at whatever time, it is the same.
     """
     stage, inputs = request.stage, request.inputs
     counts, metrics, scores = pool.counts(stage), artefact.metrics, artefact.scores()
@@ -194,7 +230,10 @@ def _record(
     correct = correctness.pack(test_correct(bench.data.labels_dir, scores["test_guess_last"]))
     # Before the record that names it; the same bytes whoever puts them.
     commit_file(bench.layout.trial(trial.id).test_correct(stage), correct, replace=False)
-    yes, no, skipped = (int((asked.answers == answer).sum()) if asked is not None else 0 for answer in (YES, NO, SKIPPED))
+    yes, no, skipped = (
+        int((asked.answers == answer).sum()) if asked is not None else 0
+        for answer in (YES, NO, SKIPPED)
+    )
     return StageRecord(
         trial=trial.id,
         stage=stage,
@@ -219,7 +258,11 @@ def _record(
         unspent=counts.unspent,
         validation=metrics["val_top1_last"],
         validation_best=metrics["val_top1_best"],
-        val_correct=correctness.to_hex(scores["val_guess_last"] == inputs.validation_labels) if inputs.validation_ids.size else None,
+        val_correct=(
+            correctness.to_hex(scores["val_guess_last"] == inputs.validation_labels)
+            if inputs.validation_ids.size
+            else None
+        ),
         test=test_top1(bench.data.labels_dir, scores["test_guess_last"]),
         test_correct_sha256=hashlib.sha256(correct).hexdigest(),
         test_at_best_validation=test_top1(bench.data.labels_dir, scores["test_guess_best_val"]),

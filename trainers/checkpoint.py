@@ -1,4 +1,6 @@
-"""Files of a stage in training: written aside, synced, renamed into place; a reader sees a whole file or none."""
+"""Files of a stage in training: written aside, synced, renamed into place; a reader sees a whole
+file or none.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ import torch
 
 _NAME: Final = re.compile(r"epoch-(\d{5})-.*\.ckpt")
 KEPT: Final = 2
-"""Epoch checkpoints that an attempt leaves: the newest, and one before it for the case that the newest turns out damaged."""
+"""Epoch checkpoints that an attempt leaves: the newest, and one before it for the case that the
+newest turns out damaged.
+"""
 
 
 def commit(path: Path, content: bytes) -> None:
@@ -58,7 +62,8 @@ def from_bytes(content: bytes, device: torch.device) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # on bytes that are no such file torch's reader raises whatever its unpickler stumbles over
+    except Exception as error:
+        # Bytes that are no such file can make torch's unpickler raise anything.
         raise ValueError(str(error).split("\n")[0]) from None
     if not isinstance(state, dict):
         raise ValueError("not a mapping")
@@ -66,24 +71,41 @@ def from_bytes(content: bytes, device: torch.device) -> dict[str, Any]:
 
 
 def save_epoch(work_dir: Path, attempt: str, epochs: int, state: Mapping[str, Any]) -> None:
-    """The state after this many epochs is on disk, and of this attempt's older checkpoints only the newest `KEPT - 1`."""
+    """The state after this many epochs is on disk, and of this attempt's older checkpoints only the
+    newest `KEPT - 1`.
+    """
     content = to_bytes(state)
-    # A zip reader that skips checksums would load flipped bits: the digest goes first.
-    # The file may vanish before its renaming when another attempt has just finished the stage; then nobody needs it.
+    # A zip reader that skips checksums would load flipped bits: the digest goes first. The file may
+    # vanish before its renaming when another attempt has just finished the stage; then nobody needs
+    # it.
     with contextlib.suppress(FileNotFoundError):
-        commit(work_dir / f"epoch-{epochs:05d}-{attempt}.ckpt", hashlib.sha256(content).digest() + content)
-    mine = sorted(path for path in work_dir.glob(f"epoch-*-{attempt}.ckpt") if _NAME.fullmatch(path.name))
+        commit(
+            work_dir / f"epoch-{epochs:05d}-{attempt}.ckpt",
+            hashlib.sha256(content).digest() + content,
+        )
+    mine = sorted(
+        path for path in work_dir.glob(f"epoch-*-{attempt}.ckpt") if _NAME.fullmatch(path.name)
+    )
     for path in mine[:-KEPT]:
         path.unlink(missing_ok=True)
 
 
 def newest_epoch(work_dir: Path, key: str) -> bytes | None:
-    """Bytes of the newest undamaged state with this stage key, of any attempt; None if there is none."""
-    found = sorted((int(match[1]), path) for path in work_dir.glob("epoch-*.ckpt") if (match := _NAME.fullmatch(path.name)))
+    """Bytes of the newest undamaged state with this stage key, of any attempt; None if there is
+    none.
+    """
+    found = sorted(
+        (int(match[1]), path)
+        for path in work_dir.glob("epoch-*.ckpt")
+        if (match := _NAME.fullmatch(path.name))
+    )
     for _, path in reversed(found):
         with contextlib.suppress(OSError, ValueError):
             content = path.read_bytes()
-            if hashlib.sha256(content[32:]).digest() == content[:32] and from_bytes(content[32:], torch.device("cpu")).get("key") == key:
+            if (
+                hashlib.sha256(content[32:]).digest() == content[:32]
+                and from_bytes(content[32:], torch.device("cpu")).get("key") == key
+            ):
                 return content[32:]
     return None
 

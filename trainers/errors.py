@@ -1,4 +1,6 @@
-"""Errors that a user can mend: their message is the whole message, and no traceback is shown for them."""
+"""Errors that a user can mend: their message is the whole message, and no traceback is shown for
+them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ class UserError(Exception):
 
 
 class DataError(UserError):
-    """A data set is missing, damaged or not what its description says. Its message is one line that a terminal shows as it is."""
+    """A data set is missing, damaged or not what its description says. Its message is one line that
+    a terminal shows as it is.
+    """
 
     def __init__(self, message: str) -> None:
         # Names of files and classes come from other people's archives.
@@ -18,7 +22,9 @@ class DataError(UserError):
 
 
 class SettingsError(UserError):
-    """Settings of a plug-in do not fit each other or the data. The reader of the spec adds the file, the line and the values."""
+    """Settings of a plug-in do not fit each other or the data. The reader of the spec adds the
+    file, the line and the values.
+    """
 
     def __init__(self, *fields: str, problem: str, hint: str | None = None) -> None:
         """
@@ -32,7 +38,9 @@ class SettingsError(UserError):
         self.hint = hint
         super().__init__(f"{problem}; {hint}" if hint else problem)
 
-    def __reduce__(self) -> tuple[Callable[..., SettingsError], tuple[tuple[str, ...], str, str | None]]:
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., SettingsError], tuple[tuple[str, ...], str, str | None]]:
         # Exceptions are otherwise pickled by their message alone.
         return _settings_error, (self.fields, self.problem, self.hint)
 
@@ -42,5 +50,9 @@ def _settings_error(fields: tuple[str, ...], problem: str, hint: str | None) -> 
 
 
 def one_line(text: str) -> str:
-    """`text` with what a terminal would obey or not show (escapes, line ends, invisible signs) written as escapes: \\x1b, \\n, \\u202e."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    """`text` with what a terminal would obey or not show (escapes, line ends, invisible signs)
+    written as escapes: \\x1b, \\n, \\u202e.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )

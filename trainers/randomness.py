@@ -1,7 +1,9 @@
-"""Random numbers that are a function of what they are for, so that no order of work, number of processes or restart changes them.
+"""Random numbers that are a function of what they are for, so that no order of work, number of
+processes or restart changes them.
 
-The counter-based generator is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), in int64
-arithmetic that wraps: the same bits on every device.
+The counter-based generator is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast
+splittable pseudorandom number generators"), in int64 arithmetic that wraps: the same bits on every
+device.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def key(*words: int) -> int:
 
 
 def draws(stream: int, ids: Tensor, visits: Tensor, count: int) -> Tensor:
-    """64 random bits for each (stream, id, visit, 0..count-1): int64 [n, count], on the device of `ids`, the same in any batch.
+    """64 random bits for each (stream, id, visit, 0..count-1): int64 [n, count], on the device of
+    `ids`, the same in any batch.
 
     Args:
         ids: int64 [n].
@@ -58,7 +61,9 @@ def draws(stream: int, ids: Tensor, visits: Tensor, count: int) -> Tensor:
 
 
 def integers(bits: Tensor, bound: int | Tensor) -> Tensor:
-    """Uniform integers in [0, bound) from random bits, elementwise; bound (int64 if a tensor) is far below 2**31."""
+    """Uniform integers in [0, bound) from random bits, elementwise; bound (int64 if a tensor) is
+    far below 2**31.
+    """
     return _shift_right(bits, 33) % bound
 
 
@@ -68,7 +73,9 @@ def uniforms(bits: Tensor) -> Tensor:
 
 
 def normals(bits: Tensor) -> Tensor:
-    """Standard normal float32 values from random bits, elementwise (Box & Muller 1958: one value from two 24-bit halves)."""
+    """Standard normal float32 values from random bits, elementwise (Box & Muller 1958: one value
+    from two 24-bit halves).
+    """
     scale = 1.0 / (1 << 24)
     radius = (_shift_right(bits, 40).float() + 0.5) * scale
     angle = ((_shift_right(bits, 16) & 0xFF_FFFF).float() + 0.5) * scale
@@ -76,7 +83,9 @@ def normals(bits: Tensor) -> Tensor:
 
 
 def shuffled(ids: Ids, stream: int) -> Ids:
-    """The ids in an order keyed by (stream, id): leaving some out does not change the order of the others."""
+    """The ids in an order keyed by (stream, id): leaving some out does not change the order of the
+    others.
+    """
     tensor = torch.from_numpy(np.ascontiguousarray(ids))
     rank = draws(stream, tensor, torch.zeros_like(tensor), 1)[:, 0].numpy()
     order: Ids = ids[np.lexsort((ids, rank))]

@@ -11,12 +11,19 @@ from torch.optim.sgd import sgd
 class Sgd:
     """Moves weights along their gradients, bit for bit as torch.optim.SGD does.
 
-    The class of torch loads the compiler (torch._dynamo) when it is made: 1.2 s and 150 MB in every rank, for nothing here (docs/measurements.md).
+    The class of torch loads the compiler (torch._dynamo) when it is made: 1.2 s and 150 MB in every
+    rank, for nothing here (docs/measurements.md).
     """
 
-    def __init__(self, weights: Sequence[Tensor], *, momentum: float, nesterov: bool, weight_decay: float) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], *, momentum: float, nesterov: bool, weight_decay: float
+    ) -> None:
         self._weights = list(weights)
-        self._momentum, self._nesterov, self._weight_decay = momentum, nesterov and momentum > 0, weight_decay
+        self._momentum, self._nesterov, self._weight_decay = (
+            momentum,
+            nesterov and momentum > 0,
+            weight_decay,
+        )
         self.velocities: list[Tensor | None] = [None] * len(self._weights)
         """Momentum of each weight; None before its first step, and always without momentum."""
 

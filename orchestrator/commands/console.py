@@ -1,4 +1,6 @@
-"""What this process prints reaches whoever reads it: signs that a terminal lacks are replaced, and nothing that a name carries is obeyed by it."""
+"""What this process prints reaches whoever reads it: signs that a terminal lacks are replaced, and
+nothing that a name carries is obeyed by it.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ _PLAIN: Final[dict[str, str]] = {
     "\N{NO-BREAK SPACE}": " ",
     "\N{REPLACEMENT CHARACTER}": "?",
 }
-"""Signs of ours that an ASCII or Latin-1 terminal lacks; whatever else it lacks is printed as its escape, such as \\u0142."""
+"""Signs of ours that an ASCII or Latin-1 terminal lacks; whatever else it lacks is printed as its
+escape, such as \\u0142.
+"""
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
@@ -52,21 +56,30 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     bad = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(char) or char.encode("unicode_escape").decode() for char in bad), error.end
+    return (
+        "".join(_PLAIN.get(char) or char.encode("unicode_escape").decode() for char in bad),
+        error.end,
+    )
 
 
 def escaped(text: str) -> str:
-    """The text with control characters, surrogates and marks of direction as escapes; lines stay lines."""
+    """The text with control characters, surrogates and marks of direction as escapes; lines stay
+    lines.
+    """
     return "\n".join(map(one_line, text.split("\n")))
 
 
 class _Listener(io.TextIOWrapper):
-    """A standard stream of which nobody may be reading any more (`| head -1`): what is said then is lost, and the work goes on to its own end."""
+    """A standard stream of which nobody may be reading any more (`| head -1`): what is said then is
+    lost, and the work goes on to its own end.
+    """
 
     forgiven: frozenset[int] = frozenset((errno.EPIPE,))
     """Errors of the system that are no reason to stop."""
     watched: bool = False
-    """Whether showing is all there is to do, so that the loss of the reader ends it: BrokenPipeError is raised."""
+    """Whether showing is all there is to do, so that the loss of the reader ends it:
+    BrokenPipeError is raised.
+    """
 
     def write(self, text: str) -> int:
         try:
@@ -97,7 +110,9 @@ def discard(stream: TextIO) -> None:
 
 
 def ready() -> None:
-    """Standard output and error take every sign, and are there even where the caller closed them."""
+    """Standard output and error take every sign, and are there even where the caller closed
+    them.
+    """
     codecs.register_error(_HANDLER, _plain)
     _fill_closed()
     sys.stdout, sys.stderr = _listener(1, sys.stdout), _listener(2, sys.stderr)
@@ -113,7 +128,13 @@ def _listener(descriptor: int, stream: TextIO | None) -> TextIO:
     if type(stream) is not io.TextIOWrapper:
         return stream
     encoding, by_line, at_once = stream.encoding, stream.line_buffering, stream.write_through
-    return _Listener(stream.detach(), encoding=encoding, errors=_HANDLER, line_buffering=by_line, write_through=at_once)
+    return _Listener(
+        stream.detach(),
+        encoding=encoding,
+        errors=_HANDLER,
+        line_buffering=by_line,
+        write_through=at_once,
+    )
 
 
 def stop_when_nobody_reads() -> None:
@@ -132,13 +153,24 @@ def _fill_closed() -> None:
         os.set_inheritable(nowhere, True)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
     """A library's warning is one line, without the place in its source."""
-    print(f"orchestrate: warning: {escaped(' '.join(str(message).split()))}", file=file or sys.stderr)
+    print(
+        f"orchestrate: warning: {escaped(' '.join(str(message).split()))}", file=file or sys.stderr
+    )
 
 
 def finish(code: int) -> int:
-    """Everything printed is out. Returns the exit status: `code`, or 2 where standard output could not be written (a full disk)."""
+    """Everything printed is out. Returns the exit status: `code`, or 2 where standard output could
+    not be written (a full disk).
+    """
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -146,7 +178,11 @@ def finish(code: int) -> int:
         pass
     except OSError as error:
         discard(sys.stdout)
-        print(f"orchestrate: standard output cannot be written ({error.strerror}). What was recorded is kept.", file=sys.stderr)
+        print(
+            f"orchestrate: standard output cannot be written ({error.strerror}). What was recorded"
+            " is kept.",
+            file=sys.stderr,
+        )
         code = 2
     sys.stderr.flush()
     return code

@@ -43,7 +43,11 @@ def doctor(*, out: Path, with_ray: bool, as_json: bool) -> int:
             console.print(_line(finding), soft_wrap=True)
     failed = sum(finding.state == "fail" for finding in findings)
     if as_json:
-        json.dump({"ok": not failed, "checks": [asdict(finding) for finding in findings]}, sys.stdout, indent=1)
+        json.dump(
+            {"ok": not failed, "checks": [asdict(finding) for finding in findings]},
+            sys.stdout,
+            indent=1,
+        )
         sys.stdout.write("\n")
     else:
         console.print(f"{failed} check(s) failed" if failed else "nothing is missing")
@@ -52,14 +56,19 @@ def doctor(*, out: Path, with_ray: bool, as_json: bool) -> int:
 
 def _line(finding: Finding) -> Text:
     # Names of folders and packages are others' text.
-    line = Text.assemble((f"{finding.state:5}", _COLOURS[finding.state]), f"{finding.check:14} {escaped(finding.found)}")
+    line = Text.assemble(
+        (f"{finding.state:5}", _COLOURS[finding.state]),
+        f"{finding.check:14} {escaped(finding.found)}",
+    )
     if finding.mend:
         line.append(f"\n{'':5}{'':14} mend: {escaped(finding.mend)}")
     return line
 
 
 def check(out: Path, *, with_ray: bool = True) -> Iterator[Finding]:
-    """Every finding about this machine, the slow ones last. Leaves no file and no process behind."""
+    """Every finding about this machine, the slow ones last. Leaves no file and no process
+    behind.
+    """
     machine = ray_setup.look()
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("python", doctor_versions.python),
@@ -82,15 +91,29 @@ def check(out: Path, *, with_ray: bool = True) -> Iterator[Finding]:
         try:
             yield from run()
         except UserError as error:
-            yield Finding(check=name, state="fail", found=str(error), mend="what it says; then: orchestrate doctor")
+            yield Finding(
+                check=name,
+                state="fail",
+                found=str(error),
+                mend="what it says; then: orchestrate doctor",
+            )
         except Exception as error:
-            # A check that cannot be made is itself a finding, and no reason to keep the others back.
-            yield Finding(check=name, state="warn", found=f"could not be looked at ({type(error).__name__}: {error})")
+            # A check that cannot be made is itself a finding, and no reason to keep the others
+            # back.
+            yield Finding(
+                check=name,
+                state="warn",
+                found=f"could not be looked at ({type(error).__name__}: {error})",
+            )
 
 
 def cores() -> Iterator[Finding]:
     usable, present = len(os.sched_getaffinity(0)), os.cpu_count() or 1
-    yield Finding(check="cores", state="ok", found=f"{usable} usable" + (f" of {present}" if present != usable else ""))
+    yield Finding(
+        check="cores",
+        state="ok",
+        found=f"{usable} usable" + (f" of {present}" if present != usable else ""),
+    )
 
 
 def _existing(folder: Path) -> Path:
@@ -108,15 +131,28 @@ def disk(out: Path) -> Iterator[Finding]:
     )
     # That it is nowhere is said of the cache.
     with contextlib.suppress(DataError):
-        places = (*places[:1], ("cache", cache_root(), "export ORCHESTRATE_CACHE=/a/larger/disk/orchestrate"), *places[1:])
+        places = (
+            *places[:1],
+            ("cache", cache_root(), "export ORCHESTRATE_CACHE=/a/larger/disk/orchestrate"),
+            *places[1:],
+        )
     for name, folder, mend in places:
         free = shutil.disk_usage(_existing(folder)).free
-        state: State = "fail" if free < ray_setup.LEAST_TEMP_SPACE else "warn" if free < FEW_BYTES else "ok"
-        yield Finding(check="disk", state=state, found=f"{free / GIB:.1f} GiB free for {name} ({folder})", mend="" if state == "ok" else mend)
+        state: State = (
+            "fail" if free < ray_setup.LEAST_TEMP_SPACE else "warn" if free < FEW_BYTES else "ok"
+        )
+        yield Finding(
+            check="disk",
+            state=state,
+            found=f"{free / GIB:.1f} GiB free for {name} ({folder})",
+            mend="" if state == "ok" else mend,
+        )
 
 
 def output(out: Path) -> Iterator[Finding]:
-    """Whether ledgers can be kept where sweeps are written: files that are linked only if absent, and durable."""
+    """Whether ledgers can be kept where sweeps are written: files that are linked only if absent,
+    and durable.
+    """
     place = _existing(out)
     mend = "orchestrate sweep SPEC --out DIR, with DIR on a local disk or NFS that you may write"
     try:
@@ -126,11 +162,27 @@ def output(out: Path) -> Iterator[Finding]:
             seconds = time.monotonic() - began
     except StorageError as error:
         # The folder of the probe is gone; what matters is the file system it was on.
-        yield Finding(check="output", state="fail", found=f"{place}: {str(error).partition(': ')[2]}", mend=mend)
+        yield Finding(
+            check="output",
+            state="fail",
+            found=f"{place}: {str(error).partition(': ')[2]}",
+            mend=mend,
+        )
     except OSError as error:
-        yield Finding(check="output", state="fail", found=f"{place}: cannot be written ({error.strerror or error})", mend=mend)
+        yield Finding(
+            check="output",
+            state="fail",
+            found=f"{place}: cannot be written ({error.strerror or error})",
+            mend=mend,
+        )
     else:
-        yield Finding(check="output", state="ok", found=f"{out}: hard links and fsync work on {place} ({1000 * seconds:.0f} ms a segment)")
+        yield Finding(
+            check="output",
+            state="ok",
+            found=(
+                f"{out}: hard links and fsync work on {place} ({1000 * seconds:.0f} ms a segment)"
+            ),
+        )
 
 
 def cache() -> Iterator[Finding]:
@@ -152,14 +204,29 @@ def data() -> Iterator[Finding]:
     for row in datasets.list_data():
         name = one_line(f"{row.name} ({row.path})") if row.path else row.name
         if row.state == "prepared":
-            found = f"{name}: prepared, {row.train_items} training and {row.test_items} test items of {row.num_classes} classes"
+            found = (
+                f"{name}: prepared, {row.train_items} training and {row.test_items} test items of"
+                f" {row.num_classes} classes"
+            )
             yield Finding(check="data", state="ok", found=found)
         elif row.state == "not prepared":
-            yield Finding(check="data", state="warn", found=f"{name}: not prepared; its first sweep will", mend=row.note)
+            yield Finding(
+                check="data",
+                state="warn",
+                found=f"{name}: not prepared; its first sweep will",
+                mend=row.note,
+            )
         else:
             absent.append(row.name)
     if absent:
-        yield Finding(check="data", state="ok", found=f"not on this machine: {', '.join(absent)} (how each is laid out: orchestrate data list)")
+        yield Finding(
+            check="data",
+            state="ok",
+            found=(
+                f"not on this machine: {', '.join(absent)} (how each is laid out: orchestrate data"
+                " list)"
+            ),
+        )
 
 
 def gpu() -> Iterator[Finding]:
@@ -167,24 +234,48 @@ def gpu() -> Iterator[Finding]:
         import torch
     except (ImportError, OSError) as error:
         yield Finding(
-            check="gpu", state="fail", found=f"torch cannot be loaded ({error})", mend=f"{sys.executable} -m pip install --force-reinstall torch torchvision"
+            check="gpu",
+            state="fail",
+            found=f"torch cannot be loaded ({error})",
+            mend=f"{sys.executable} -m pip install --force-reinstall torch torchvision",
         )
         return
     driver = _driver()
     if torch.cuda.is_available():
-        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-        names = ", ".join(f"{device.name} with {device.total_memory / GIB:.0f} GiB" for device in devices)
-        yield Finding(check="gpu", state="ok", found=f"{names}; driver {driver or 'unknown'}, torch {torch.__version__} built for CUDA {torch.version.cuda}")
+        devices = [
+            torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())
+        ]
+        names = ", ".join(
+            f"{device.name} with {device.total_memory / GIB:.0f} GiB" for device in devices
+        )
+        yield Finding(
+            check="gpu",
+            state="ok",
+            found=(
+                f"{names}; driver {driver or 'unknown'}, torch {torch.__version__} built for CUDA"
+                f" {torch.version.cuda}"
+            ),
+        )
     elif driver:
-        found = f"an NVIDIA driver ({driver}) is here, but torch {torch.__version__} (CUDA {torch.version.cuda or 'none'}) sees no GPU; stages train on the CPU"
+        found = (
+            f"an NVIDIA driver ({driver}) is here, but torch {torch.__version__} (CUDA"
+            f" {torch.version.cuda or 'none'}) sees no GPU; stages train on the CPU"
+        )
         yield Finding(
             check="gpu",
             state="warn",
             found=found,
-            mend="nvidia-smi; then a torch built for this driver (pytorch.org/get-started), and unset CUDA_VISIBLE_DEVICES",
+            mend=(
+                "nvidia-smi; then a torch built for this driver (pytorch.org/get-started), and"
+                " unset CUDA_VISIBLE_DEVICES"
+            ),
         )
     else:
-        yield Finding(check="gpu", state="ok", found=f"none; stages train on the CPU (torch {torch.__version__})")
+        yield Finding(
+            check="gpu",
+            state="ok",
+            found=f"none; stages train on the CPU (torch {torch.__version__})",
+        )
 
 
 def _driver() -> str | None:

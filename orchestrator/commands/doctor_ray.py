@@ -1,4 +1,6 @@
-"""What `doctor` says of Ray: what it needs of this machine, whether one is running here, and whether one starts."""
+"""What `doctor` says of Ray: what it needs of this machine, whether one is running here, and
+whether one starts.
+"""
 
 from __future__ import annotations
 
@@ -21,45 +23,107 @@ ROUND_TRIP_SECONDS: Final = 180.0
 
 def memory(machine: ray_setup.Machine) -> Iterator[Finding]:
     need = ray_setup.RAY_MEMORY + ray_setup.RANK_MEMORY
-    state: State = "fail" if machine.memory < ray_setup.LEAST_MEMORY else "warn" if machine.memory < need else "ok"
-    found = (
-        f"{machine.memory / GIB:.1f} GiB available of {psutil.virtual_memory().total / GIB:.1f}; a sweep on Ray holds about "
-        f"{need / GIB:.1f} GiB with one rank on the CPU and {ray_setup.RANK_MEMORY / GIB:.1f} for each more"
+    state: State = (
+        "fail"
+        if machine.memory < ray_setup.LEAST_MEMORY
+        else "warn"
+        if machine.memory < need
+        else "ok"
     )
-    yield Finding(check="memory", state=state, found=found, mend="" if state == "ok" else "orchestrate sweep SPEC --engine inline (0.7 GiB), or free some")
+    found = (
+        f"{machine.memory / GIB:.1f} GiB available of {psutil.virtual_memory().total / GIB:.1f}; a"
+        f" sweep on Ray holds about {need / GIB:.1f} GiB with one rank on the CPU and"
+        f" {ray_setup.RANK_MEMORY / GIB:.1f} for each more"
+    )
+    yield Finding(
+        check="memory",
+        state=state,
+        found=found,
+        mend=(
+            ""
+            if state == "ok"
+            else "orchestrate sweep SPEC --engine inline (0.7 GiB), or free some"
+        ),
+    )
 
 
 def shared_memory(machine: ray_setup.Machine) -> Iterator[Finding]:
     size, need = machine.shared_memory, ray_setup.OBJECT_STORE
     if size is None:
-        yield Finding(check="shared memory", state="fail", found="no /dev/shm, which Ray needs", mend="mount -t tmpfs -o size=512M tmpfs /dev/shm")
+        yield Finding(
+            check="shared memory",
+            state="fail",
+            found="no /dev/shm, which Ray needs",
+            mend="mount -t tmpfs -o size=512M tmpfs /dev/shm",
+        )
     elif size < need:
-        found = f"{size / 2**20:.0f} MiB free in /dev/shm; with less than {need // 2**20} Ray keeps its objects on disk"
-        yield Finding(check="shared memory", state="warn", found=found, mend="mount -o remount,size=512M /dev/shm (in a container: --shm-size=512m)")
+        found = (
+            f"{size / 2**20:.0f} MiB free in /dev/shm; with less than {need // 2**20} Ray keeps its"
+            " objects on disk"
+        )
+        yield Finding(
+            check="shared memory",
+            state="warn",
+            found=found,
+            mend="mount -o remount,size=512M /dev/shm (in a container: --shm-size=512m)",
+        )
     else:
-        yield Finding(check="shared memory", state="ok", found=f"{size / GIB:.1f} GiB free in /dev/shm; Ray's object store takes {need // 2**20} MiB")
+        yield Finding(
+            check="shared memory",
+            state="ok",
+            found=(
+                f"{size / GIB:.1f} GiB free in /dev/shm; Ray's object store takes"
+                f" {need // 2**20} MiB"
+            ),
+        )
 
 
 def network(machine: ray_setup.Machine) -> Iterator[Finding]:
     if machine.network_problem:
-        found = f"refuses connections to itself at 127.0.0.1 or {machine.ip} ({machine.network_problem}); Ray's processes talk that way"
-        yield Finding(check="network", state="fail", found=found, mend="ip link set lo up (and let the firewall pass it)")
+        found = (
+            f"refuses connections to itself at 127.0.0.1 or {machine.ip}"
+            f" ({machine.network_problem}); Ray's processes talk that way"
+        )
+        yield Finding(
+            check="network",
+            state="fail",
+            found=found,
+            mend="ip link set lo up (and let the firewall pass it)",
+        )
     else:
-        yield Finding(check="network", state="ok", found=f"this machine reaches itself at 127.0.0.1 and {machine.ip}")
+        yield Finding(
+            check="network",
+            state="ok",
+            found=f"this machine reaches itself at 127.0.0.1 and {machine.ip}",
+        )
 
 
 def token() -> Iterator[Finding]:
     path = ray_setup.token_file()
     if path is None:
         mend = "export HOME=/a/folder/you/may/write; or orchestrate sweep SPEC --engine inline"
-        yield Finding(check="token", state="fail", found="this user has no home folder, and Ray keeps its access token in ~/.ray", mend=mend)
+        yield Finding(
+            check="token",
+            state="fail",
+            found="this user has no home folder, and Ray keeps its access token in ~/.ray",
+            mend=mend,
+        )
         return
     if not path.is_file():
-        yield Finding(check="token", state="ok", found=f"none at {path} yet; Ray makes one when it first starts")
+        yield Finding(
+            check="token",
+            state="ok",
+            found=f"none at {path} yet; Ray makes one when it first starts",
+        )
         return
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
-        yield Finding(check="token", state="fail", found=f"others may read {path} (mode {mode:o}): it opens your Ray to them", mend=f"chmod 600 {path}")
+        yield Finding(
+            check="token",
+            state="fail",
+            found=f"others may read {path} (mode {mode:o}): it opens your Ray to them",
+            mend=f"chmod 600 {path}",
+        )
     else:
         yield Finding(check="token", state="ok", found=f"{path}: mode {mode:o}")
 
@@ -71,40 +135,88 @@ def ray_here(*, with_ray: bool) -> Iterator[Finding]:
     named = os.environ.get("RAY_ADDRESS")
     address = named if named not in (None, "", "auto", "local") else running_here()
     if address is None:
-        yield Finding(check="ray here", state="ok", found="none is running here; a sweep starts its own and stops it")
+        yield Finding(
+            check="ray here",
+            state="ok",
+            found="none is running here; a sweep starts its own and stops it",
+        )
         return
     where = f"RAY_ADDRESS={address}" if named else f"Ray at {address} (ray start)"
     mend = "unset RAY_ADDRESS" if named else "ray stop"
     problem = ray_setup.knock(address)
     if problem:
-        yield Finding(check="ray here", state="fail", found=f"{where}: {problem}", mend=f"{mend}; or orchestrate sweep SPEC --local")
+        yield Finding(
+            check="ray here",
+            state="fail",
+            found=f"{where}: {problem}",
+            mend=f"{mend}; or orchestrate sweep SPEC --local",
+        )
     elif not with_ray:
-        yield Finding(check="ray here", state="ok", found=f"{where} answers; its version was not asked (--no-ray)")
+        yield Finding(
+            check="ray here",
+            state="ok",
+            found=f"{where} answers; its version was not asked (--no-ray)",
+        )
     else:
         found = _round_trip(address)
         if "problem" in found:
-            yield Finding(check="ray here", state="fail", found=found["problem"], mend=f"{mend}; or orchestrate sweep SPEC --local")
+            yield Finding(
+                check="ray here",
+                state="fail",
+                found=found["problem"],
+                mend=f"{mend}; or orchestrate sweep SPEC --local",
+            )
         else:
-            yield Finding(check="ray here", state="ok", found=f"{found['where']}, Ray {found['version']}; {_times(found)}")
+            yield Finding(
+                check="ray here",
+                state="ok",
+                found=f"{found['where']}, Ray {found['version']}; {_times(found)}",
+            )
 
 
 def ray_starts(machine: ray_setup.Machine) -> Iterator[Finding]:
     problem = ray_setup.cannot_start(machine)
     found = {"problem": problem} if problem else _round_trip(None)
     if found.get("problem"):
-        yield Finding(check="ray", state="fail", found=str(found["problem"]), mend="mend what failed above; meanwhile: orchestrate sweep SPEC --engine inline")
+        yield Finding(
+            check="ray",
+            state="fail",
+            found=str(found["problem"]),
+            mend="mend what failed above; meanwhile: orchestrate sweep SPEC --engine inline",
+        )
     else:
-        yield Finding(check="ray", state="ok", found=f"{found['where']}, Ray {found['version']}; {_times(found)}")
+        yield Finding(
+            check="ray",
+            state="ok",
+            found=f"{found['where']}, Ray {found['version']}; {_times(found)}",
+        )
 
 
 def _times(found: dict[str, Any]) -> str:
-    return f"start {found['start']:.1f} s, a task {found['task']:.1f} s, an actor {found['actor']:.1f} s"
+    return (
+        f"start {found['start']:.1f} s, a task {found['task']:.1f} s, an actor"
+        f" {found['actor']:.1f} s"
+    )
 
 
 def _round_trip(address: str | None) -> dict[str, Any]:
-    """What `orchestrator.engines.ray.round_trip` found, in a process that is gone when this returns, with all it started."""
-    command = [sys.executable, "-m", "orchestrator.engines.ray.round_trip", *([address] if address else [])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True) as child:
+    """What `orchestrator.engines.ray.round_trip` found, in a process that is gone when this
+    returns, with all it started.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator.engines.ray.round_trip",
+        *([address] if address else []),
+    ]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as child:
         try:
             said, complaints = child.communicate(timeout=ROUND_TRIP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -117,8 +229,15 @@ def _round_trip(address: str | None) -> dict[str, Any]:
             found = json.loads(line)
             if isinstance(found, dict):
                 return found
-    last = next((line for line in reversed(complaints.splitlines()) if line.startswith("orchestrate: ")), "")
-    return {"problem": last.removeprefix("orchestrate: ") or f"Ray ended the process that asked it (exit {child.returncode})"}
+    last = next(
+        (line for line in reversed(complaints.splitlines()) if line.startswith("orchestrate: ")), ""
+    )
+    return {
+        "problem": (
+            last.removeprefix("orchestrate: ")
+            or f"Ray ended the process that asked it (exit {child.returncode})"
+        )
+    }
 
 
 def _kill_tree(pid: int) -> None:

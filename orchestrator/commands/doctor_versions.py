@@ -35,7 +35,12 @@ def packages() -> Iterator[Finding]:
     try:
         needs = [Requirement(text) for text in metadata.requires("one-bit-orchestrator") or []]
     except metadata.PackageNotFoundError:
-        yield Finding(check="packages", state="warn", found="the project itself is not installed", mend="make env")
+        yield Finding(
+            check="packages",
+            state="warn",
+            found="the project itself is not installed",
+            mend="make env",
+        )
         return
     found = []
     for need in needs:
@@ -45,12 +50,22 @@ def packages() -> Iterator[Finding]:
             version = metadata.version(need.name)
         except metadata.PackageNotFoundError:
             only = "; without it only --engine inline works" if need.name == "ray" else ""
-            yield Finding(check=need.name, state="warn" if only else "fail", found=f"not installed{only}", mend=_install(need))
+            yield Finding(
+                check=need.name,
+                state="warn" if only else "fail",
+                found=f"not installed{only}",
+                mend=_install(need),
+            )
             continue
         if need.specifier.contains(version, prereleases=True):
             found.append(f"{need.name} {version}")
         else:
-            yield Finding(check=need.name, state="fail", found=f"{version}; {need.specifier} is needed", mend=_install(need))
+            yield Finding(
+                check=need.name,
+                state="fail",
+                found=f"{version}; {need.specifier} is needed",
+                mend=_install(need),
+            )
     yield Finding(check="packages", state="ok", found=", ".join(found))
     yield from _pins()
 
@@ -65,7 +80,11 @@ def _pins() -> Iterator[Finding]:
     if not pins.is_file():
         return
     differ = []
-    for name, _, pinned in (line.strip().partition("==") for line in pins.read_text(encoding="utf-8").splitlines() if "==" in line):
+    for name, _, pinned in (
+        line.strip().partition("==")
+        for line in pins.read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    ):
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -76,6 +95,12 @@ def _pins() -> Iterator[Finding]:
     if differ:
         shown = ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")
         mend = f"{sys.executable} -m pip install --constraint {pins} --editable {pins.parent}"
-        yield Finding(check="pins", state="warn", found=f"differ from constraints.txt: {shown}", mend=mend)
+        yield Finding(
+            check="pins", state="warn", found=f"differ from constraints.txt: {shown}", mend=mend
+        )
     else:
-        yield Finding(check="pins", state="ok", found="the versions of constraints.txt, with which the tests are run")
+        yield Finding(
+            check="pins",
+            state="ok",
+            found="the versions of constraints.txt, with which the tests are run",
+        )

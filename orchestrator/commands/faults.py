@@ -1,4 +1,6 @@
-"""What is said of an error that ends a command: one message that says what to do, and the exit status. The last line of defence; nothing passes it."""
+"""What is said of an error that ends a command: one message that says what to do, and the exit
+status. The last line of defence; nothing passes it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ def told(error: BaseException, command: str, *, debug: bool, interrupted: bool =
     """Says on standard error why `command` (as it was typed) ended. Returns the exit status.
 
     Args:
-        interrupted: a signal asked this process to stop; libraries turn the interruption into errors of their own.
+        interrupted: a signal asked this process to stop; libraries turn the interruption into
+            errors of their own.
     """
     if interrupted or isinstance(error, KeyboardInterrupt):
         _say("interrupted; everything answered and trained so far is kept", error, debug=debug)
@@ -45,7 +48,11 @@ def watch_threads(*, debug: bool) -> None:
 
     def tell(ended: threading.ExceptHookArgs) -> None:
         if ended.exc_value is not None and not isinstance(ended.exc_value, SystemExit):
-            _say(f"in the background: {message(ended.exc_value, 'orchestrate')}", ended.exc_value, debug=debug)
+            _say(
+                f"in the background: {message(ended.exc_value, 'orchestrate')}",
+                ended.exc_value,
+                debug=debug,
+            )
 
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = tell
@@ -58,24 +65,47 @@ def message(error: BaseException, command: str) -> str:
     if isinstance(error, OSError):
         return f"{_of_system(error, command)} {KEPT}"
     if isinstance(error, RuntimeError) and "home directory" in str(error):
-        return "this user, or the one that a path names by ~, has no home folder. Write the path without ~, or: export HOME=/a/folder/you/may/write"
+        return (
+            "this user, or the one that a path names by ~, has no home folder. Write the path"
+            " without ~, or: export HOME=/a/folder/you/may/write"
+        )
     if isinstance(error, MemoryError):
-        return f"`{command}` needs more memory than this machine has free. Free some, or run it on a larger one. {KEPT}"
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("orchestrator", "search_spaces", "trainers"):
-        return f"the package {error.name} is not installed. See what is missing, and the command that mends it: orchestrate doctor --no-ray"
+        return (
+            f"`{command}` needs more memory than this machine has free. Free some, or run it on a"
+            f" larger one. {KEPT}"
+        )
+    if (
+        isinstance(error, ModuleNotFoundError)
+        and error.name
+        and error.name.partition(".")[0] not in ("orchestrator", "search_spaces", "trainers")
+    ):
+        return (
+            f"the package {error.name} is not installed. See what is missing, and the command that"
+            " mends it: orchestrate doctor --no-ray"
+        )
     return f"{_defect(error, command)} {KEPT}"
 
 
 def _of_system(error: OSError, command: str) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     if error.filename is not None:
-        named = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else f"file descriptor {error.filename}"
+        named = (
+            os.fsdecode(error.filename)
+            if isinstance(error.filename, (str, bytes))
+            else f"file descriptor {error.filename}"
+        )
         other = "" if error.filename2 is None else f" -> {os.fsdecode(error.filename2)}"
         return f"{named}{other}: {reason}."
     if error.errno == errno.ENOENT and not _has_working_folder():
-        return "the folder that this was started in is gone (deleted, or no longer mounted). Change to one that exists: cd DIR."
+        return (
+            "the folder that this was started in is gone (deleted, or no longer mounted). Change to"
+            " one that exists: cd DIR."
+        )
     # As of a write to an open file: the system does not say which.
-    return f"`{command}`: {reason} (the system does not say of which file; with --debug, the place in the program is shown)."
+    return (
+        f"`{command}`: {reason} (the system does not say of which file; with --debug, the place in"
+        " the program is shown)."
+    )
 
 
 def _has_working_folder() -> bool:
@@ -90,6 +120,7 @@ def _defect(error: BaseException, command: str) -> str:
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     what = type(error).__name__ + (f": {said[:300].rstrip('.')}" if said else "")
     return (
-        f"this is a defect of orchestrate, or of a library that it uses: {what}. Please report it to its maintainers, with the command (`{command}`) and the "
-        "text that it prints under --debug."
+        f"this is a defect of orchestrate, or of a library that it uses: {what}. Please report it"
+        f" to its maintainers, with the command (`{command}`) and the text that it prints under"
+        " --debug."
     )

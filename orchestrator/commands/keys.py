@@ -1,4 +1,6 @@
-"""The verb `keys`: every key that a spec may have, read off the settings themselves, those of installed plug-ins included."""
+"""The verb `keys`: every key that a spec may have, read off the settings themselves, those of
+installed plug-ins included.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,50 @@ from typing import TYPE_CHECKING, Any, Final
 from search_spaces.reading.errors import ABSENT, SpecError, show
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.sections import BASE
-from search_spaces.reading.settings import PLUGINS, SWEEP_SECTIONS, TRIAL_SECTIONS, Field, Keys, class_fields, own_fields, unknown_key
+from search_spaces.reading.settings import (
+    PLUGINS,
+    SWEEP_SECTIONS,
+    TRIAL_SECTIONS,
+    Field,
+    Keys,
+    class_fields,
+    own_fields,
+    unknown_key,
+)
 from trainers.errors import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 TOP: Final[Mapping[str, tuple[str, Any, str]]] = {
-    "name": ("text", ABSENT, "Name of the sweep and, unless --out says otherwise, of its folder in runs/."),
-    "seeds": ("a list of different whole numbers", ABSENT, "Each candidate is run once with each seed."),
-    "cases": ("a mapping of names to key paths and values", None, "Rows of the sweep: what each changes of the base."),
+    "name": (
+        "text",
+        ABSENT,
+        "Name of the sweep and, unless --out says otherwise, of its folder in runs/.",
+    ),
+    "seeds": (
+        "a list of different whole numbers",
+        ABSENT,
+        "Each candidate is run once with each seed.",
+    ),
+    "cases": (
+        "a mapping of names to key paths and values",
+        None,
+        "Rows of the sweep: what each changes of the base.",
+    ),
     "vary": (
         "a mapping of key paths to domains",
         None,
-        "Keys that are searched, each over {choice: [1, 2]}, {int: [1, 4]}, {uniform: [0.9, 0.99]}, {loguniform: [1, 100]} or {simplex: {step: 0.05}}.",
+        (
+            "Keys that are searched, each over {choice: [1, 2]}, {int: [1, 4]}, {uniform: [0.9,"
+            " 0.99]}, {loguniform: [1, 100]} or {simplex: {step: 0.05}}."
+        ),
     ),
-    "baseline": ("the name of a case or null", None, "Case that the report takes differences to; null: the first."),
+    "baseline": (
+        "the name of a case or null",
+        None,
+        "Case that the report takes differences to; null: the first.",
+    ),
 }
 """Key -> what it may hold, its default and its meaning, of keys that stand in no section."""
 
@@ -63,14 +93,27 @@ def key_rows(catalogue: Catalogue, broken: list[str] | None = None) -> Iterator[
             continue
         slot = PLUGINS[section]
         named = keys.name_field(section)
-        own = {key: field for key, field in keys.of_plugin(section, _loadable(keys, section)).items() if key in own_fields(section) or key == "method.preset"}
+        own = {
+            key: field
+            for key, field in keys.of_plugin(section, _loadable(keys, section)).items()
+            if key in own_fields(section) or key == "method.preset"
+        }
         meaning = f"Which {slot.kind}; its own settings stand beside it."
-        yield Row(key=slot.key, group=section, allowed=named.allowed, default=named.default, meaning=meaning, field=named)
+        yield Row(
+            key=slot.key,
+            group=section,
+            allowed=named.allowed,
+            default=named.default,
+            meaning=meaning,
+            field=named,
+        )
         yield from _rows(own, section, None)
         for name in catalogue.names(slot.kind):
             try:
                 cls = keys.plugin(section, name)
-                yield from _rows(class_fields(cls, section), f"{section}, with {slot.key}: {name}", name)
+                yield from _rows(
+                    class_fields(cls, section), f"{section}, with {slot.key}: {name}", name
+                )
             except SpecError as error:
                 if broken is not None:
                     broken.append(str(error))
@@ -83,7 +126,15 @@ def _loadable(keys: Keys, section: str) -> str:
 
 def _rows(fields: Mapping[str, Field], group: str, plugin: str | None) -> Iterator[Row]:
     for key, field in fields.items():
-        yield Row(key=key, group=group, allowed=field.allowed, default=field.default, meaning=field.meaning, field=field, plugin=plugin)
+        yield Row(
+            key=key,
+            group=group,
+            allowed=field.allowed,
+            default=field.default,
+            meaning=field.meaning,
+            field=field,
+            plugin=plugin,
+        )
 
 
 def show_keys(prefix: str, catalogue: Catalogue, *, as_json: bool) -> int:
@@ -116,49 +167,83 @@ def print_keys(rows: list[Row], console: Console | None = None) -> None:
 
     console = console or RichConsole()
     for group in dict.fromkeys(row.group for row in rows):
-        table = Table(title=Text(group), title_justify="left", show_edge=False, pad_edge=False, expand=False)
+        table = Table(
+            title=Text(group), title_justify="left", show_edge=False, pad_edge=False, expand=False
+        )
         table.add_column("key", no_wrap=True)
         for heading in ("may hold", "default", "meaning"):
             table.add_column(heading, overflow="fold")
         for row in rows:
             if row.group == group:
                 default = "must be given" if row.default is ABSENT else show(row.default)
-                table.add_row(*(Text(one_line(cell)) for cell in (row.key, row.allowed, default, row.meaning)))
+                table.add_row(
+                    *(Text(one_line(cell)) for cell in (row.key, row.allowed, default, row.meaning))
+                )
         console.print(table)
         console.print()
 
 
 def json_schema(catalogue: Catalogue) -> dict[str, Any]:
-    """Returns a JSON schema of specs, for editors. It knows types, limits and names; what agrees with what, `orchestrate plan` says."""
+    """Returns a JSON schema of specs, for editors. It knows types, limits and names; what agrees
+    with what, `orchestrate plan` says.
+    """
     sections: dict[str, dict[str, Any]] = {}
     for row in key_rows(catalogue):
         if row.field is not None:
             section, _, rest = row.key.partition(".")
             sections.setdefault(section, {}).setdefault(rest, []).append(row)
     nested = {section: _section_schema(rows) for section, rows in sections.items()}
-    dotted = {f"{section}.{rest}": _of_rows(rows) for section, keys in sections.items() if section in TRIAL_SECTIONS for rest, rows in keys.items()}
+    dotted = {
+        f"{section}.{rest}": _of_rows(rows)
+        for section, keys in sections.items()
+        if section in TRIAL_SECTIONS
+        for rest, rows in keys.items()
+    }
     trial = {section: nested[section] for section in TRIAL_SECTIONS}
-    case = {"type": ["object", "null"], "properties": {**trial, **dotted}, "patternProperties": {r"^base\.": {}}, "additionalProperties": False}
+    case = {
+        "type": ["object", "null"],
+        "properties": {**trial, **dotted},
+        "patternProperties": {r"^base\.": {}},
+        "additionalProperties": False,
+    }
     varied = {
         "type": ["object", "null"],
         "properties": dict.fromkeys(dotted, _DOMAIN),
         "patternProperties": {r"^base\.": _DOMAIN},
         "additionalProperties": False,
     }
-    base = {"type": "object", "properties": {key: nested[key] for key in BASE}, "patternProperties": {r"^\w+\.": {}}, "additionalProperties": False}
+    base = {
+        "type": "object",
+        "properties": {key: nested[key] for key in BASE},
+        "patternProperties": {r"^\w+\.": {}},
+        "additionalProperties": False,
+    }
     by_key: dict[str, dict[str, Any]] = {
         "name": {"type": "string"},
-        "seeds": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True},
+        "seeds": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0},
+            "minItems": 1,
+            "uniqueItems": True,
+        },
         "cases": {"type": ["object", "null"], "additionalProperties": case},
         "vary": varied,
         "baseline": {"type": ["string", "null"]},
     }
-    top = {key: {**by_key.get(key, {"type": "string"}), "description": meaning} for key, (_, _, meaning) in TOP.items()}
+    top = {
+        key: {**by_key.get(key, {"type": "string"}), "description": meaning}
+        for key, (_, _, meaning) in TOP.items()
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A spec of orchestrate",
         "type": "object",
-        "properties": {**top, **{key: nested[key] for key in ("dataset", "budget")}, "base": base, **{key: nested[key] for key in SWEEP_SECTIONS}},
+        "properties": {
+            **top,
+            **{key: nested[key] for key in ("dataset", "budget")},
+            "base": base,
+            **{key: nested[key] for key in SWEEP_SECTIONS},
+        },
         "additionalProperties": False,
     }
 
@@ -169,7 +254,12 @@ _DOMAIN: Final[Mapping[str, Any]] = {
         "choice": {"type": "array", "minItems": 1},
         "int": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
         "uniform": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
-        "loguniform": {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 2, "maxItems": 2},
+        "loguniform": {
+            "type": "array",
+            "items": {"type": "number", "exclusiveMinimum": 0},
+            "minItems": 2,
+            "maxItems": 2,
+        },
         "simplex": {
             "type": ["object", "null"],
             "properties": {"floor": {"type": "number"}, "step": {"type": ["number", "null"]}},
@@ -183,7 +273,9 @@ _DOMAIN: Final[Mapping[str, Any]] = {
 
 
 def _section_schema(keys: Mapping[str, list[Row]]) -> dict[str, Any]:
-    """The schema of a section: key below it -> rows, of which several plug-ins may each have one."""
+    """The schema of a section: key below it -> rows, of which several plug-ins may each have
+    one.
+    """
     properties: dict[str, Any] = {}
     deeper: dict[str, dict[str, list[Row]]] = {}
     for rest, rows in keys.items():
@@ -203,9 +295,17 @@ def _of_rows(rows: list[Row]) -> dict[str, Any]:
         assert row.field is not None
         schema = row.field.schema
         # References would have to be moved to the top; a type that has some is not checked here.
-        schemas.append({} if "$defs" in schema else {key: value for key, value in schema.items() if key not in ("default", "title")})
+        schemas.append(
+            {}
+            if "$defs" in schema
+            else {key: value for key, value in schema.items() if key not in ("default", "title")}
+        )
     found = schemas[0] if all(schema == schemas[0] for schema in schemas) else {"anyOf": schemas}
-    texts = [f"{row.plugin}: {row.meaning}" if row.plugin is not None and len(rows) > 1 else row.meaning for row in rows if row.meaning]
+    texts = [
+        f"{row.plugin}: {row.meaning}" if row.plugin is not None and len(rows) > 1 else row.meaning
+        for row in rows
+        if row.meaning
+    ]
     if texts:
         found = found | {"description": " ".join(dict.fromkeys(texts))}
     if len(rows) == 1 and rows[0].default is not ABSENT:

@@ -23,14 +23,21 @@ def _ledger_of(folder: Path) -> Path:
     inside = TrialLayout(folder).ledger
     found = inside if inside.is_dir() else folder
     if not found.is_dir() or not any(found.glob("*.parquet")):
-        raise LedgerError(f"{folder}: holds no ledger. Name a trial's folder, runs/<sweep>/trials/<id>; `verify` also takes the whole sweep's, runs/<sweep>")
+        raise LedgerError(
+            f"{folder}: holds no ledger. Name a trial's folder, runs/<sweep>/trials/<id>; `verify`"
+            " also takes the whole sweep's, runs/<sweep>"
+        )
     return found
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in rows[0] if rows else ():
-        table.add_column(name, justify="left" if name in ("file", "kind", "sha256", "answer") else "right", no_wrap=True)
+        table.add_column(
+            name,
+            justify="left" if name in ("file", "kind", "sha256", "answer") else "right",
+            no_wrap=True,
+        )
     for row in rows:
         table.add_row(*[_text(name, value) for name, value in row.items()])
     return table
@@ -39,7 +46,13 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
 def _text(name: str, value: Any) -> str:
     if name == "sha256":
         return str(value)[:12]
-    return f"{value:.4g}" if isinstance(value, float) and name == "confidence" else f"{value:.1f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float) and name == "confidence"
+        else f"{value:.1f}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _write(value: Any) -> None:
@@ -63,7 +76,9 @@ def show(folder: Path, *, as_json: bool) -> int:
 
 
 def verify(folder: Path, *, as_json: bool) -> int:
-    """Says that a trial's checksum chain is whole, or that everything in a sweep's folder fits together; else names each file that does not."""
+    """Says that a trial's checksum chain is whole, or that everything in a sweep's folder fits
+    together; else names each file that does not.
+    """
     sweep = SweepLayout(folder)
     if holds_sweep(sweep):
         return _verify_sweep(sweep, as_json=as_json)
@@ -71,7 +86,10 @@ def verify(folder: Path, *, as_json: bool) -> int:
     if as_json:
         _write(found)
     else:
-        print(f"{folder}: whole; {found['segments']} segments, {found['rows']} rows, sha256 {found['sha256']}")
+        print(
+            f"{folder}: whole; {found['segments']} segments, {found['rows']} rows, sha256"
+            f" {found['sha256']}"
+        )
     return 0
 
 
@@ -84,8 +102,8 @@ def _verify_sweep(sweep: SweepLayout, *, as_json: bool) -> int:
         _write(found)
     elif not problems:
         print(
-            f"{sweep.root}: whole; {found['trials']} trials, {found['segments']} segments, {found['questions']} questions, {found['stages']} stages, "
-            f"sha256 {found['sha256']}"
+            f"{sweep.root}: whole; {found['trials']} trials, {found['segments']} segments,"
+            f" {found['questions']} questions, {found['stages']} stages, sha256 {found['sha256']}"
         )
     for line in (*found["gone"], *problems):
         print(printable(line), file=sys.stderr)
@@ -102,5 +120,9 @@ def replay(folder: Path, *, as_json: bool) -> int:
         _write(counts)
     else:
         for name, value in counts.items():
-            print(f"{name.replace('_', ' '):18} {value:.1f}" if isinstance(value, float) else f"{name.replace('_', ' '):18} {value}")
+            print(
+                f"{name.replace('_', ' '):18} {value:.1f}"
+                if isinstance(value, float)
+                else f"{name.replace('_', ' '):18} {value}"
+            )
     return 0

@@ -1,4 +1,6 @@
-"""The dry run: every trial of a spec with its schedule and price, before anything starts. Loads none of the libraries that training needs."""
+"""The dry run: every trial of a spec with its schedule and price, before anything starts. Loads
+none of the libraries that training needs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
 
 MOST_ROWS: Final = 500
-"""Candidates in a printed plan; nobody reads more, and a table of them takes its time to lay out."""
+"""Candidates in a printed plan; nobody reads more, and a table of them takes its time to lay out.
+"""
 
 _MOST_SEEDS: Final = 20
 
@@ -23,29 +26,50 @@ def plan(spec: Spec) -> dict[str, Any]:
     """What the sweep would do, as JSON values.
 
     Returns:
-        {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels", "quotas"}, "bits", "questions", "annotation_hours",
-        "draws"}], "stage_trainings": {"total", "distinct"}}. "draws" is null or, of initial_choice priced_balanced, {"expected", "low", "high"}: how many
-        labels are bought, and nine times in ten, if classes are equally large; schedule, bits, questions and hours are then of the expected number.
-        A search that learns from results has "trials": null, numbers null, and "search": {"algorithm", "num_candidates", "seeds"}.
+        {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels",
+        "quotas"}, "bits", "questions", "annotation_hours", "draws"}], "stage_trainings": {"total",
+        "distinct"}}. "draws" is null or, of initial_choice priced_balanced, {"expected", "low",
+        "high"}: how many labels are bought, and nine times in ten, if classes are equally large;
+        schedule, bits, questions and hours are then of the expected number. A search that learns
+        from results has "trials": null, numbers null, and "search": {"algorithm", "num_candidates",
+        "seeds"}.
     """
     trials = enumerate_trials(spec)
     if trials is None:
-        search = {"algorithm": spec.search.algorithm.name, "num_candidates": spec.search.num_candidates, "seeds": list(spec.seeds)}
-        return {"name": spec.name, "trials": None, "search": search, "stage_trainings": {"total": None, "distinct": None}}
+        search = {
+            "algorithm": spec.search.algorithm.name,
+            "num_candidates": spec.search.num_candidates,
+            "seeds": list(spec.seeds),
+        }
+        return {
+            "name": spec.name,
+            "trials": None,
+            "search": search,
+            "stage_trainings": {"total": None, "distinct": None},
+        }
     rows: list[dict[str, Any]] = []
     prefixes: list[str] = []
     shared: dict[str, Any] = {}
     for trial in trials:
         if trial.seed == spec.seeds[0]:
-            # What a candidate's seeds have in common is worked out once: seeds share no stage with each other.
+            # What a candidate's seeds have in common is worked out once: seeds share no stage with
+            # each other.
             prefixes += stage_prefixes(trial)
             mapping = trial_to_mapping(trial)
             shared = {key: mapping[key] for key in ("cases", "config", "schedule", "bits")}
             found = draws(trial.config.schedule, trial.facts, held_out(trial.config.dataset))
-            shared |= {"questions": trial.questions, "annotation_hours": trial.annotation_hours, "draws": None if found is None else asdict(found)}
+            shared |= {
+                "questions": trial.questions,
+                "annotation_hours": trial.annotation_hours,
+                "draws": None if found is None else asdict(found),
+            }
         rows.append({"id": trial.id, "seed": trial.seed} | shared)
     seeds = len(spec.seeds)
-    return {"name": spec.name, "trials": rows, "stage_trainings": {"total": len(prefixes) * seeds, "distinct": len(set(prefixes)) * seeds}}
+    return {
+        "name": spec.name,
+        "trials": rows,
+        "stage_trainings": {"total": len(prefixes) * seeds, "distinct": len(set(prefixes)) * seeds},
+    }
 
 
 def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
@@ -58,8 +82,9 @@ def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
     if found["trials"] is None:
         search = found["search"]
         console.print(
-            f"{found['name']}: {search['algorithm']} draws {search['num_candidates']} candidates as results come in, "
-            f"each with seeds {_numbers(search['seeds'])}: {search['num_candidates'] * len(search['seeds'])} trials.",
+            f"{found['name']}: {search['algorithm']} draws {search['num_candidates']} candidates as"
+            f" results come in, each with seeds {_numbers(search['seeds'])}:"
+            f" {search['num_candidates'] * len(search['seeds'])} trials.",
             highlight=False,
         )
         return
@@ -76,25 +101,47 @@ def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
         labels, drawn = f"{first['schedule']['initial_labels']:,}", first["draws"]
         if drawn is not None:
             # What is not decided before the draws is marked.
-            labels, quotas = f"~{labels} ({drawn['low']:,} to {drawn['high']:,})", f"~{quotas.replace(' + ', ' + ~')}"
-        cells = ["\n".join(first["cases"]) or "-", labels, quotas, f"{'' if drawn is None else '~'}{first['questions']:,}"]
-        cells += [f"{first['bits']:,.2f}", f"{first['annotation_hours']:,.2f}", _numbers([row["seed"] for row in rows])]
+            labels, quotas = (
+                f"~{labels} ({drawn['low']:,} to {drawn['high']:,})",
+                f"~{quotas.replace(' + ', ' + ~')}",
+            )
+        cells = [
+            "\n".join(first["cases"]) or "-",
+            labels,
+            quotas,
+            f"{'' if drawn is None else '~'}{first['questions']:,}",
+        ]
+        cells += [
+            f"{first['bits']:,.2f}",
+            f"{first['annotation_hours']:,.2f}",
+            _numbers([row["seed"] for row in rows]),
+        ]
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
     if len(candidates) > MOST_ROWS:
-        console.print(f"{len(candidates) - MOST_ROWS:,} more candidates are not shown; --json lists every trial.", highlight=False)
+        console.print(
+            f"{len(candidates) - MOST_ROWS:,} more candidates are not shown; --json lists every"
+            " trial.",
+            highlight=False,
+        )
     if any(row["draws"] is not None for row in found["trials"]):
         console.print(
-            "~: expected. initial_choice: priced_balanced pays for every blind draw until each class has its labels; in brackets where nine draws in ten end, "
-            "if classes are equally large. The rounds share what is left of the budget; a trial whose draws it does not hold fails.",
+            "~: expected. initial_choice: priced_balanced pays for every blind draw until each"
+            " class has its labels; in brackets where nine draws in ten end, if classes are equally"
+            " large. The rounds share what is left of the budget; a trial whose draws it does not"
+            " hold fails.",
             highlight=False,
         )
     trainings = found["stage_trainings"]
     console.print(
-        f"{trainings['total']} stage trainings, {trainings['distinct']} of them distinct: trials that share a beginning share its training.", highlight=False
+        f"{trainings['total']} stage trainings, {trainings['distinct']} of them distinct: trials"
+        " that share a beginning share its training.",
+        highlight=False,
     )
     console.print(
-        f"Hours are of annotation in one trial: {SECONDS_PER_QUESTION} s a question, {SECONDS_PER_LABEL:g} s a label (Hu et al. 2020).", highlight=False
+        f"Hours are of annotation in one trial: {SECONDS_PER_QUESTION} s a question,"
+        f" {SECONDS_PER_LABEL:g} s a label (Hu et al. 2020).",
+        highlight=False,
     )
 
 
@@ -102,7 +149,9 @@ def _by_candidate(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     groups: list[list[dict[str, Any]]] = []
     for row in trials:
         # A candidate's seeds follow one another and differ in nothing else.
-        if groups and all(groups[-1][0][key] == row[key] for key in ("cases", "config", "schedule")):
+        if groups and all(
+            groups[-1][0][key] == row[key] for key in ("cases", "config", "schedule")
+        ):
             groups[-1].append(row)
         else:
             groups.append([row])

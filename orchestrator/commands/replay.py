@@ -1,4 +1,6 @@
-"""What the ledger verbs print: the segments, the questions, and the pool rebuilt from them alone."""
+"""What the ledger verbs print: the segments, the questions, and the pool rebuilt from them
+alone.
+"""
 
 from __future__ import annotations
 
@@ -17,37 +19,50 @@ _WORDS = {YES: "yes", NO: "no", SKIPPED: "skipped", PENDING: "open"}
 
 
 def show(location: str | Path) -> list[dict[str, Any]]:
-    """One row a segment: segment, file, kind, round, rows, yes, no, skipped, bits (charged to the budget), sha256."""
+    """One row a segment: segment, file, kind, round, rows, yes, no, skipped, bits (charged to the
+    budget), sha256.
+    """
     segments = read_segments(location)
     label_bits = state_of(segments, location).terms.label_bits
     return [_row(segment, label_bits) for segment in segments]
 
 
 def questions(location: str | Path, round: int | None = None) -> list[dict[str, Any]]:
-    """One row a question, of all rounds or of one: round, id, guess, confidence, answer (yes, no, skipped, open)."""
+    """One row a question, of all rounds or of one: round, id, guess, confidence, answer (yes, no,
+    skipped, open).
+    """
     rounds = state_of(read_segments(location), location).rounds
     return [row for one in rounds if round in (None, one.number) for row in _questions(one)]
 
 
 def verify(location: str | Path) -> dict[str, Any]:
-    """The chain is whole and says nothing impossible: segments, rows, and the SHA-256 of the last one, which stands for all.
+    """The chain is whole and says nothing impossible: segments, rows, and the SHA-256 of the last
+    one, which stands for all.
 
     Raises:
         LedgerError: naming the first segment that is missing, damaged or impossible.
     """
     segments = read_segments(location)
     state_of(segments, location)
-    return {"segments": len(segments), "rows": sum(map(len, segments)), "sha256": segments[-1].digest}
+    return {
+        "segments": len(segments),
+        "rows": sum(map(len, segments)),
+        "sha256": segments[-1].digest,
+    }
 
 
 def replay(location: str | Path, after_round: int | None = None) -> PoolState:
-    """The pool's state after a round (0: before any question), or after all: from the segments alone.
+    """The pool's state after a round (0: before any question), or after all: from the segments
+    alone.
 
     Raises:
         LedgerError: the ledger is empty, damaged or impossible.
     """
     segments = read_segments(location)
-    return state_of([segment for segment in segments if after_round is None or segment.round <= after_round], location)
+    return state_of(
+        [segment for segment in segments if after_round is None or segment.round <= after_round],
+        location,
+    )
 
 
 def read_segments(location: str | Path) -> tuple[Segment, ...]:
@@ -59,16 +74,28 @@ def state_of(segments: tuple[Segment, ...] | list[Segment], location: str | Path
     """Returns the pool's state after these segments; raises LedgerError where there are none."""
     state = fold(None, segments)
     if state is None:
-        raise LedgerError(f"{location}: no ledger here; {segment_name(0)} is missing. A trial's ledger is in trials/<id>/ledger of the sweep's folder")
+        raise LedgerError(
+            f"{location}: no ledger here; {segment_name(0)} is missing. A trial's ledger is in"
+            " trials/<id>/ledger of the sweep's folder"
+        )
     return state
 
 
 def _row(segment: Segment, label_bits: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"segment": segment.number, "file": segment_name(segment.number), "kind": segment.kind, "round": segment.round, "rows": len(segment)}
+    row: dict[str, Any] = {
+        "segment": segment.number,
+        "file": segment_name(segment.number),
+        "kind": segment.kind,
+        "round": segment.round,
+        "rows": len(segment),
+    }
     yes = no = skipped = 0
     bits = 0.0
     if segment.kind == "answers":
-        yes, no, skipped = (int(np.count_nonzero(segment.columns["answer"] == answer)) for answer in (YES, NO, SKIPPED))
+        yes, no, skipped = (
+            int(np.count_nonzero(segment.columns["answer"] == answer))
+            for answer in (YES, NO, SKIPPED)
+        )
         bits = float(yes + no)
     elif segment.kind == "labels":
         # Role 2 is the validation set beside the budget.
@@ -77,8 +104,19 @@ def _row(segment: Segment, label_bits: float) -> dict[str, Any]:
 
 
 def _questions(one: Round) -> list[dict[str, Any]]:
-    columns = (one.ids.tolist(), one.guesses.tolist(), one.confidences.tolist(), one.answers.tolist())
+    columns = (
+        one.ids.tolist(),
+        one.guesses.tolist(),
+        one.confidences.tolist(),
+        one.answers.tolist(),
+    )
     return [
-        {"round": one.number, "id": item, "guess": guess, "confidence": confidence, "answer": _WORDS[answer]}
+        {
+            "round": one.number,
+            "id": item,
+            "guess": guess,
+            "confidence": confidence,
+            "answer": _WORDS[answer],
+        }
         for item, guess, confidence, answer in zip(*columns, strict=True)
     ]

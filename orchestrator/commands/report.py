@@ -21,8 +21,11 @@ def show(root: Path, *, as_json: bool) -> int:
     return write_and_show(SweepLayout(root), as_json=as_json)
 
 
-def write_and_show(layout: SweepLayout, candidates: Sequence[Candidate] = (), *, as_json: bool) -> int:
-    """Writes the report's files and prints its table; where they cannot be written, says so and prints the table all the same.
+def write_and_show(
+    layout: SweepLayout, candidates: Sequence[Candidate] = (), *, as_json: bool
+) -> int:
+    """Writes the report's files and prints its table; where they cannot be written, says so and
+    prints the table all the same.
 
     Args:
         candidates: the sweep's first candidates, where this process has read or put them before.

@@ -16,13 +16,17 @@ from orchestrator.sweeps.layout import SweepLayout
 
 
 def show(root: Path, *, watch: bool, as_json: bool) -> int:
-    """Prints where the sweep stands; with `watch`, again and again until it ends. Returns the exit status."""
+    """Prints where the sweep stands; with `watch`, again and again until it ends. Returns the exit
+    status.
+    """
     layout = SweepLayout(root)
     console = Console()
     while True:
         loaded = results.load(layout)
         if as_json:
-            json.dump(with_old_names(status.as_dict(loaded, loaded.resources)), sys.stdout, indent=1)
+            json.dump(
+                with_old_names(status.as_dict(loaded, loaded.resources)), sys.stdout, indent=1
+            )
             sys.stdout.write("\n")
         else:
             if watch and console.is_terminal:
@@ -30,10 +34,17 @@ def show(root: Path, *, watch: bool, as_json: bool) -> int:
             console.print(status.render(loaded, loaded.resources))
         ended = status.remaining(loaded, loaded.resources) == 0
         if loaded.damaged:
-            print(f"{len(loaded.damaged)} record(s) of the sweep are damaged; check it with: orchestrate ledger verify {layout.root}", file=sys.stderr)
+            print(
+                f"{len(loaded.damaged)} record(s) of the sweep are damaged; check it with:"
+                f" orchestrate ledger verify {layout.root}",
+                file=sys.stderr,
+            )
             return 2
         if not ended and not is_held(layout.lock):
-            print(f"nobody is running it; go on with: orchestrate resume {layout.root}", file=sys.stderr)
+            print(
+                f"nobody is running it; go on with: orchestrate resume {layout.root}",
+                file=sys.stderr,
+            )
             return 0
         if not watch or ended:
             return 0

@@ -1,4 +1,6 @@
-"""The verbs that run a sweep: `sweep`, `resume`, `retry`, `extend`. Each ends with the report and an exit status."""
+"""The verbs that run a sweep: `sweep`, `resume`, `retry`, `extend`. Each ends with the report and
+an exit status.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json:
     return _finish(driver.retry(root, engine, overrides), as_json=as_json)
 
 
-def extend(root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+def extend(
+    root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool
+) -> int:
     """Adds candidates to a search and runs them. Returns the exit status."""
     return _finish(driver.extend(root, more, engine, overrides), as_json=as_json)
 
@@ -36,7 +40,14 @@ def _finish(ended: Ended, *, as_json: bool) -> int:
     code = write_and_show(ended.layout, ended.candidates, as_json=as_json)
     root, outcome = ended.layout.root, ended.outcome
     if outcome.waiting:
-        print(f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume {root}", file=sys.stderr)
+        print(
+            f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume"
+            f" {root}",
+            file=sys.stderr,
+        )
     if outcome.failed:
-        print(f"{len(outcome.failed)} trial(s) failed; run them again with: orchestrate retry {root}", file=sys.stderr)
+        print(
+            f"{len(outcome.failed)} trial(s) failed; run them again with: orchestrate retry {root}",
+            file=sys.stderr,
+        )
     return 1 if outcome.waiting else code

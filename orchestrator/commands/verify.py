@@ -1,4 +1,6 @@
-"""Checks everything that a sweep's folder holds against everything else in it: records, ledgers, stages."""
+"""Checks everything that a sweep's folder holds against everything else in it: records, ledgers,
+stages.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ from search_spaces.reading.config import Trial
 
 
 def verify_sweep(layout: SweepLayout) -> dict[str, Any]:
-    """Returns counts of what was checked, one checksum over all records, `problems`, a line each: none in a whole sweep, and
-    `gone`, trained stages that are there no more.
+    """Returns counts of what was checked, one checksum over all records, `problems`, a line each:
+    none in a whole sweep, and `gone`, trained stages that are there no more.
 
     Raises:
         SweepError: there is no sweep in the folder.
@@ -47,11 +49,16 @@ def verify_sweep(layout: SweepLayout) -> dict[str, Any]:
 
 
 def _ledger(result: TrialResult, data: str | None, problems: list[str]) -> tuple[int, int]:
-    """Segments and answered questions of a trial's ledger; it is one chain, the trial's own, and what the trial's records say of it."""
+    """Segments and answered questions of a trial's ledger; it is one chain, the trial's own, and
+    what the trial's records say of it.
+    """
     place = result.files.ledger
     if not place.is_dir() or not any(place.iterdir()):
         if result.records:
-            problems.append(f"{place}: missing, and {len(result.records)} stage(s) of the trial are on record; restore it from a copy")
+            problems.append(
+                f"{place}: missing, and {len(result.records)} stage(s) of the trial are on record;"
+                " restore it from a copy"
+            )
         return 0, 0
     try:
         segments = read_segments(place)
@@ -59,22 +66,36 @@ def _ledger(result: TrialResult, data: str | None, problems: list[str]) -> tuple
     except LedgerError as error:
         problems.append(str(error))
         return 0, 0
-    problems += [f"{place}: {problem}" for problem in _foreign_terms(result.trial, state.terms.to_mapping(), data)]
+    problems += [
+        f"{place}: {problem}"
+        for problem in _foreign_terms(result.trial, state.terms.to_mapping(), data)
+    ]
     for record in result.records:
-        problems += [f"{result.files.stage(record.stage)}: {problem}" for problem in _disagreements(record, segments)]
+        problems += [
+            f"{result.files.stage(record.stage)}: {problem}"
+            for problem in _disagreements(record, segments)
+        ]
         problems += _marks(result, record)
     counts = state.counts()
     return len(segments), counts.questions
 
 
 def _foreign_terms(trial: Trial, terms: dict[str, Any], data: str | None) -> Iterator[str]:
-    wanted: dict[str, Any] = {"trial": trial.id, "seed": trial.seed, "num_classes": trial.facts.num_classes, "pool_items": trial.facts.train_items}
+    wanted: dict[str, Any] = {
+        "trial": trial.id,
+        "seed": trial.seed,
+        "num_classes": trial.facts.num_classes,
+        "pool_items": trial.facts.train_items,
+    }
     wanted["initial_labels_per_class"] = trial.config.schedule.initial_labels_per_class
     if data is not None:
         wanted["data"] = data
     for key, value in wanted.items():
         if terms[key] != value:
-            yield f"was begun with {key} = {terms[key]!r:.80}, and its trial has {value!r:.80}; ledgers of two trials or sweeps were exchanged"
+            yield (
+                f"was begun with {key} = {terms[key]!r:.80}, and its trial has {value!r:.80};"
+                " ledgers of two trials or sweeps were exchanged"
+            )
 
 
 def _disagreements(record: StageRecord, segments: tuple[Segment, ...]) -> Iterator[str]:
@@ -82,13 +103,18 @@ def _disagreements(record: StageRecord, segments: tuple[Segment, ...]) -> Iterat
     before = [segment for segment in segments if segment.round <= record.stage]
     if record.segments is not None:
         if len(before) != record.segments:
-            yield f"was made after {record.segments} segments, and the ledger has {len(before)} up to round {record.stage}"
+            yield (
+                f"was made after {record.segments} segments, and the ledger has {len(before)} up to"
+                f" round {record.stage}"
+            )
         elif before and before[-1].digest != record.ledger_sha256:
             yield f"was made after another segment than {before[-1].place}"
     answers = [segment.columns["answer"] for segment in before if segment.kind == "answers"]
     asked = sum(int((column >= 0).sum()) for column in answers)
     if asked != round(record.question_bits):
-        yield f"says that {record.question_bits:g} questions were charged, and the ledger has {asked}"
+        yield (
+            f"says that {record.question_bits:g} questions were charged, and the ledger has {asked}"
+        )
 
 
 def _marks(result: TrialResult, record: StageRecord) -> Iterator[str]:
@@ -96,16 +122,26 @@ def _marks(result: TrialResult, record: StageRecord) -> Iterator[str]:
     if record.test_correct_sha256 is None:
         return
     try:
-        found = of_trial(result.files.root, record.stage, result.trial.facts.test_items, record.test_correct_sha256)
+        found = of_trial(
+            result.files.root,
+            record.stage,
+            result.trial.facts.test_items,
+            record.test_correct_sha256,
+        )
     except CorrectnessError as error:
         yield str(error)
         return
     if found is None:
-        yield f"{result.files.test_correct(record.stage)}: missing; restore it from a copy. Without it the row has the interval of its seeds alone"
+        yield (
+            f"{result.files.test_correct(record.stage)}: missing; restore it from a copy. Without"
+            " it the row has the interval of its seeds alone"
+        )
 
 
 def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone: list[str]) -> int:
-    """Trained stages whose files are what was committed. One that is gone is said and is no damage: what was recorded of it stands."""
+    """Trained stages whose files are what was committed. One that is gone is said and is no damage:
+    what was recorded of it stands.
+    """
     store = StageStore(layout.stage_store)
     keys = {record.key: record for result in found.trials for record in result.records}
     checked = 0
@@ -116,12 +152,18 @@ def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone:
             problems.append(str(error))
             continue
         if artefact is None:
-            gone.append(f"{layout.stage_store / key / 'record.json'}: missing; no result needs it, and a stage that is needed again is trained again")
+            gone.append(
+                f"{layout.stage_store / key / 'record.json'}: missing; no result needs it, and a"
+                " stage that is needed again is trained again"
+            )
             continue
         for role, file in artefact.record["files"].items():
             path = artefact.file(role)
             if not path.is_file() or sha256_of(path) != file["sha256"]:
-                problems.append(f"{path}: missing or damaged (its SHA-256 is not the committed one); remove {artefact.folder} to train this stage again")
+                problems.append(
+                    f"{path}: missing or damaged (its SHA-256 is not the committed one); remove"
+                    f" {artefact.folder} to train this stage again"
+                )
         checked += 1
     return checked
 
@@ -129,7 +171,11 @@ def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone:
 def _strangers(layout: SweepLayout, found: SweepResults) -> Iterator[str]:
     """Folders of trials that no candidate names."""
     known = {result.trial.id for result in found.trials}
-    folders: list[Path] = sorted(path for path in layout.trials.iterdir() if path.is_dir()) if layout.trials.is_dir() else []
+    folders: list[Path] = (
+        sorted(path for path in layout.trials.iterdir() if path.is_dir())
+        if layout.trials.is_dir()
+        else []
+    )
     for path in folders:
         if path.name not in known:
             yield f"{path}: no candidate of this sweep has such a trial"

@@ -26,7 +26,9 @@ Kind = Literal["images", "features"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A data set whose `train.npy` and `test.npy` have been written; the labels come apart, so that they can be kept apart."""
+    """A data set whose `train.npy` and `test.npy` have been written; the labels come apart, so that
+    they can be kept apart.
+    """
 
     kind: Kind
     labels: dict[str, Labels]
@@ -44,10 +46,14 @@ class Loaded:
 
 
 class Source(Protocol):
-    """One data set where it lies, not yet decoded. Making one is cheap and checks that the place exists."""
+    """One data set where it lies, not yet decoded. Making one is cheap and checks that the place
+    exists.
+    """
 
     def signature(self) -> str:
-        """Differs whenever files were added, removed, renamed, resized or touched; reads no file's content."""
+        """Differs whenever files were added, removed, renamed, resized or touched; reads no file's
+        content.
+        """
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
         """Writes `train.npy` and `test.npy` (uint8 [N, H, W, C] or float32 [N, D]) into `folder`.
@@ -61,10 +67,13 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) ->
     """A new .npy file of that shape, mapped for writing, with its disk space already taken.
 
     Raises:
-        OSError: if the disk is too full. Without taking the space first, a full disk would kill the process by SIGBUS at some later write.
+        OSError: if the disk is too full. Without taking the space first, a full disk would kill the
+            process by SIGBUS at some later write.
     """
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        )
         file.flush()
         start, size = file.tell(), math.prod(shape) * np.dtype(dtype).itemsize
         if size:
@@ -78,8 +87,12 @@ def write_array(path: Path, array: Array) -> None:
         np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def held_out_rows(labels: npt.NDArray[np.integer[Any]], count: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Ascending numbers of exactly `count` rows, each class by its share (largest remainder), the same on every machine and numpy version."""
+def held_out_rows(
+    labels: npt.NDArray[np.integer[Any]], count: int, seed: int = 0
+) -> npt.NDArray[np.int64]:
+    """Ascending numbers of exactly `count` rows, each class by its share (largest remainder), the
+    same on every machine and numpy version.
+    """
     classes, sizes = np.unique(labels, return_counts=True)
     shares = sizes * count / len(labels)
     quotas = np.floor(shares).astype(np.int64)
@@ -91,5 +104,7 @@ def held_out_rows(labels: npt.NDArray[np.integer[Any]], count: int, seed: int = 
 
 
 def shuffled(count: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """[count] the numbers 0..count-1 in an order that is fixed on every machine and looks random."""
+    """[count] the numbers 0..count-1 in an order that is fixed on every machine and looks
+    random.
+    """
     return np.argsort(keyed_uint64("order of a data set", np.arange(count), seed), kind="stable")

@@ -1,9 +1,11 @@
-"""The cache of decoded data: images in one place, their labels in another, each put there whole or not at all.
+"""The cache of decoded data: images in one place, their labels in another, each put there whole or
+not at all.
 
 <root>/images/<name>-<fp16>/       train.npy, test.npy, meta.json; all that a trainer opens
-<root>/labels/<name>-<fp16>-<l8>/  train.npy, test.npy, meta.json; for the oracle and the evaluator alone
-<root>/sources/<key>.json          which of them a folder, a file or a built-in set has become, and its signature then
-<root>/building/                   what is being decoded now; a killed process leaves its part here, the next one clears it
+<root>/labels/<name>-<fp16>-<l8>/  train.npy, test.npy, meta.json; for the oracle and the evaluator
+alone <root>/sources/<key>.json          which of them a folder, a file or a built-in set has
+become, and its signature then <root>/building/                   what is being decoded now; a
+killed process leaves its part here, the next one clears it
 """
 
 from __future__ import annotations
@@ -32,10 +34,14 @@ from search_spaces.reading.user_files import check_regular, expand, read_regular
 from trainers.errors import DataError
 
 FORMAT: Final = 2
-"""Raise it when the same source would be decoded or described differently: every cache is then made anew. 2: images upright and over white."""
+"""Raise it when the same source would be decoded or described differently: every cache is then made
+anew. 2: images upright and over white.
+"""
 
 FINGERPRINT_FORMAT: Final = 1
-"""Apart from FORMAT: data that is decoded as before keeps its fingerprint, which names the results that stand on it."""
+"""Apart from FORMAT: data that is decoded as before keeps its fingerprint, which names the results
+that stand on it.
+"""
 
 CHUNK_BYTES: Final = 1 << 24
 
@@ -44,7 +50,16 @@ _LARGEST_META: Final = 1 << 26
 _IMAGES_NAME: Final = r"[a-z0-9_]+-[0-9a-f]{16}"
 _LABELS_NAME: Final = _IMAGES_NAME + "-[0-9a-f]{8}"
 
-_DAMAGED: Final = (DataError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError)
+_DAMAGED: Final = (
+    DataError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+)
 """What reading a damaged file of the cache may raise, a pipe or a device in its place included."""
 
 
@@ -99,19 +114,36 @@ def read_entry(root: Path, key: str) -> Entry | None:
     except _DAMAGED:
         return None
     texts = (entry.name, entry.signature, entry.images, entry.labels, *entry.notes)
-    plain = all(isinstance(text, str) for text in texts) and isinstance(entry.path, str | None) and isinstance(entry.image_size, int | None)
+    plain = (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(entry.path, str | None)
+        and isinstance(entry.image_size, int | None)
+    )
     # The names become paths: nothing that is read here leads out of the cache.
-    inside = plain and entry.name in DATASETS and re.fullmatch(_IMAGES_NAME, entry.images) and re.fullmatch(_LABELS_NAME, entry.labels)
-    own = inside and source_key(entry.name, Path(entry.path) if entry.path else None, entry.image_size) == key
+    inside = (
+        plain
+        and entry.name in DATASETS
+        and re.fullmatch(_IMAGES_NAME, entry.images)
+        and re.fullmatch(_LABELS_NAME, entry.labels)
+    )
+    own = (
+        inside
+        and source_key(entry.name, Path(entry.path) if entry.path else None, entry.image_size)
+        == key
+    )
     return entry if own else None
 
 
 def write_entry(root: Path, key: str, entry: Entry) -> None:
-    commit_file(root / "sources" / f"{key}.json", json.dumps(asdict(entry), indent=1).encode(), replace=True)
+    commit_file(
+        root / "sources" / f"{key}.json", json.dumps(asdict(entry), indent=1).encode(), replace=True
+    )
 
 
 def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | None:
-    """The data of an entry, or None if a file of it is missing, truncated, or (with `verify`) changed."""
+    """The data of an entry, or None if a file of it is missing, truncated, or (with `verify`)
+    changed.
+    """
     images, labels = root / "images" / entry.images, root / "labels" / entry.labels
     meta, labels_meta = intact(images, verify=verify), intact(labels, verify=verify)
     if meta is None or labels_meta is None:
@@ -124,7 +156,9 @@ def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | Non
         return None
     if names != (entry.images, entry.labels):  # folders that were exchanged
         return None
-    labelled = hashlib.sha256(json.dumps([meta["fingerprint"], *digests.values()]).encode()).hexdigest()
+    labelled = hashlib.sha256(
+        json.dumps([meta["fingerprint"], *digests.values()]).encode()
+    ).hexdigest()
     return PreparedData(
         name=facts.name,
         images_dir=images,
@@ -138,26 +172,46 @@ def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | Non
 
 def _facts(meta: dict[str, Any]) -> DatasetFacts:
     """What meta.json says of the data; raises one of _DAMAGED where it says nothing of the kind."""
-    if not re.fullmatch("[0-9a-f]{64}", meta["fingerprint"]) or meta["kind"] not in get_args(Kind) or meta["name"] not in DATASETS:
+    if (
+        not re.fullmatch("[0-9a-f]{64}", meta["fingerprint"])
+        or meta["kind"] not in get_args(Kind)
+        or meta["name"] not in DATASETS
+    ):
         raise ValueError("no description of data")
     counts = [meta[key] for key in ("num_classes", "train_items", "test_items")]
     if any(type(count) is not int or count < 1 for count in counts):
         raise ValueError("no numbers of items")
-    return DatasetFacts(name=meta["name"], num_classes=counts[0], train_items=counts[1], test_items=counts[2], kind=meta["kind"])
+    return DatasetFacts(
+        name=meta["name"],
+        num_classes=counts[0],
+        train_items=counts[1],
+        test_items=counts[2],
+        kind=meta["kind"],
+    )
 
 
 def intact(folder: Path, *, verify: bool) -> dict[str, Any] | None:
-    """meta.json of a cache folder whose files have the sizes (with `verify`: also the content) written there; else None."""
+    """meta.json of a cache folder whose files have the sizes (with `verify`: also the content)
+    written there; else None.
+    """
     try:
         meta: dict[str, Any] = json.loads(read_regular(folder / "meta.json", most=_LARGEST_META))
-        if meta["format"] != FORMAT or meta["files"].keys() != _ARRAY_FILES or meta["checksum"] != _checksum(meta):
+        if (
+            meta["format"] != FORMAT
+            or meta["files"].keys() != _ARRAY_FILES
+            or meta["checksum"] != _checksum(meta)
+        ):
             return None
         for name, file in meta["files"].items():
             stat = (folder / name).stat()
             check_regular(folder / name, stat.st_mode)
             if stat.st_size != file["bytes"]:
                 return None
-            if verify and content_digest(np.load(folder / name, mmap_mode="r", allow_pickle=False)) != file["sha256"]:
+            if (
+                verify
+                and content_digest(np.load(folder / name, mmap_mode="r", allow_pickle=False))
+                != file["sha256"]
+            ):
                 return None
     except Exception:  # a damaged header can fail anywhere in numpy's parser
         return None
@@ -166,7 +220,11 @@ def intact(folder: Path, *, verify: bool) -> dict[str, Any] | None:
 
 def _checksum(meta: dict[str, Any]) -> str:
     """Hex SHA-256 of what meta.json says, so that no changed digit of it is believed."""
-    return hashlib.sha256(json.dumps({key: value for key, value in meta.items() if key != "checksum"}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(
+            {key: value for key, value in meta.items() if key != "checksum"}, sort_keys=True
+        ).encode()
+    ).hexdigest()
 
 
 def content_digest(array: Array) -> str:
@@ -178,7 +236,9 @@ def content_digest(array: Array) -> str:
 
 
 def chunks(array: Array) -> Iterator[Array]:
-    """The array in blocks of rows of about 16 MiB, so that a mapped file never has to fit in memory."""
+    """The array in blocks of rows of about 16 MiB, so that a mapped file never has to fit in
+    memory.
+    """
     rows = max(1, CHUNK_BYTES // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         yield array[start : start + rows]
@@ -186,7 +246,9 @@ def chunks(array: Array) -> Iterator[Array]:
 
 @contextlib.contextmanager
 def building(root: Path, key: str) -> Iterator[Path]:
-    """A folder to decode into, gone afterwards; one process at a time per key, the others wait. Clears what killed processes left."""
+    """A folder to decode into, gone afterwards; one process at a time per key, the others wait.
+    Clears what killed processes left.
+    """
     place = root / "building"
     place.mkdir(parents=True, exist_ok=True)
     with hold(place / f"{key}.lock", wait=True):
@@ -210,8 +272,17 @@ def _clear(left: Path, own_key: str) -> None:
 
 def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
     """What meta.json says of freshly written arrays."""
-    arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS}
-    files = {f"{split}.npy": {"bytes": (folder / f"{split}.npy").stat().st_size, "sha256": content_digest(array)} for split, array in arrays.items()}
+    arrays = {
+        split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+        for split in SPLITS
+    }
+    files = {
+        f"{split}.npy": {
+            "bytes": (folder / f"{split}.npy").stat().st_size,
+            "sha256": content_digest(array),
+        }
+        for split, array in arrays.items()
+    }
     rules: dict[str, Any] = {
         "format": FINGERPRINT_FORMAT,
         "kind": loaded.kind,
@@ -221,9 +292,22 @@ def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
     }
     if loaded.crop is not None:
         rules["crop"] = loaded.crop
-    # Statistics that follow from the arrays stay out of the fingerprint: their last bit may differ between machines.
-    fingerprint = hashlib.sha256(json.dumps([rules, loaded.mean, loaded.std, files["train.npy"]["sha256"], files["test.npy"]["sha256"]]).encode())
-    mean, std = (loaded.mean, loaded.std) if loaded.mean and loaded.std else statistics(arrays["train"])
+    # Statistics that follow from the arrays stay out of the fingerprint: their last bit may differ
+    # between machines.
+    fingerprint = hashlib.sha256(
+        json.dumps(
+            [
+                rules,
+                loaded.mean,
+                loaded.std,
+                files["train.npy"]["sha256"],
+                files["test.npy"]["sha256"],
+            ]
+        ).encode()
+    )
+    mean, std = (
+        (loaded.mean, loaded.std) if loaded.mean and loaded.std else statistics(arrays["train"])
+    )
     return {
         "name": name,
         **rules,
@@ -239,7 +323,9 @@ def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
 
 
 def statistics(array: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel (images, on the 0..1 scale) or per feature; a deviation of 0 becomes 1, so that dividing by it is harmless."""
+    """Mean and standard deviation per channel (images, on the 0..1 scale) or per feature; a
+    deviation of 0 becomes 1, so that dividing by it is harmless.
+    """
     if array.dtype == np.uint8:
         values = np.arange(256) / 255
         counts = np.zeros((array.shape[-1], 256), np.int64)
@@ -257,14 +343,22 @@ def statistics(array: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def commit(root: Path, built: Path, name: str, loaded: Loaded) -> tuple[str, str]:
-    """Moves `built/images` and the labels into place; returns their folder names. What is already there and intact stays."""
+    """Moves `built/images` and the labels into place; returns their folder names. What is already
+    there and intact stays.
+    """
     meta = describe(built / "images", name, loaded)
     _write_meta(built / "images" / "meta.json", meta)
     (built / "labels").mkdir()
     for split in SPLITS:
         write_array(built / "labels" / f"{split}.npy", loaded.labels[split])
     digests = {split: content_digest(loaded.labels[split]) for split in SPLITS}
-    files = {f"{split}.npy": {"bytes": (built / "labels" / f"{split}.npy").stat().st_size, "sha256": digests[split]} for split in SPLITS}
+    files = {
+        f"{split}.npy": {
+            "bytes": (built / "labels" / f"{split}.npy").stat().st_size,
+            "sha256": digests[split],
+        }
+        for split in SPLITS
+    }
     _write_meta(built / "labels" / "meta.json", {"format": FORMAT, "files": files})
     images_name, labels_name = _folder_names(name, meta["fingerprint"], digests)
     _put(built / "labels", root / "labels" / labels_name)
@@ -273,17 +367,26 @@ def commit(root: Path, built: Path, name: str, loaded: Loaded) -> tuple[str, str
 
 
 def _folder_names(name: str, fingerprint: str, label_digests: dict[str, str]) -> tuple[str, str]:
-    """Names below `images/` and `labels/`. The same images with other labels (a mistake mended) are other labels beside the same images."""
+    """Names below `images/` and `labels/`. The same images with other labels (a mistake mended) are
+    other labels beside the same images.
+    """
     images_name = f"{name}-{fingerprint[:16]}"
-    return images_name, f"{images_name}-{hashlib.sha256(''.join(label_digests.values()).encode()).hexdigest()[:8]}"
+    return (
+        images_name,
+        f"{images_name}-{hashlib.sha256(''.join(label_digests.values()).encode()).hexdigest()[:8]}",
+    )
 
 
 def _write_meta(path: Path, meta: dict[str, Any]) -> None:
-    path.write_text(json.dumps(meta | {"checksum": _checksum(meta)}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(meta | {"checksum": _checksum(meta)}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def _put(folder: Path, target: Path) -> None:
-    """`target` is an intact folder with these files: this one, or one that another process put there."""
+    """`target` is an intact folder with these files: this one, or one that another process put
+    there.
+    """
     for file in [*folder.iterdir(), folder]:
         handle = os.open(file, os.O_RDONLY)
         try:
@@ -295,9 +398,14 @@ def _put(folder: Path, target: Path) -> None:
         if target.exists():
             there, here = intact(target, verify=True), intact(folder, verify=False)
             # The last bit of mean and deviation may differ between machines.
-            if there is not None and here is not None and all(there.get(key) == here.get(key) for key in ("fingerprint", "files")):
+            if (
+                there is not None
+                and here is not None
+                and all(there.get(key) == here.get(key) for key in ("fingerprint", "files"))
+            ):
                 return
-            # Aside, not deleted in place: a reader sees the old folder, none, or the new one, and maps that are open stay good.
+            # Aside, not deleted in place: a reader sees the old folder, none, or the new one, and
+            # maps that are open stay good.
             with contextlib.suppress(FileNotFoundError):
                 target.rename(folder.parent / f"damaged-{folder.name}-{os.urandom(4).hex()}")
         try:
@@ -313,7 +421,8 @@ def cache_root() -> Path:
     """Where decoded data sets are kept, absolute: $ORCHESTRATE_CACHE, else the user's cache folder.
 
     Raises:
-        DataError: none of the variables says where, and the user has no home folder; or ~name is nobody.
+        DataError: none of the variables says where, and the user has no home folder; or ~name is
+            nobody.
     """
     # Absolute: workers of a cluster have other working folders.
     for variable, below in (("ORCHESTRATE_CACHE", ""), ("XDG_CACHE_HOME", "orchestrate")):
@@ -323,5 +432,6 @@ def cache_root() -> Path:
         return Path.home() / ".cache" / "orchestrate"
     except RuntimeError:
         raise DataError(
-            "there is no place for decoded data: this user has no home folder. Set ORCHESTRATE_CACHE (or HOME) to a folder you may write."
+            "there is no place for decoded data: this user has no home folder. Set"
+            " ORCHESTRATE_CACHE (or HOME) to a folder you may write."
         ) from None

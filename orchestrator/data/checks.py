@@ -1,4 +1,6 @@
-"""What is looked at in decoded data before it is kept: items that are all equal, copies, a test set without a class, published sizes."""
+"""What is looked at in decoded data before it is kept: items that are all equal, copies, a test set
+without a class, published sizes.
+"""
 
 from __future__ import annotations
 
@@ -23,26 +25,47 @@ Digests = npt.NDArray[np.object_]
 
 
 def check_content(where: str, folder: Path, loaded: Loaded) -> tuple[str, ...]:
-    """A line for each thing that the user should know of the arrays `train.npy` and `test.npy` in `folder`.
+    """A line for each thing that the user should know of the arrays `train.npy` and `test.npy` in
+    `folder`.
 
     Raises:
         DataError: all training items are equal.
     """
-    train, test = (np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS)
+    train, test = (
+        np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS
+    )
     samples = [_samples(array) for array in (train, test)]
     _, group, sizes = np.unique(np.concatenate(samples), return_inverse=True, return_counts=True)
     alike = sizes[group.reshape(-1)] > 1
-    train_digests, test_digests = _digests(train, alike[: len(train)]), _digests(test, alike[len(train) :])
-    if len(train) > 1 and len(set(train_digests.values())) == 1 and len(train_digests) == len(train):
+    train_digests, test_digests = (
+        _digests(train, alike[: len(train)]),
+        _digests(test, alike[len(train) :]),
+    )
+    if (
+        len(train) > 1
+        and len(set(train_digests.values())) == 1
+        and len(train_digests) == len(train)
+    ):
         raise DataError(
-            f"{where}: all {len(train):,} training items are equal once they are read, so that there is nothing to learn. "
-            "Look at some of the files: an empty export, or a shape that is kept in what was taken for transparency?"
+            f"{where}: all {len(train):,} training items are equal once they are read, so that"
+            " there is nothing to learn. Look at some of the files: an empty export, or a shape"
+            " that is kept in what was taken for transparency?"
         )
-    notes = [*_copies(train_digests, loaded.labels["train"], len(train)), *_leak(train_digests, test_digests, len(test))]
-    absent = np.flatnonzero(np.bincount(loaded.labels["test"], minlength=len(loaded.class_names)) == 0)
+    notes = [
+        *_copies(train_digests, loaded.labels["train"], len(train)),
+        *_leak(train_digests, test_digests, len(test)),
+    ]
+    absent = np.flatnonzero(
+        np.bincount(loaded.labels["test"], minlength=len(loaded.class_names)) == 0
+    )
     if len(absent):
-        some = ", ".join(loaded.class_names[c] for c in absent[:_NAMED]) + (", ..." if len(absent) > _NAMED else "")
-        notes.append(f"the test set has no item of {len(absent)} of {len(loaded.class_names)} classes ({some}): test accuracy says nothing of them")
+        some = ", ".join(loaded.class_names[c] for c in absent[:_NAMED]) + (
+            ", ..." if len(absent) > _NAMED else ""
+        )
+        notes.append(
+            f"the test set has no item of {len(absent)} of {len(loaded.class_names)} classes"
+            f" ({some}): test accuracy says nothing of them"
+        )
     return tuple(notes)
 
 
@@ -55,28 +78,44 @@ def check_sizes(where: str, config: DatasetConfig, found: DatasetFacts) -> None:
     known = BUILT_IN.get(config.name)
     if known is None:
         return
-    for key, what in (("kind", "kind"), ("num_classes", "classes"), ("train_items", "training items"), ("test_items", "test items")):
+    for key, what in (
+        ("kind", "kind"),
+        ("num_classes", "classes"),
+        ("train_items", "training items"),
+        ("test_items", "test items"),
+    ):
         here, there = getattr(found, key), getattr(known.facts, key)
         if here != there:
-            raise DataError(f"{where}: {what}: {here} here, but {config.name} has {there}. Give the whole set, or name it `folder` or `features`.")
+            raise DataError(
+                f"{where}: {what}: {here} here, but {config.name} has {there}. Give the whole set,"
+                " or name it `folder` or `features`."
+            )
 
 
 def check_loaded(where: str, config: DatasetConfig, loaded: Loaded) -> None:
-    """As `check_sizes`; and no class of a built-in set has fewer training items than `plan` reckons with.
+    """As `check_sizes`; and no class of a built-in set has fewer training items than `plan` reckons
+    with.
 
     Raises:
         DataError: names both numbers.
     """
     train_items, test_items = (len(loaded.labels[split]) for split in SPLITS)
-    found = DatasetFacts(name=config.name, num_classes=len(loaded.class_names), train_items=train_items, test_items=test_items, kind=loaded.kind)
+    found = DatasetFacts(
+        name=config.name,
+        num_classes=len(loaded.class_names),
+        train_items=train_items,
+        test_items=test_items,
+        kind=loaded.kind,
+    )
     check_sizes(where, config, found)
     known = BUILT_IN.get(config.name)
     counts = np.bincount(loaded.labels["train"], minlength=len(loaded.class_names))
     if known is not None and counts.min() < known.smallest_class:
         few = int(counts.argmin())
         raise DataError(
-            f"{where}: class {few} ({loaded.class_names[few]}) has {counts[few]} training items, but no class of {config.name} has fewer than "
-            f"{known.smallest_class}. Give the whole set."
+            f"{where}: class {few} ({loaded.class_names[few]}) has {counts[few]} training items,"
+            f" but no class of {config.name} has fewer than {known.smallest_class}. Give the whole"
+            " set."
         )
 
 
@@ -90,7 +129,10 @@ def _samples(array: Array) -> npt.NDArray[Any]:
 
 def _digests(array: Array, chosen: npt.NDArray[np.bool_]) -> dict[int, bytes]:
     """Number of an item -> a digest of all of it, for those chosen."""
-    return {int(row): hashlib.blake2b(np.ascontiguousarray(array[row]).data, digest_size=16).digest() for row in np.flatnonzero(chosen)}
+    return {
+        int(row): hashlib.blake2b(np.ascontiguousarray(array[row]).data, digest_size=16).digest()
+        for row in np.flatnonzero(chosen)
+    }
 
 
 def _copies(digests: dict[int, bytes], labels: npt.NDArray[np.int32], count: int) -> list[str]:
@@ -108,4 +150,11 @@ def _copies(digests: dict[int, bytes], labels: npt.NDArray[np.int32], count: int
 def _leak(train: dict[int, bytes], test: dict[int, bytes], count: int) -> list[str]:
     known = set(train.values())
     leaked = sum(digest in known for digest in test.values())
-    return [f"{leaked} of {count} test items are training items too: test accuracy may say too much of new ones"] if leaked else []
+    return (
+        [
+            f"{leaked} of {count} test items are training items too: test accuracy may say too much"
+            " of new ones"
+        ]
+        if leaked
+        else []
+    )

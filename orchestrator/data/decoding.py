@@ -1,7 +1,7 @@
 """Decodes image files into one array, on all cores.
 
-Many files are decoded by a pool of processes, each writing its rows into the mapped array: threads gain little on small images, where Python's own
-work dominates.
+Many files are decoded by a pool of processes, each writing its rows into the mapped array: threads
+gain little on small images, where Python's own work dominates.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ from trainers.errors import DataError, one_line
 if TYPE_CHECKING:
     from PIL import Image as PillowImages
 
-# Pillow logs what it then raises or warns of; without a handler Python would print that, without the file's name.
+# Pillow logs what it then raises or warns of; without a handler Python would print that, without
+# the file's name.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 Image = npt.NDArray[np.uint8]
 
 CHUNK: Final = 64
-"""Images that a process decodes before it reports: after an interruption all end what they have begun."""
+"""Images that a process decodes before it reports: after an interruption all end what they have
+begun.
+"""
 FILES_PER_PROCESS: Final = 2000
 """Starting a process costs about as long as decoding some hundreds of small images."""
 
@@ -53,7 +56,9 @@ _LONGEST_DETAIL: Final = 120
 
 _LARGEST_FILE: Final = 1 << 30
 _MOST_PIXELS: Final = 1 << 28
-"""More than Pillow decodes: a picture of one line of pixels must not swell beyond it when its shorter side is resized."""
+"""More than Pillow decodes: a picture of one line of pixels must not swell beyond it when its
+shorter side is resized.
+"""
 
 
 @dataclass(slots=True)
@@ -72,7 +77,9 @@ class Remarks:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """The shorter side is resized to `resize` pixels (bilinear with antialiasing, as torchvision's Resize), then the centre square of `size` is kept."""
+    """The shorter side is resized to `resize` pixels (bilinear with antialiasing, as torchvision's
+    Resize), then the centre square of `size` is kept.
+    """
 
     resize: int
     size: int
@@ -86,11 +93,15 @@ def image_shape(file: str, crop: Crop | None) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def read_image(file: str, crop: Crop | None, remark: Callable[[Sort, str], None] = lambda sort, detail: None) -> Image:
-    """The image as uint8 RGB [H, W, 3]: upright as its EXIF orientation says, transparent parts over white, greyscale and palettes as RGB.
+def read_image(
+    file: str, crop: Crop | None, remark: Callable[[Sort, str], None] = lambda sort, detail: None
+) -> Image:
+    """The image as uint8 RGB [H, W, 3]: upright as its EXIF orientation says, transparent parts
+    over white, greyscale and palettes as RGB.
 
     Args:
-        remark: told (sort, detail) of what is not plain about it. Of several frames it gives the first, for the caller to refuse.
+        remark: told (sort, detail) of what is not plain about it. Of several frames it gives the
+            first, for the caller to refuse.
 
     Raises:
         DataError: if it cannot be decoded whole, or has 16 or more bits a channel.
@@ -102,7 +113,10 @@ def read_image(file: str, crop: Crop | None, remark: Callable[[Sort, str], None]
         # In one read: Pillow would read a small JPEG in dozens of pieces.
         content = read_regular(file, most=_LARGEST_FILE)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error}). Replace it, or remove it from the data set.") from None
+        raise DataError(
+            f"{file}: cannot be read ({error.strerror or error}). Replace it, or remove it from the"
+            " data set."
+        ) from None
     # A library's warning does not say which file it is of.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -111,7 +125,10 @@ def read_image(file: str, crop: Crop | None, remark: Callable[[Sort, str], None]
         try:
             with Pillow.open(io.BytesIO(content)) as image:
                 if image.mode.startswith(("I", "F")):
-                    raise DataError(f"{file}: has more than 8 bits a channel (mode {image.mode}), which would be cut off. Convert it to 8 bits.")
+                    raise DataError(
+                        f"{file}: has more than 8 bits a channel (mode {image.mode}), which would"
+                        " be cut off. Convert it to 8 bits."
+                    )
                 # A multi-picture JPEG of a camera is the photo; what follows it are previews.
                 if image.format != "MPO" and getattr(image, "is_animated", False):
                     remark("frames", str(getattr(image, "n_frames", 2)))
@@ -119,23 +136,34 @@ def read_image(file: str, crop: Crop | None, remark: Callable[[Sort, str], None]
         except DataError:
             raise
         except UnidentifiedImageError:
-            raise DataError(f"{file}: cannot be decoded as an image (it is none that Pillow knows). Replace it, or remove it from the data set.") from None
+            raise DataError(
+                f"{file}: cannot be decoded as an image (it is none that Pillow knows). Replace it,"
+                " or remove it from the data set."
+            ) from None
         except Exception as error:  # Pillow's readers raise whatever their format's parser does
-            raise DataError(f"{file}: cannot be decoded as an image ({error or type(error).__name__}). Replace it, or remove it from the data set.") from None
+            raise DataError(
+                f"{file}: cannot be decoded as an image ({error or type(error).__name__}). Replace"
+                " it, or remove it from the data set."
+            ) from None
     if caught:
         remark("warned", one_line(str(caught[0].message))[:_LONGEST_DETAIL])
     if not min(colour.size):
-        raise DataError(f"{file}: is an image without pixels. Replace it, or remove it from the data set.")
+        raise DataError(
+            f"{file}: is an image without pixels. Replace it, or remove it from the data set."
+        )
     if crop and colour.size != (crop.size, crop.size):
         width, height = colour.size
         shorter = min(width, height)
         if (crop.resize / shorter) ** 2 * width * height > _MOST_PIXELS:
             raise DataError(
-                f"{file}: is {width} x {height} pixels, too long and thin to resize its shorter side to {crop.resize}. Remove it from the data set."
+                f"{file}: is {width} x {height} pixels, too long and thin to resize its shorter"
+                f" side to {crop.resize}. Remove it from the data set."
             )
         width, height = crop.resize * width // shorter, crop.resize * height // shorter
         left, top = round((width - crop.size) / 2), round((height - crop.size) / 2)
-        colour = colour.resize((width, height), Pillow.Resampling.BILINEAR).crop((left, top, left + crop.size, top + crop.size))
+        colour = colour.resize((width, height), Pillow.Resampling.BILINEAR).crop(
+            (left, top, left + crop.size, top + crop.size)
+        )
     return np.asarray(colour)
 
 
@@ -146,7 +174,9 @@ def _upright(image: PillowImages.Image, remark: Callable[[Sort, str], None]) -> 
     image.load()
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception as error:  # damaged EXIF data can fail anywhere in Pillow's parser, and its pixels are whole
+    except (
+        Exception
+    ) as error:  # damaged EXIF data can fail anywhere in Pillow's parser, and its pixels are whole
         remark("warned", one_line(f"EXIF data cannot be read: {error}")[:_LONGEST_DETAIL])
         return image
     if orientation not in range(2, 9):
@@ -169,20 +199,30 @@ def _rgb(image: PillowImages.Image, remark: Callable[[Sort, str], None]) -> Pill
     return Pillow.alpha_composite(Pillow.new("RGBA", clear.size, "white"), clear).convert("RGB")
 
 
-def decode(files: Sequence[str], target: Path, crop: Crop | None, on_done: Callable[[int], None]) -> Remarks:
-    """Writes image i into row i of the .npy array at `target`, uint8 [N, H, W, 3]. Returns what was not plain about the images.
+def decode(
+    files: Sequence[str], target: Path, crop: Crop | None, on_done: Callable[[int], None]
+) -> Remarks:
+    """Writes image i into row i of the .npy array at `target`, uint8 [N, H, W, 3]. Returns what was
+    not plain about the images.
 
     Args:
         on_done: called with the number of images decoded since the last call.
 
     Raises:
-        DataError: names the first image that cannot be decoded, or whose size differs from the array's; or a process of the pool was killed.
+        DataError: names the first image that cannot be decoded, or whose size differs from the
+            array's; or a process of the pool was killed.
     """
     processes = min(len(os.sched_getaffinity(0)), len(files) // FILES_PER_PROCESS)
     return _decode_with(max(1, processes), files, target, crop, on_done)
 
 
-def _decode_with(processes: int, files: Sequence[str], target: Path, crop: Crop | None, on_done: Callable[[int], None]) -> Remarks:
+def _decode_with(
+    processes: int,
+    files: Sequence[str],
+    target: Path,
+    crop: Crop | None,
+    on_done: Callable[[int], None],
+) -> Remarks:
     remarks = Remarks()
     chunks = [range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK)]
     decode_chunk = partial(_decode_chunk, target, crop)
@@ -197,7 +237,9 @@ def _decode_with(processes: int, files: Sequence[str], target: Path, crop: Crop 
 
 @contextmanager
 def _mapper(processes: int) -> Iterator[Callable[..., Iterable[list[Remark]]]]:
-    """Gives `map` of this process, or of a pool of processes that is gone when the block is left, however it is left."""
+    """Gives `map` of this process, or of a pool of processes that is gone when the block is left,
+    however it is left.
+    """
     if processes == 1:
         yield map
         return
@@ -205,13 +247,18 @@ def _mapper(processes: int) -> Iterator[Callable[..., Iterable[list[Remark]]]]:
     try:
         yield pool.map
     except BrokenProcessPool:
-        raise DataError("a process that decodes images was killed, perhaps for lack of memory. Free some and try again.") from None
+        raise DataError(
+            "a process that decodes images was killed, perhaps for lack of memory. Free some and"
+            " try again."
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _follow_parent() -> None:
-    """Makes a process of the pool end when the one that started it is gone, however it died, and leaves Ctrl-C to that one."""
+    """Makes a process of the pool end when the one that started it is gone, however it died, and
+    leaves Ctrl-C to that one.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent
@@ -223,16 +270,23 @@ def _follow_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _decode_chunk(target: Path, crop: Crop | None, rows: range, files: Sequence[str]) -> list[Remark]:
+def _decode_chunk(
+    target: Path, crop: Crop | None, rows: range, files: Sequence[str]
+) -> list[Remark]:
     """Decodes the files into these rows of the array. Returns what was not plain about them."""
     out = np.lib.format.open_memmap(target, mode="r+")
     noted: list[Remark] = []
     for row, file in zip(rows, files, strict=True):
-        image = read_image(file, crop, lambda sort, detail, row=row: noted.append((sort, row, detail)))  # type: ignore[misc]
+
+        def note(sort: Sort, detail: str, row: int = row) -> None:
+            noted.append((sort, row, detail))
+
+        image = read_image(file, crop, note)
         if image.shape != out.shape[1:]:
             raise DataError(
-                f"{file}: is {image.shape[1]} x {image.shape[0]} pixels, but the first image is {out.shape[2]} x {out.shape[1]}. "
-                "Set dataset.image_size: N to have all resized to N x N."
+                f"{file}: is {image.shape[1]} x {image.shape[0]} pixels, but the first image is"
+                f" {out.shape[2]} x {out.shape[1]}. Set dataset.image_size: N to have all resized"
+                " to N x N."
             )
         out[row] = image
     return noted

@@ -38,17 +38,23 @@ RESIZED: Final = ("folder", "mini_imagenet", "imagenet")
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Handwritten digits that ship inside scikit-learn: 1,797 images of 8 x 8 pixels (UCI, Alpaydin and Kaynak 1998)."""
+    """Handwritten digits that ship inside scikit-learn: 1,797 images of 8 x 8 pixels (UCI, Alpaydin
+    and Kaynak 1998).
+    """
 
     def signature(self) -> str:
-        # The set never changes, so a cache that was brought here serves where scikit-learn is not installed.
+        # The set never changes, so a cache that was brought here serves where scikit-learn is not
+        # installed.
         return "digits"
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise DataError(f"digits: the images ship inside scikit-learn, which cannot be imported ({error}). Install it: pip install scikit-learn") from None
+            raise DataError(
+                f"digits: the images ship inside scikit-learn, which cannot be imported ({error})."
+                " Install it: pip install scikit-learn"
+            ) from None
         found = load_digits()
         # 0..16 in the source.
         images = np.rint(found.images * 255 / 16).astype(np.uint8)[..., None]
@@ -73,7 +79,10 @@ def open_source(config: DatasetConfig) -> Source:
         DataError: if the name is unknown, or nothing says where the data is, or nothing is there.
     """
     if config.image_size is not None and config.name not in RESIZED:
-        raise DataError(f"dataset.image_size: {config.name} has images of a size of its own. It can be set for {', '.join(RESIZED)}.")
+        raise DataError(
+            f"dataset.image_size: {config.name} has images of a size of its own. It can be set for"
+            f" {', '.join(RESIZED)}."
+        )
     match config.name:
         case "digits":
             return Digits()
@@ -84,21 +93,39 @@ def open_source(config: DatasetConfig) -> Source:
         case "cifar100":
             return Cifar(_existing(config), CIFAR100)
         case "folder":
-            return ImageFolders(_existing(config), train_and_test, Crop(config.image_size, config.image_size) if config.image_size else None)
+            return ImageFolders(
+                _existing(config),
+                train_and_test,
+                Crop(config.image_size, config.image_size) if config.image_size else None,
+            )
         case "mini_imagenet":
             size = config.image_size or 84
-            return ImageFolders(_existing(config), mini_imagenet, Crop(size, size), augment=MINI_IMAGENET_VIEWS, statistics=MINI_IMAGENET_STATISTICS)
+            return ImageFolders(
+                _existing(config),
+                mini_imagenet,
+                Crop(size, size),
+                augment=MINI_IMAGENET_VIEWS,
+                statistics=MINI_IMAGENET_STATISTICS,
+            )
         case "imagenet":
             size = config.image_size or 224
             # Kept with the margin that a test image loses: random parts are cut from all of it.
             stored = round(size * 256 / 224)
-            return ImageFolders(_existing(config), imagenet, Crop(stored, stored), augment=IMAGENET_VIEWS, views=size, statistics=IMAGENET_STATISTICS)
+            return ImageFolders(
+                _existing(config),
+                imagenet,
+                Crop(stored, stored),
+                augment=IMAGENET_VIEWS,
+                views=size,
+                statistics=IMAGENET_STATISTICS,
+            )
         case unknown:
             raise DataError(f"{unknown}: no such data set. Known: {', '.join(DATASETS)}.")
 
 
 def source_path(config: DatasetConfig) -> Path | None:
-    """Absolute place of the data: dataset.path, else $ORCHESTRATE_DATA/<name>; None for digits, and where neither is set.
+    """Absolute place of the data: dataset.path, else $ORCHESTRATE_DATA/<name>; None for digits, and
+    where neither is set.
 
     Raises:
         DataError: the path begins with the home folder of nobody.
@@ -116,14 +143,25 @@ def source_path(config: DatasetConfig) -> Path | None:
 def _existing(config: DatasetConfig) -> Path:
     path = source_path(config)
     if path is None:
-        otherwise = "" if config.name in OWN else f", or set ORCHESTRATE_DATA to the folder that holds {config.name}/"
-        raise DataError(f"{config.name}: nothing says where the data is. Set dataset.path{otherwise}. Nothing is downloaded.")
+        otherwise = (
+            ""
+            if config.name in OWN
+            else f", or set ORCHESTRATE_DATA to the folder that holds {config.name}/"
+        )
+        raise DataError(
+            f"{config.name}: nothing says where the data is. Set dataset.path{otherwise}. Nothing"
+            " is downloaded."
+        )
     try:
         path.stat()
     except FileNotFoundError:
         raise DataError(
-            f"{path}: no such {'file' if config.name == 'features' else 'folder'} ({config.name}). Set dataset.path to where the data is."
+            f"{path}: no such {'file' if config.name == 'features' else 'folder'} ({config.name})."
+            " Set dataset.path to where the data is."
         ) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}). Set dataset.path to where the data is.") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}). Set dataset.path to where the"
+            " data is."
+        ) from None
     return path

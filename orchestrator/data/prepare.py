@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.data.arrays import Progress, Source
-from orchestrator.data.cache import Entry, PreparedData, building, cache_root, commit, entries, open_cached, read_entry, source_key, write_entry
+from orchestrator.data.cache import (
+    Entry,
+    PreparedData,
+    building,
+    cache_root,
+    commit,
+    entries,
+    open_cached,
+    read_entry,
+    source_key,
+    write_entry,
+)
 from orchestrator.data.checks import check_content, check_loaded, check_sizes
 from orchestrator.data.find import OWN, open_source, source_path
 from search_spaces.reading.config import DatasetConfig
@@ -38,19 +49,25 @@ def _quiet(done: int, total: int) -> None:
     pass
 
 
-def prepare(config: DatasetConfig, *, verify: bool = False, on_progress: Progress = _quiet) -> PreparedData:
-    """The data set is decoded, checked and in the cache; done at once if it already is and its source has not changed.
+def prepare(
+    config: DatasetConfig, *, verify: bool = False, on_progress: Progress = _quiet
+) -> PreparedData:
+    """The data set is decoded, checked and in the cache; done at once if it already is and its
+    source has not changed.
 
-    What the user should know of how the data was read stands in the `notes` of what is returned; `decoded_now` says whether this call read it.
+    What the user should know of how the data was read stands in the `notes` of what is returned;
+    `decoded_now` says whether this call read it.
 
-    May be called by many processes at once: one decodes, the others wait and use its files. A process that is killed leaves nothing half-written in sight.
+    May be called by many processes at once: one decodes, the others wait and use its files. A
+    process that is killed leaves nothing half-written in sight.
 
     Args:
         verify: also read every cached byte and compare checksums; a damaged cache is made anew.
         on_progress: called with (items done, items in all) while decoding.
 
     Raises:
-        DataError: if the data is missing, unreadable or not what its layout promises, or if the cache cannot be written. The message names the file.
+        DataError: if the data is missing, unreadable or not what its layout promises, or if the
+            cache cannot be written. The message names the file.
     """
     source = open_source(config)
     root, path = cache_root(), source_path(config)
@@ -70,9 +87,15 @@ def prepare(config: DatasetConfig, *, verify: bool = False, on_progress: Progres
             (built / "images").mkdir()
             loaded = source.load(built / "images", on_progress)
             if _signature(source, where) != signature:
-                raise DataError(f"{where}: files changed while they were read. Wait until nothing writes there, and try again.")
+                raise DataError(
+                    f"{where}: files changed while they were read. Wait until nothing writes there,"
+                    " and try again."
+                )
             check_loaded(where, config, loaded)
-            notes = tuple(one_line(note) for note in (*loaded.notes, *check_content(where, built / "images", loaded)))
+            notes = tuple(
+                one_line(note)
+                for note in (*loaded.notes, *check_content(where, built / "images", loaded))
+            )
             images, labels = commit(root, built, config.name, loaded)
             entry = Entry(
                 name=config.name,
@@ -88,14 +111,21 @@ def prepare(config: DatasetConfig, *, verify: bool = False, on_progress: Progres
     except OSError as error:
         raise _cache_error(root, error) from error
     if done is None:
-        raise DataError(f"{root}: the cache was changed while it was written. Try again: orchestrate data prepare {config.name}")
+        raise DataError(
+            f"{root}: the cache was changed while it was written. Try again: orchestrate data"
+            f" prepare {config.name}"
+        )
     return replace(done, decoded_now=True)
 
 
 def list_data() -> list[DataRow]:
-    """A row for each built-in set, and for each folder or file that has been prepared on this machine. Decodes nothing and reads no image."""
+    """A row for each built-in set, and for each folder or file that has been prepared on this
+    machine. Decodes nothing and reads no image.
+    """
     root = cache_root()
-    known: dict[tuple[str, str | None], Entry | None] = {(entry.name, entry.path): entry for entry in entries(root)}
+    known: dict[tuple[str, str | None], Entry | None] = {
+        (entry.name, entry.path): entry for entry in entries(root)
+    }
     for name in (name for name in DATASETS if name not in OWN):
         path = source_path(DatasetConfig(name=name))
         known.setdefault((name, str(path) if path else None), None)
@@ -131,12 +161,18 @@ def _signature(source: Source, where: str) -> str:
     try:
         return source.signature()
     except OSError as error:
-        raise DataError(f"{error.filename or where}: cannot be read ({error.strerror or error}).") from None
+        raise DataError(
+            f"{error.filename or where}: cannot be read ({error.strerror or error})."
+        ) from None
 
 
-def _cached(root: Path, key: str, config: DatasetConfig, signature: str, *, verify: bool) -> PreparedData | None:
+def _cached(
+    root: Path, key: str, config: DatasetConfig, signature: str, *, verify: bool
+) -> PreparedData | None:
     entry = read_entry(root, key)
-    found = open_cached(root, entry, verify=verify) if entry and entry.signature == signature else None
+    found = (
+        open_cached(root, entry, verify=verify) if entry and entry.signature == signature else None
+    )
     if found is not None:
         check_sizes(str(source_path(config) or config.name), config, found.facts)
     return found
@@ -145,5 +181,11 @@ def _cached(root: Path, key: str, config: DatasetConfig, signature: str, *, veri
 def _cache_error(root: Path, error: OSError) -> DataError:
     where = error.filename or root
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError(f"{where}: no space left for the decoded data. Free some, or set ORCHESTRATE_CACHE to a folder on a larger disk.")
-    return DataError(f"{where}: {error.strerror or error}. The cache of decoded data is {root}; set ORCHESTRATE_CACHE to a folder that can be written.")
+        return DataError(
+            f"{where}: no space left for the decoded data. Free some, or set ORCHESTRATE_CACHE to a"
+            " folder on a larger disk."
+        )
+    return DataError(
+        f"{where}: {error.strerror or error}. The cache of decoded data is {root}; set"
+        " ORCHESTRATE_CACHE to a folder that can be written."
+    )

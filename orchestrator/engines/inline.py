@@ -46,7 +46,13 @@ class ProgressWatcher:
         self.progress.stage_finished(label_of(trial), record)
 
 
-def run_inline(layout: SweepLayout, candidates: list[Candidate], data: PreparedData, resources: ResourcesConfig, progress: Progress) -> Outcome:
+def run_inline(
+    layout: SweepLayout,
+    candidates: list[Candidate],
+    data: PreparedData,
+    resources: ResourcesConfig,
+    progress: Progress,
+) -> Outcome:
     """Every trial is finished, failed with its reason on record, or waiting for answers."""
     current: list[tuple[str, int]] = []
 
@@ -68,9 +74,15 @@ def run_inline(layout: SweepLayout, candidates: list[Candidate], data: PreparedD
         if is_finished(layout, trial) or is_failed(layout, trial):
             continue
         pool = open_pool(trial, data, layout.trial(trial.id).ledger)
-        if attempt_trial(trial, pool, bench, partial(progress.trial_failed, label_of(trial))) is TrialState.WAITING:
+        if (
+            attempt_trial(trial, pool, bench, partial(progress.trial_failed, label_of(trial)))
+            is TrialState.WAITING
+        ):
             waiting.append(trial.id)
-    return Outcome(failed=tuple(trial.id for trial in trials if is_failed(layout, trial)), waiting=tuple(waiting))
+    return Outcome(
+        failed=tuple(trial.id for trial in trials if is_failed(layout, trial)),
+        waiting=tuple(waiting),
+    )
 
 
 @dataclass(frozen=True, slots=True)

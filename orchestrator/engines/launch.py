@@ -1,4 +1,6 @@
-"""Where a stage is trained: in this process, or in torch.distributed processes of this machine. (On a Ray cluster: orchestrator.engines.ray.gang.)"""
+"""Where a stage is trained: in this process, or in torch.distributed processes of this machine. (On
+a Ray cluster: orchestrator.engines.ray.gang.)
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ OnEpoch = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class InlineLauncher:
-    """Trains in the calling process: no processes, no ports; a debugger can step from the sweep into the loss."""
+    """Trains in the calling process: no processes, no ports; a debugger can step from the sweep
+    into the loss.
+    """
 
     device: str
     on_epoch: OnEpoch | None = None
@@ -35,7 +39,9 @@ class InlineLauncher:
         return self.device.partition(":")[0]
 
     def train(self, request: StageRequest) -> StageOutcome:
-        from trainers.run import run_stage  # torch is loaded when the first stage trains, not before
+        from trainers.run import (
+            run_stage,
+        )  # torch is loaded when the first stage trains, not before
 
         return run_stage(request, on_epoch=self.on_epoch)
 
@@ -62,7 +68,9 @@ def _rank_main(rank: int, world_size: int, port: int, request: StageRequest, ans
 
     request = dataclasses.replace(request, device=device_of_rank(request.device, rank))
     try:
-        with process_group(rank=rank, world_size=world_size, address="127.0.0.1", port=port, device=request.device) as ranks:
+        with process_group(
+            rank=rank, world_size=world_size, address="127.0.0.1", port=port, device=request.device
+        ) as ranks:
             outcome = run_stage(request, ranks)
         answers.put((rank, outcome))
     except (TrainingFailed, UserError, OSError) as error:
@@ -71,12 +79,16 @@ def _rank_main(rank: int, world_size: int, port: int, request: StageRequest, ans
 
 @dataclass(frozen=True, slots=True)
 class LocalLauncher:
-    """Trains in `world_size` processes of this machine, joined by gloo (CPU) or nccl (GPU). No Ray."""
+    """Trains in `world_size` processes of this machine, joined by gloo (CPU) or nccl (GPU). No
+    Ray.
+    """
 
     device: str
     world_size: int
     max_failures: int = 0
-    """How often in a row ranks that died are started anew, from the stage's last checkpoint, without getting further."""
+    """How often in a row ranks that died are started anew, from the stage's last checkpoint,
+    without getting further.
+    """
 
     @property
     def device_kind(self) -> str:
@@ -84,7 +96,8 @@ class LocalLauncher:
 
     def train(self, request: StageRequest) -> StageOutcome:
         """Raises:
-        TrainingFailed: the stage itself failed, or ranks died once too often without getting further; what its checkpoints hold is kept.
+        TrainingFailed: the stage itself failed, or ranks died once too often without getting
+            further; what its checkpoints hold is kept.
         """
         deaths = Deaths(self.max_failures, epochs_done(request.work_dir))
         while True:
@@ -100,7 +113,12 @@ class LocalLauncher:
         answers = context.Queue()
         port = _free_port()
         ranks = [
-            context.Process(target=_rank_main, args=(rank, self.world_size, port, request, answers), daemon=True, name=f"rank-{rank}")
+            context.Process(
+                target=_rank_main,
+                args=(rank, self.world_size, port, request, answers),
+                daemon=True,
+                name=f"rank-{rank}",
+            )
             for rank in range(self.world_size)
         ]
         for process in ranks:
@@ -122,7 +140,9 @@ class LocalLauncher:
                 for number, process in enumerate(ranks):
                     if process.exitcode not in (None, 0):
                         raise RankDied(
-                            f"rank {number} of {self.world_size} ended with exit code {process.exitcode}; `orchestrate retry` goes on from its last checkpoint"
+                            f"rank {number} of {self.world_size} ended with exit code"
+                            f" {process.exitcode}; `orchestrate retry` goes on from its last"
+                            " checkpoint"
                         ) from None
                 continue
             if isinstance(answer, Exception):
@@ -145,8 +165,9 @@ def choose_device(resources: ResourcesConfig) -> str:
     wanted = resources.workers * max(1, round(resources.gpus_per_worker))
     if torch.cuda.device_count() < wanted:
         raise UserError(
-            f"resources.gpus_per_worker: {resources.gpus_per_worker} x {resources.workers} worker(s) needs {wanted} GPU(s), and this machine has "
-            f"{torch.cuda.device_count()}. Add --set resources.gpus_per_worker=0 to train on the CPU."
+            f"resources.gpus_per_worker: {resources.gpus_per_worker} x {resources.workers}"
+            f" worker(s) needs {wanted} GPU(s), and this machine has {torch.cuda.device_count()}."
+            " Add --set resources.gpus_per_worker=0 to train on the CPU."
         )
     return "cuda:0" if resources.workers == 1 else "cuda"
 
@@ -156,12 +177,15 @@ def check_cpus(resources: ResourcesConfig) -> None:
     wanted, has = resources.workers * resources.cpus_per_worker, len(os.sched_getaffinity(0))
     if wanted > has:
         raise UserError(
-            f"resources.workers = {resources.workers} with resources.cpus_per_worker = {resources.cpus_per_worker} needs {wanted} CPU(s), and this machine "
-            f"has {has}. Lower one of them."
+            f"resources.workers = {resources.workers} with resources.cpus_per_worker ="
+            f" {resources.cpus_per_worker} needs {wanted} CPU(s), and this machine has {has}. Lower"
+            " one of them."
         )
 
 
-def make_launcher(resources: ResourcesConfig, on_epoch: OnEpoch | None = None) -> InlineLauncher | LocalLauncher:
+def make_launcher(
+    resources: ResourcesConfig, on_epoch: OnEpoch | None = None
+) -> InlineLauncher | LocalLauncher:
     device = choose_device(resources)
     if resources.workers == 1:
         return InlineLauncher(device, on_epoch)

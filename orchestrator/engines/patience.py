@@ -1,6 +1,8 @@
-"""How often a thing whose process died is started again: without end while it gets further in between, else resources.max_failures times in a row.
+"""How often a thing whose process died is started again: without end while it gets further in
+between, else resources.max_failures times in a row.
 
-A preempted machine is no fault of what ran there, and a training that goes on from its checkpoints reaches its end however often it is moved.
+A preempted machine is no fault of what ran there, and a training that goes on from its checkpoints
+reaches its end however often it is moved.
 """
 
 from __future__ import annotations
@@ -15,12 +17,23 @@ _CHECKPOINT: Final = re.compile(r"epoch-(\d+)-.*\.ckpt")
 
 
 def epochs_done(work_dir: Path) -> int:
-    """The epoch of the newest checkpoint of the stage that is trained in this folder; 0 without one."""
-    return max((int(match[1]) for path in work_dir.glob("epoch-*.ckpt") if (match := _CHECKPOINT.fullmatch(path.name))), default=0)
+    """The epoch of the newest checkpoint of the stage that is trained in this folder; 0 without
+    one.
+    """
+    return max(
+        (
+            int(match[1])
+            for path in work_dir.glob("epoch-*.ckpt")
+            if (match := _CHECKPOINT.fullmatch(path.name))
+        ),
+        default=0,
+    )
 
 
 def recorded(folder: Path) -> int:
-    """Bytes of what is committed below a folder: they change with every record, ledger segment or stage that is."""
+    """Bytes of what is committed below a folder: they change with every record, ledger segment or
+    stage that is.
+    """
     total = 0
     for path in folder.rglob("*"):
         # What a killed writer left aside is no progress.
@@ -43,7 +56,9 @@ class Deaths:
     in_vain: int = 0
 
     def too_many(self, reached: object) -> bool:
-        """Counts a death that came when it was so far. Whether it is one too many to start again."""
+        """Counts a death that came when it was so far. Whether it is one too many to start
+        again.
+        """
         if reached != self.reached:
             self.reached, self.in_vain = reached, 0
         else:

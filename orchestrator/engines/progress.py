@@ -1,4 +1,6 @@
-"""What a sweep shows while it runs: one writer to standard error, live on a terminal, a line per event otherwise."""
+"""What a sweep shows while it runs: one writer to standard error, live on a terminal, a line per
+event otherwise.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ OnStage = Callable[[str, StageRecord], None]
 
 
 class Progress:
-    """Shows stages as they start and finish. Safe to call from any thread; shows validation accuracy only.
+    """Shows stages as they start and finish. Safe to call from any thread; shows validation
+    accuracy only.
 
     A stage that several trials share is counted once, by the key in its record.
     """
@@ -40,7 +43,9 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         on_stage: OnStage | None = None,
     ) -> None:
-        """total_stages: distinct stage trainings, None where a search does not know yet. done: keys of those that earlier runs left finished."""
+        """total_stages: distinct stage trainings, None where a search does not know yet. done: keys
+        of those that earlier runs left finished.
+        """
         self._console = console or Console(file=sys.stderr)
         self._total = total_stages
         self._before = len(done)
@@ -56,7 +61,16 @@ class Progress:
         self._failed = 0
         self._running: dict[tuple[str, int], tuple[int, int] | None] = {}
         self._recent: deque[Text] = deque(maxlen=4)
-        self._live = Live(get_renderable=self.renderable, console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
+        self._live = (
+            Live(
+                get_renderable=self.renderable,
+                console=self._console,
+                refresh_per_second=4,
+                transient=True,
+            )
+            if self._console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> Self:
         self._began = self._clock()
@@ -64,12 +78,26 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
         with self._lock:
             took = duration(self._clock() - self._began)
-            failed = f", {self._failed} {'trial' if self._failed == 1 else 'trials'} failed" if self._failed else ""
-            self._print(Text(f"{self._trained} {'stage' if self._trained == 1 else 'stages'} trained, {self._shared} shared{failed} in {took}"))
+            failed = (
+                f", {self._failed} {'trial' if self._failed == 1 else 'trials'} failed"
+                if self._failed
+                else ""
+            )
+            self._print(
+                Text(
+                    f"{self._trained} {'stage' if self._trained == 1 else 'stages'} trained,"
+                    f" {self._shared} shared{failed} in {took}"
+                )
+            )
 
     def stop(self) -> None:
         """The terminal is as it was before; lines can still be printed."""
@@ -113,7 +141,9 @@ class Progress:
             self._failed += 1
             for key in [key for key in self._running if key[0] == trial_label]:
                 del self._running[key]
-            self._print(Text(f"{printable(trial_label)}: failed: {printable(message)}", style="red"))
+            self._print(
+                Text(f"{printable(trial_label)}: failed: {printable(message)}", style="red")
+            )
 
     def note(self, message: str) -> None:
         """One line that stays on the screen."""
@@ -129,7 +159,8 @@ class Progress:
     def _count(self) -> str:
         if self._total is None:
             return str(self._done())
-        # Stages that differ by configuration in vain (nothing was answered no) are trained once, and the other way round a plan may be exceeded.
+        # Stages that differ by configuration in vain (nothing was answered no) are trained once,
+        # and the other way round a plan may be exceeded.
         total = max(self._total, self._done())
         return f"{self._done():>{len(str(total))}}/{total}"
 
@@ -144,7 +175,10 @@ class Progress:
     def renderable(self) -> RenderableType:
         """What a terminal shows now."""
         with self._lock:
-            parts: list[RenderableType] = [Text(line.plain, style="dim", overflow="ellipsis", no_wrap=True) for line in self._recent]
+            parts: list[RenderableType] = [
+                Text(line.plain, style="dim", overflow="ellipsis", no_wrap=True)
+                for line in self._recent
+            ]
             return Group(*parts, self._table())
 
     def _table(self) -> Table:
@@ -153,19 +187,27 @@ class Progress:
         table.add_column(width=24)
         table.add_column(no_wrap=True)
         to_go = self._to_go()
-        state = f"{self._count().strip()} stages" + ("" if to_go is None else f", {duration(to_go)} to go")
+        state = f"{self._count().strip()} stages" + (
+            "" if to_go is None else f", {duration(to_go)} to go"
+        )
         table.add_row(Text("sweep", style="bold"), _bar(self._done(), self._total), state)
         for (label, stage), at in list(self._running.items()):
             name = Text(f"{printable(label)} · stage {stage}")
             if at is None:
-                table.add_row(name, _bar(0, None if self._live is None else 1), Text("at work", style="dim"))
+                table.add_row(
+                    name, _bar(0, None if self._live is None else 1), Text("at work", style="dim")
+                )
             else:
                 table.add_row(name, _bar(*at), f"epoch {at[0]} of {at[1]}")
         return table
 
 
 def _bar(done: int, total: int | None) -> RenderableType:
-    return Text("") if total is None else ProgressBar(total=max(total, done, 1), completed=done, width=24)
+    return (
+        Text("")
+        if total is None
+        else ProgressBar(total=max(total, done, 1), completed=done, width=24)
+    )
 
 
 def _line(label: str, record: StageRecord) -> str:
@@ -173,6 +215,10 @@ def _line(label: str, record: StageRecord) -> str:
     parts = [f"{number(record.bits)} bits"]
     if record.guess_accuracy is not None:
         parts.append(f"{record.yes} yes / {record.no} no")
-    parts.append("no validation" if record.validation is None else f"validation {number(record.validation)} %")
+    parts.append(
+        "no validation"
+        if record.validation is None
+        else f"validation {number(record.validation)} %"
+    )
     parts.append(f"trained in {duration(record.seconds)}" if record.trained else "shared")
     return f"{printable(label)}, stage {record.stage}: {', '.join(parts)}"

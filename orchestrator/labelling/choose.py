@@ -1,4 +1,6 @@
-"""Which questions a round asks: the guess for each image that may be asked, and those that the query strategy ranks first."""
+"""Which questions a round asks: the guess for each image that may be asked, and those that the
+query strategy ranks first.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,22 @@ RAW = "raw_"
 
 
 def choose(
-    query: Query, scores: Mapping[str, npt.NDArray[Any]], eligible: Ids, quota: int, *, seed: int, round: int, mask_refused: bool
+    query: Query,
+    scores: Mapping[str, npt.NDArray[Any]],
+    eligible: Ids,
+    quota: int,
+    *,
+    seed: int,
+    round: int,
+    mask_refused: bool,
 ) -> tuple[Ids, Classes, npt.NDArray[np.float32]]:
-    """Returns the ids to ask about, ascending, the class to ask each about, and the model's probability of it; min(quota, |eligible|) of them.
+    """Returns the ids to ask about, ascending, the class to ask each about, and the model's
+    probability of it; min(quota, |eligible|) of them.
 
     Args:
         scores: arrays of the pool by ascending item id (trainers.stage.SCORE_ARRAYS).
-        mask_refused: guess, and rank, by the classes not refused. False: by all classes, the best of which may have been refused before (the published code).
+        mask_refused: guess, and rank, by the classes not refused. False: by all classes, the best
+            of which may have been refused before (the published code).
 
     Raises:
         ValueError: an eligible image has no scores.
@@ -34,7 +45,10 @@ def choose(
     prefix = "" if mask_refused else RAW
     guesses, confidences = scores[f"{prefix}guess"][at], scores[f"{prefix}confidence"][at]
     # Only what is read: the stage may leave out arrays that no strategy of the sweep needs.
-    needed = {name: scores[f"{prefix}{name}" if f"{prefix}{name}" in scores else name][at] for name in query.needs}
+    needed = {
+        name: scores[f"{prefix}{name}" if f"{prefix}{name}" in scores else name][at]
+        for name in query.needs
+    }
     draw = Draw(ids, guesses, needed, seed, round, min(quota, ids.size))
     first = np.sort(draw.order(query.rank(draw))[:quota])
     return ids[first], guesses[first].astype(np.int32), confidences[first].astype(np.float32)

@@ -1,4 +1,6 @@
-"""Scores guesses on the test images: the only way from test labels to the rest of the program, and it passes right or wrong alone."""
+"""Scores guesses on the test images: the only way from test labels to the rest of the program, and
+it passes right or wrong alone.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,16 @@ def test_correct(labels_dir: Path, guesses: Classes) -> npt.NDArray[np.bool_]:
     """
     labels = test_labels.read(labels_dir)
     if labels.shape != guesses.shape:
-        raise DataError(f"{labels_dir}: {len(labels)} test labels for guesses of shape {list(guesses.shape)}; the stage was trained on other data.")
+        raise DataError(
+            f"{labels_dir}: {len(labels)} test labels for guesses of shape {list(guesses.shape)};"
+            " the stage was trained on other data."
+        )
     correct: npt.NDArray[np.bool_] = labels == guesses
     return correct
 
 
 def test_top1(labels_dir: Path, guesses: Classes) -> float:
-    """Percent of the test images whose class is guessed right; arguments and errors as `test_correct`."""
+    """Percent of the test images whose class is guessed right; arguments and errors as
+    `test_correct`.
+    """
     return 100.0 * float(test_correct(labels_dir, guesses).mean())

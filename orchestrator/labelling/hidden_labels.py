@@ -1,4 +1,6 @@
-"""The true classes of the training images. Only the oracle may import this module (import-linter holds it so)."""
+"""The true classes of the training images. Only the oracle may import this module (import-linter
+holds it so).
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,17 @@ def train_labels(labels_dir: Path) -> Classes:
     try:
         labels = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(f"{path}: no training labels here; run `orchestrate data prepare`") from None
+        raise DataError(
+            f"{path}: no training labels here; run `orchestrate data prepare`"
+        ) from None
     except Exception as error:  # a damaged header can fail anywhere in numpy's parser
-        raise DataError(f"{path}: cannot be read as an array ({error}); delete it and run `orchestrate data prepare`") from error
+        raise DataError(
+            f"{path}: cannot be read as an array ({error}); delete it and run `orchestrate data"
+            " prepare`"
+        ) from error
     if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: expected one whole number an image; delete it and run `orchestrate data prepare`")
+        raise DataError(
+            f"{path}: expected one whole number an image; delete it and run `orchestrate data"
+            " prepare`"
+        )
     return labels.astype(np.int32)

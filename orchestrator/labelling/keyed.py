@@ -1,4 +1,6 @@
-"""Randomness without a stream: a number depends on its key alone, so order, restarts and other draws change nothing."""
+"""Randomness without a stream: a number depends on its key alone, so order, restarts and other
+draws change nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def keyed_uint64(purpose: str, *parts: int | npt.NDArray[np.integer]) -> Keys:
-    """One uniform 64-bit number for each combination of parts, which broadcast; different purposes are independent.
+    """One uniform 64-bit number for each combination of parts, which broadcast; different purposes
+    are independent.
 
     Source: the finaliser of SplitMix64 (Steele, Lea & Flood 2014), chained over the parts.
     """
@@ -21,7 +24,11 @@ def keyed_uint64(purpose: str, *parts: int | npt.NDArray[np.integer]) -> Keys:
     key = np.array([start], dtype=np.uint64)
     for part in parts:
         # An integer may be negative or wide: taken modulo 2^64.
-        value = np.array([part % 2**64], dtype=np.uint64) if isinstance(part, int) else np.atleast_1d(part).astype(np.int64).view(np.uint64)
+        value = (
+            np.array([part % 2**64], dtype=np.uint64)
+            if isinstance(part, int)
+            else np.atleast_1d(part).astype(np.int64).view(np.uint64)
+        )
         key = _mix(key ^ _mix(value + _GOLDEN))
     return key
 

@@ -1,10 +1,14 @@
-"""The record of everything bought in a trial: numbered Parquet segments, each carrying the checksum of the one before.
+"""The record of everything bought in a trial: numbered Parquet segments, each carrying the checksum
+of the one before.
 
-The bytes of a segment are a pure function of its content, so equal runs have equal ledgers. Any Parquet reader opens them:
+The bytes of a segment are a pure function of its content, so equal runs have equal ledgers. Any
+Parquet reader opens them:
 
-- 0000, kind `labels`: id, label, role (`initial`; `initial_validation`: bought inside the budget, held out; `split_validation`: priced beside it).
+- 0000, kind `labels`: id, label, role (`initial`; `initial_validation`: bought inside the budget,
+  held out; `split_validation`: priced beside it).
 - kind `plan`, one a round: id, guess, confidence. What will be asked; 1 bit each, once answered.
-- kind `answers`, one or more a round: id, guess, answer (1 yes, 0 no, -1 skipped and not charged). Together they cover the plan.
+- kind `answers`, one or more a round: id, guess, answer (1 yes, 0 no, -1 skipped and not charged).
+  Together they cover the plan.
 """
 
 from __future__ import annotations
@@ -30,7 +34,11 @@ FORMAT: Final = "1"
 Kind = Literal["labels", "plan", "answers"]
 Columns = Mapping[str, npt.NDArray[Any]]
 
-COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {"labels": ("id", "label", "role"), "plan": ("id", "guess", "confidence"), "answers": ("id", "guess", "answer")}
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "labels": ("id", "label", "role"),
+    "plan": ("id", "guess", "confidence"),
+    "answers": ("id", "guess", "answer"),
+}
 
 ROLES: Final = ("initial", "initial_validation", "split_validation")
 
@@ -70,7 +78,9 @@ def segment_name(number: int) -> str:
 
 
 class Ledger:
-    """A reader and writer of one trial's segments. Any number may be at work at once; each sees the same committed sequence."""
+    """A reader and writer of one trial's segments. Any number may be at work at once; each sees the
+    same committed sequence.
+    """
 
     def __init__(self, segments: Segments) -> None:
         self._segments = segments
@@ -94,13 +104,19 @@ class Ledger:
         """
         self._next, self._previous = 0, ""
         found = self.news()
-        while later := [name for name in self._segments.names() if (match := _NAME.fullmatch(name)) and int(match[1]) >= self._next]:
-            # Segments are put in order, so what stands before a listed one can be fetched: others were at work meanwhile, or it is lost.
+        while later := [
+            name
+            for name in self._segments.names()
+            if (match := _NAME.fullmatch(name)) and int(match[1]) >= self._next
+        ]:
+            # Segments are put in order, so what stands before a listed one can be fetched: others
+            # were at work meanwhile, or it is lost.
             more = self.news()
             if not more:
                 raise LedgerError(
-                    f"{self.location}/{segment_name(self._next)}: missing, while {max(later)} is there; "
-                    "restore it from a copy, or remove the trial's folder and run the trial again"
+                    f"{self.location}/{segment_name(self._next)}: missing, while {max(later)} is"
+                    " there; restore it from a copy, or remove the trial's folder and run the"
+                    " trial again"
                 )
             found += more
         return found
@@ -110,7 +126,8 @@ class Ledger:
         seen = self._next, self._previous
         found: list[Segment] = []
         try:
-            # By name, one after the other: a listing taken while others write may show a segment and not the one before it.
+            # By name, one after the other: a listing taken while others write may show a segment
+            # and not the one before it.
             while True:
                 try:
                     data = self._segments.get(segment_name(self._next))
@@ -118,13 +135,29 @@ class Ledger:
                     return tuple(found)
                 found.append(self._advance(self._decode(self._next, data)))
         except UserError:
-            # A segment that could not be fetched is news again the next time, and those before it too.
+            # A segment that could not be fetched is news again the next time, and those before it
+            # too.
             self._next, self._previous = seen
             raise
 
-    def append(self, kind: Kind, *, trial: str, round: int, columns: Columns, terms: Mapping[str, Any] | None = None) -> Segment:
+    def append(
+        self,
+        kind: Kind,
+        *,
+        trial: str,
+        round: int,
+        columns: Columns,
+        terms: Mapping[str, Any] | None = None,
+    ) -> Segment:
         """The next segment is committed, and returned: ours, or that of whoever was first."""
-        data = encode(kind, trial=trial, round=round, columns=columns, terms=terms or {}, previous=self._previous)
+        data = encode(
+            kind,
+            trial=trial,
+            round=round,
+            columns=columns,
+            terms=terms or {},
+            previous=self._previous,
+        )
         # Read back before it is put: what is committed can never be mended.
         ours = self._decode(self._next, data)
         if not self._segments.put_if_absent(segment_name(self._next), data):
@@ -136,7 +169,10 @@ class Ledger:
         segment = decode(data, number=number, place=place)
         if segment.previous != self._previous:
             before = segment_name(number - 1) if number else "an empty ledger"
-            raise LedgerError(f"{place}: does not follow {before}: one of the two was changed; restore both from a copy")
+            raise LedgerError(
+                f"{place}: does not follow {before}: one of the two was changed; restore both from"
+                " a copy"
+            )
         return segment
 
     def _advance(self, segment: Segment) -> Segment:
@@ -144,9 +180,18 @@ class Ledger:
         return segment
 
 
-def encode(kind: Kind, *, trial: str, round: int, columns: Columns, terms: Mapping[str, Any], previous: str) -> bytes:
+def encode(
+    kind: Kind, *, trial: str, round: int, columns: Columns, terms: Mapping[str, Any], previous: str
+) -> bytes:
     """The segment as a Parquet file, byte for byte the same for the same content."""
-    meta = {"format": FORMAT, "kind": kind, "trial": trial, "round": str(round), "terms": json.dumps(terms, sort_keys=True), "previous": previous}
+    meta = {
+        "format": FORMAT,
+        "kind": kind,
+        "trial": trial,
+        "round": str(round),
+        "terms": json.dumps(terms, sort_keys=True),
+        "previous": previous,
+    }
     meta["content"] = _content_digest(meta, columns)
     arrays = {name: _to_arrow(columns[name]) for name in COLUMNS[kind]}
     if kind == "labels":
@@ -158,7 +203,9 @@ def encode(kind: Kind, *, trial: str, round: int, columns: Columns, terms: Mappi
         table.schema,
         compression="zstd",
         store_schema=False,
-        use_dictionary=[name for name in COLUMNS[kind] if name in ("label", "role", "guess", "answer")],
+        use_dictionary=[
+            name for name in COLUMNS[kind] if name in ("label", "role", "guess", "answer")
+        ],
         column_encoding={"id": "DELTA_BINARY_PACKED"},
         # Damaged pages are then refused before they are unpacked, here and by any other reader.
         write_page_checksum=True,
@@ -172,21 +219,32 @@ def decode(data: bytes, *, number: int, place: str) -> Segment:
     """Raises LedgerError where `data` is not a whole, unchanged segment."""
     try:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-        meta = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
+        meta = {
+            key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()
+        }
         table = file.read(use_threads=False)
         kind = meta["kind"]
         if meta["format"] != FORMAT or kind not in get_args(Kind):
-            raise LedgerError(f"{place}: a {kind!r} segment of format {meta['format']!r}, which this version does not know; install the version that wrote it")
+            raise LedgerError(
+                f"{place}: a {kind!r} segment of format {meta['format']!r}, which this version does"
+                " not know; install the version that wrote it"
+            )
         arrays = {name: table.column(name).combine_chunks() for name in COLUMNS[kind]}
         if kind == "labels":
             arrays["role"] = _role_index(arrays["role"])
         columns = {name: np.from_dlpack(array) for name, array in arrays.items()}
-        if meta.pop("content") != _content_digest({key: meta[key] for key in ("format", "kind", "trial", "round", "terms", "previous")}, columns):
+        if meta.pop("content") != _content_digest(
+            {key: meta[key] for key in ("format", "kind", "trial", "round", "terms", "previous")},
+            columns,
+        ):
             raise ValueError("its content does not match its checksum")
         terms = json.loads(meta["terms"])
     # Damaged bytes make the reader fail in many ways.
     except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError, MemoryError) as error:
-        raise LedgerError(f"{place}: damaged ({error}); restore it from a copy, or remove the trial's folder and run the trial again") from error
+        raise LedgerError(
+            f"{place}: damaged ({error}); restore it from a copy, or remove the trial's folder and"
+            " run the trial again"
+        ) from error
     return Segment(
         number=number,
         kind=kind,
@@ -200,14 +258,21 @@ def decode(data: bytes, *, number: int, place: str) -> Segment:
     )
 
 
-# pyarrow.array and to_numpy would load pandas, half a second and 50 MB in every pool's process; buffers and DLPack do not.
+# pyarrow.array and to_numpy would load pandas, half a second and 50 MB in every pool's process;
+# buffers and DLPack do not.
 def _to_arrow(array: npt.NDArray[Any]) -> Any:
-    return pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), len(array), [None, pa.py_buffer(np.ascontiguousarray(array))])
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(array.dtype),
+        len(array),
+        [None, pa.py_buffer(np.ascontiguousarray(array))],
+    )
 
 
 def _strings(values: tuple[str, ...]) -> Any:
     ends = np.cumsum([0, *(len(value.encode()) for value in values)], dtype=np.int32)
-    return pa.Array.from_buffers(pa.string(), len(values), [None, pa.py_buffer(ends), pa.py_buffer("".join(values).encode())])
+    return pa.Array.from_buffers(
+        pa.string(), len(values), [None, pa.py_buffer(ends), pa.py_buffer("".join(values).encode())]
+    )
 
 
 _ROLE_NAMES: Final = _strings(ROLES)

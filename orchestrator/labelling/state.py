@@ -30,7 +30,9 @@ _BIT_SLACK: Final = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolState:
-    """The fold's value. Refused classes are kept as pairs, so its size follows images plus answers, not images times classes."""
+    """The fold's value. Refused classes are kept as pairs, so its size follows images plus answers,
+    not images times classes.
+    """
 
     terms: PoolTerms
     labels: npt.NDArray[Any]
@@ -58,8 +60,18 @@ class PoolState:
 
     def digest(self) -> str:
         """Hex SHA-256 of everything in it: equal states, equal digests."""
-        digest = hashlib.sha256(repr((self.terms, self.conflicts, [(one.number, one.wasted) for one in self.rounds])).encode())
-        arrays: list[npt.NDArray[Any]] = [self.labels, self.origins, self.planned, self.refused_ids, self.refused_classes]
+        digest = hashlib.sha256(
+            repr(
+                (self.terms, self.conflicts, [(one.number, one.wasted) for one in self.rounds])
+            ).encode()
+        )
+        arrays: list[npt.NDArray[Any]] = [
+            self.labels,
+            self.origins,
+            self.planned,
+            self.refused_ids,
+            self.refused_classes,
+        ]
         for one in self.rounds:
             arrays += [one.ids, one.guesses, one.confidences, one.answers]
         for array in arrays:
@@ -69,8 +81,12 @@ class PoolState:
 
     def spent(self, before_round: int | None = None) -> float:
         """Bits charged to the budget, without rounds from `before_round` on."""
-        bought = int(np.count_nonzero((self.origins == INITIAL) | (self.origins == INITIAL_VALIDATION)))
-        charged = sum(one.charged for one in self.rounds if before_round is None or one.number < before_round)
+        bought = int(
+            np.count_nonzero((self.origins == INITIAL) | (self.origins == INITIAL_VALIDATION))
+        )
+        charged = sum(
+            one.charged for one in self.rounds if before_round is None or one.number < before_round
+        )
         return bought * self.terms.label_bits + charged
 
     def affordable(self, before_round: int) -> int:
@@ -79,13 +95,23 @@ class PoolState:
 
     @property
     def quotas(self) -> tuple[int, ...]:
-        """Questions of each round: as the terms say or, where labels were drawn until every class had enough, its share of what they left."""
-        return schedule.quotas(self.affordable(1), self.terms.split) if self.terms.split else self.terms.quotas
+        """Questions of each round: as the terms say or, where labels were drawn until every class
+        had enough, its share of what they left.
+        """
+        return (
+            schedule.quotas(self.affordable(1), self.terms.split)
+            if self.terms.split
+            else self.terms.quotas
+        )
 
     def quota(self, number: int) -> int:
-        """Questions that round `number` may ask: its own quota and what earlier rounds did not charge, as far as bits allow."""
+        """Questions that round `number` may ask: its own quota and what earlier rounds did not
+        charge, as far as bits allow.
+        """
         quotas = self.quotas
-        carried = sum(quotas[one.number - 1] - one.charged for one in self.rounds if one.number < number)
+        carried = sum(
+            quotas[one.number - 1] - one.charged for one in self.rounds if one.number < number
+        )
         return min(quotas[number - 1] + carried, self.affordable(number))
 
     def eligible(self) -> Ids:
@@ -127,7 +153,10 @@ class PoolState:
         refused = np.zeros(self.origins.size, np.bool_)
         refused[self.refused_ids] = True
         negative_only = int(np.count_nonzero(refused & (self.origins == UNKNOWN)))
-        answers = {kind: sum(int(np.count_nonzero(one.answers == kind)) for one in self.rounds) for kind in (YES, NO, SKIPPED)}
+        answers = {
+            kind: sum(int(np.count_nonzero(one.answers == kind)) for one in self.rounds)
+            for kind in (YES, NO, SKIPPED)
+        }
         questions = answers[YES] + answers[NO]
         return PoolCounts(
             labelled=int(by_origin[INITIAL] + by_origin[CONFIRMED] + by_origin[ELIMINATED]),
@@ -138,7 +167,9 @@ class PoolState:
             unasked=int(by_origin[UNKNOWN]) - negative_only,
             validation=int(by_origin[INITIAL_VALIDATION] + by_origin[SPLIT_VALIDATION]),
             rounds=sum(one.ids.size > 0 for one in self.rounds),
-            label_bits=float((by_origin[INITIAL] + by_origin[INITIAL_VALIDATION]) * self.terms.label_bits),
+            label_bits=float(
+                (by_origin[INITIAL] + by_origin[INITIAL_VALIDATION]) * self.terms.label_bits
+            ),
             question_bits=float(questions),
             validation_bits=float(by_origin[SPLIT_VALIDATION] * self.terms.label_bits),
             questions=questions,
@@ -155,7 +186,8 @@ def fold(state: PoolState | None, segments: Iterable[Segment]) -> PoolState | No
     """The state after `segments`; None while nothing is bought.
 
     Raises:
-        LedgerError: a segment says what no trial with these terms can have done, such as asking beyond the budget.
+        LedgerError: a segment says what no trial with these terms can have done, such as asking
+            beyond the budget.
     """
     for segment in segments:
         try:
@@ -165,10 +197,20 @@ def fold(state: PoolState | None, segments: Iterable[Segment]) -> PoolState | No
             else:
                 _require(state is not None, "the initial labels are missing")
                 assert state is not None
-                _require(segment.trial == state.terms.trial, f"belongs to trial {segment.trial}, not {state.terms.trial}")
-                state = _after_plan(state, segment) if segment.kind == "plan" else _after_answers(state, segment)
+                _require(
+                    segment.trial == state.terms.trial,
+                    f"belongs to trial {segment.trial}, not {state.terms.trial}",
+                )
+                state = (
+                    _after_plan(state, segment)
+                    if segment.kind == "plan"
+                    else _after_answers(state, segment)
+                )
         except (_ImpossibleError, KeyError, TypeError) as error:
-            raise LedgerError(f"{segment.place}: {error}; this ledger was not written by one trial: restore it from a copy") from error
+            raise LedgerError(
+                f"{segment.place}: {error}; this ledger was not written by one trial: restore it"
+                " from a copy"
+            ) from error
     return state
 
 
@@ -199,14 +241,20 @@ def _after_labels(segment: Segment) -> PoolState:
         rounds=(),
         conflicts=0,
     )
-    _require(state.spent() <= terms.budget_bits + _BIT_SLACK, "the labels cost more than the budget")
+    _require(
+        state.spent() <= terms.budget_bits + _BIT_SLACK, "the labels cost more than the budget"
+    )
     return state
 
 
 def _after_plan(state: PoolState, segment: Segment) -> PoolState:
     ids, guesses = segment.columns["id"], segment.columns["guess"]
     number = len(state.rounds) + 1
-    _require(segment.round == number <= len(state.terms.quotas) and all(one.over for one in state.rounds), f"round {segment.round} is out of turn")
+    _require(
+        segment.round == number <= len(state.terms.quotas)
+        and all(one.over for one in state.rounds),
+        f"round {segment.round} is out of turn",
+    )
     _require_ids(ids, state.terms)
     _require(len(segment) <= state.quota(number), "more questions than quota and budget hold")
     _require(bool(np.all(state.free()[ids])), "asks about an image that may not be asked")
@@ -224,13 +272,21 @@ def _after_plan(state: PoolState, segment: Segment) -> PoolState:
 
 
 def _after_answers(state: PoolState, segment: Segment) -> PoolState:
-    """A yes makes the guess the label, a no refuses it; the last class left over is the label, for free."""
+    """A yes makes the guess the label, a no refuses it; the last class left over is the label, for
+    free.
+    """
     ids, guesses, given = (segment.columns[name] for name in ("id", "guess", "answer"))
-    _require(bool(state.rounds) and segment.round == len(state.rounds), f"answers round {segment.round} out of turn")
+    _require(
+        bool(state.rounds) and segment.round == len(state.rounds),
+        f"answers round {segment.round} out of turn",
+    )
     asked = state.rounds[-1]
     _require_ids(ids, state.terms)
     at, found = _positions(asked.ids, ids)
-    _require(bool(np.all(found)) and bool(np.all(asked.guesses[at] == guesses)), "answers a question that was not asked")
+    _require(
+        bool(np.all(found)) and bool(np.all(asked.guesses[at] == guesses)),
+        "answers a question that was not asked",
+    )
     _require(bool(np.all(asked.answers[at] == PENDING)), "answers a question twice")
     _require(bool(np.all((given >= SKIPPED) & (given <= YES))), "holds an answer that is none")
     answers = asked.answers.copy()
@@ -241,8 +297,13 @@ def _after_answers(state: PoolState, segment: Segment) -> PoolState:
     keys = ids.astype(np.int64) * num_classes + guesses
     _, again = _positions(known, keys)
     yes, no = given == YES, given == NO
-    # One answer an image: a yes against an earlier no can come only from an oracle that errs, and the later answer stands.
-    known = known[~np.isin(known, keys[yes & again], assume_unique=True)] if np.any(yes & again) else known
+    # One answer an image: a yes against an earlier no can come only from an oracle that errs, and
+    # the later answer stands.
+    known = (
+        known[~np.isin(known, keys[yes & again], assume_unique=True)]
+        if np.any(yes & again)
+        else known
+    )
     known = np.sort(np.concatenate([known, keys[no & ~again]]), kind="stable")
     refused_ids = (known // num_classes).astype(np.int32)
     refused_classes = (known % num_classes).astype(state.labels.dtype)
@@ -259,25 +320,40 @@ def _after_answers(state: PoolState, segment: Segment) -> PoolState:
         origins=origins,
         refused_ids=refused_ids,
         refused_classes=refused_classes,
-        rounds=(*state.rounds[:-1], replace(asked, answers=answers, wasted=asked.wasted + int(np.count_nonzero(again & (yes | no))))),
+        rounds=(
+            *state.rounds[:-1],
+            replace(
+                asked,
+                answers=answers,
+                wasted=asked.wasted + int(np.count_nonzero(again & (yes | no))),
+            ),
+        ),
         conflicts=state.conflicts + int(np.count_nonzero(again & yes)),
     )
 
 
 def _eliminated(
-    refused_ids: npt.NDArray[np.int32], refused_classes: npt.NDArray[Any], touched: npt.NDArray[Any], num_classes: int
+    refused_ids: npt.NDArray[np.int32],
+    refused_classes: npt.NDArray[Any],
+    touched: npt.NDArray[Any],
+    num_classes: int,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Those of `touched` with all classes refused but one, and that class."""
     first = np.searchsorted(refused_ids, touched, "left")
     held = np.searchsorted(refused_ids, touched, "right") - first
     full = held == num_classes - 1
-    # The classes of one image lie together: what the sum of all classes lacks is the one not refused.
+    # The classes of one image lie together: what the sum of all classes lacks is the one not
+    # refused.
     rows = refused_classes[first[full][:, None] + np.arange(num_classes - 1)].astype(np.int64)
     return touched[full], num_classes * (num_classes - 1) // 2 - rows.sum(axis=1)
 
 
-def _positions(ascending: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-    """Where each wanted value stands in `ascending`, and whether it is there; the place of an absent one is any valid one."""
+def _positions(
+    ascending: npt.NDArray[Any], wanted: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Where each wanted value stands in `ascending`, and whether it is there; the place of an
+    absent one is any valid one.
+    """
     if not ascending.size:
         return np.zeros(wanted.size, np.intp), np.zeros(wanted.size, np.bool_)
     at = np.minimum(np.searchsorted(ascending, wanted), ascending.size - 1)
@@ -286,7 +362,10 @@ def _positions(ascending: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> tuple[n
 
 def _require_ids(ids: npt.NDArray[Any], terms: PoolTerms) -> None:
     inside = not ids.size or (int(ids[0]) >= 0 and int(ids[-1]) < terms.pool_items)
-    _require(inside and bool(np.all(np.diff(ids) > 0)), "its ids are not ascending image numbers of this data set")
+    _require(
+        inside and bool(np.all(np.diff(ids) > 0)),
+        "its ids are not ascending image numbers of this data set",
+    )
 
 
 def class_type(num_classes: int) -> npt.DTypeLike:

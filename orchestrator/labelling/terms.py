@@ -1,4 +1,6 @@
-"""What a trial may buy, one round of questions, and the sums: plain values that cross process borders."""
+"""What a trial may buy, one round of questions, and the sums: plain values that cross process
+borders.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from trainers.stage import Classes, Ids
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolTerms:
-    """What a trial may buy, and of what. Written into segment 0, so that a ledger can be replayed alone."""
+    """What a trial may buy, and of what. Written into segment 0, so that a ledger can be replayed
+    alone.
+    """
 
     trial: str
     seed: int
@@ -31,11 +35,17 @@ class PoolTerms:
     data: str = ""
     """Fingerprint of the data with its labels; empty in a ledger of 0.1.0."""
     requery: str
-    """`pool`: an image without a label may be asked again in a later round; `never`: one question an image."""
+    """`pool`: an image without a label may be asked again in a later round; `never`: one question
+    an image.
+    """
     initial_choice: str = "random"
-    """How D_S is chosen (search_spaces.reading.config.ScheduleConfig). Ledgers of 0.1.0 do not say it, and none of theirs was drawn blindly."""
+    """How D_S is chosen (search_spaces.reading.config.ScheduleConfig). Ledgers of 0.1.0 do not say
+    it, and none of theirs was drawn blindly.
+    """
     split: tuple[float, ...] = ()
-    """Each round's share of the questions that the labels leave, where that number is known once they are bought: `priced_balanced`. Else empty."""
+    """Each round's share of the questions that the labels leave, where that number is known once
+    they are bought: `priced_balanced`. Else empty.
+    """
 
     @property
     def label_bits(self) -> float:
@@ -62,7 +72,9 @@ class Round:
     answers: Answers
     """1 yes, 0 no, -1 skipped, -2 not answered yet."""
     wasted: int
-    """Questions answered whose class had been refused for that image before: a bit that bought nothing."""
+    """Questions answered whose class had been refused for that image before: a bit that bought
+    nothing.
+    """
 
     @property
     def over(self) -> bool:
@@ -76,7 +88,9 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolCounts:
-    """Images by what is known of them (their sum with validation is every image), questions by answer, and bits spent."""
+    """Images by what is known of them (their sum with validation is every image), questions by
+    answer, and bits spent.
+    """
 
     labelled: int
     """Images to train on with a label: initial, confirmed or eliminated."""
@@ -105,4 +119,6 @@ class PoolCounts:
     conflicts: int
     """A yes to a class refused before, by an oracle that errs: the later answer stands."""
     unspent: int
-    """Questions that the rounds so far were granted and did not charge: carried to the next round, left over after the last."""
+    """Questions that the rounds so far were granted and did not charge: carried to the next round,
+    left over after the last.
+    """

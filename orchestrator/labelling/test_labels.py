@@ -1,4 +1,6 @@
-"""The true classes of the test images. Only orchestrator.labelling.evaluator may import this module."""
+"""The true classes of the test images. Only orchestrator.labelling.evaluator may import this
+module.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,14 @@ def read(labels_dir: Path) -> Classes:
     try:
         labels = np.load(path, allow_pickle=False)
     except Exception as error:  # a damaged header can fail anywhere in numpy's parser
-        raise DataError(f"{path}: the test labels cannot be read ({error}). Prepare the data set again: orchestrate data prepare NAME") from None
+        raise DataError(
+            f"{path}: the test labels cannot be read ({error}). Prepare the data set again:"
+            " orchestrate data prepare NAME"
+        ) from None
     if not isinstance(labels, np.ndarray) or labels.dtype != np.int32 or labels.ndim != 1:
-        raise DataError(f"{path}: expected int32 [T], found {labels.dtype} {list(labels.shape)}. Delete {labels_dir} and prepare the data set again.")
+        raise DataError(
+            f"{path}: expected int32 [T], found {labels.dtype} {list(labels.shape)}. Delete"
+            f" {labels_dir} and prepare the data set again."
+        )
     found: Classes = labels
     return found

@@ -1,4 +1,6 @@
-"""Paired differences between rows of a report, and which of them are told apart when a table makes many."""
+"""Paired differences between rows of a report, and which of them are told apart when a table makes
+many.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,25 @@ from typing import Final
 
 from orchestrator.reporting.results import StageRecord, TrialResult
 from orchestrator.reporting.rows import Row
-from orchestrator.reporting.statistics import Difference, binomial_bound, crossed_difference, holm, paired_difference, summarise
+from orchestrator.reporting.statistics import (
+    Difference,
+    binomial_bound,
+    crossed_difference,
+    holm,
+    paired_difference,
+    summarise,
+)
 from orchestrator.sweeps.correctness import Correct, from_hex
 
 SIGNIFICANCE: Final = 0.05
-"""Share of tables in which a difference may be called told apart that is none, after correction for the number of comparisons."""
+"""Share of tables in which a difference may be called told apart that is none, after correction for
+the number of comparisons.
+"""
 
 MOST_PAIRS: Final = 60
-"""Candidates up to which every pair of a comparison is tested, for Holm's correction; above, the leading row's pairs alone, with Bonferroni's."""
+"""Candidates up to which every pair of a comparison is tested, for Holm's correction; above, the
+leading row's pairs alone, with Bonferroni's.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +59,40 @@ def difference(row: Row, base: Row, read: Callable[[StageRecord], float | None])
     return paired_difference(row.by_seed(read), base.by_seed(read))
 
 
-def test_difference(row: Row, base: Row, correct: Callable[[TrialResult], Correct | None]) -> Difference:
-    """Of the test accuracy of the last epoch: paired by seed and by image where every seed of both rows has its file of right guesses, else by seed."""
+def test_difference(
+    row: Row, base: Row, correct: Callable[[TrialResult], Correct | None]
+) -> Difference:
+    """Of the test accuracy of the last epoch: paired by seed and by image where every seed of both
+    rows has its file of right guesses, else by seed.
+    """
     shared = row.by_seed(_test).keys() & base.by_seed(_test).keys()
-    ours, theirs = ({result.trial.seed: correct(result) for result in side.finished if result.trial.seed in shared} for side in (row, base))
-    right, other = ({seed: found for seed, found in side.items() if found is not None} for side in (ours, theirs))
-    if shared and right.keys() == other.keys() == shared and len({found.shape for found in (*right.values(), *other.values())}) == 1:
+    ours, theirs = (
+        {
+            result.trial.seed: correct(result)
+            for result in side.finished
+            if result.trial.seed in shared
+        }
+        for side in (row, base)
+    )
+    right, other = (
+        {seed: found for seed, found in side.items() if found is not None}
+        for side in (ours, theirs)
+    )
+    if (
+        shared
+        and right.keys() == other.keys() == shared
+        and len({found.shape for found in (*right.values(), *other.values())}) == 1
+    ):
         return crossed_difference(right, other)
     return difference(row, base, _test)
 
 
 def validation_difference(row: Row, base: Row) -> Difference:
-    """Of the validation accuracy: paired by seed and by image, as all seeds share the images of a split. Carved images differ by seed, and are its spread.
+    """Of the validation accuracy: paired by seed and by image, as all seeds share the images of a
+    split. Carved images differ by seed, and are its spread.
 
-    Records without the images that were right (sweeps of 0.1.0) have a bound for the error of the images instead.
+    Records without the images that were right (sweeps of 0.1.0) have a bound for the error of the
+    images instead.
     """
     ours, theirs = row.by_seed(validation), base.by_seed(validation)
     shared = ours.keys() & theirs.keys()
@@ -68,7 +101,10 @@ def validation_difference(row: Row, base: Row) -> Difference:
     if chosen.source != "split" or not shared:
         return paired_difference(ours, theirs)
     images = chosen.per_class * trial.facts.num_classes
-    right, other = ({seed: found for seed in shared if (found := _right(side, seed, images)) is not None} for side in (row, base))
+    right, other = (
+        {seed: found for seed in shared if (found := _right(side, seed, images)) is not None}
+        for side in (row, base)
+    )
     if right.keys() == other.keys() == shared:
         return crossed_difference(right, other)
     means = [summarise([side[seed] for seed in shared]).mean or 0.0 for side in (ours, theirs)]
@@ -82,30 +118,54 @@ def _right(row: Row, seed: int, images: int) -> Correct | None:
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Gap | None]:
-    """The differences of one table with Holm's correction for their number; None stays None and is no comparison."""
+    """The differences of one table with Holm's correction for their number; None stays None and is
+    no comparison.
+    """
     found = [item for item in differences if item is not None]
     adjusted = iter(holm([item.p for item in found]))
     return [None if item is None else Gap(item, next(adjusted)) for item in differences]
 
 
 def to_leader(table: Sequence[Row], may_lead: Sequence[int], leader: int) -> dict[int, Gap]:
-    """Every other candidate's validation accuracy less the leader's, corrected for all pairs of rows.
+    """Every other candidate's validation accuracy less the leader's, corrected for all pairs of
+    rows.
 
-    The leader is chosen by the numbers that it is then tested by, so it may be any row, and any two may come to be compared: the family is every pair.
+    The leader is chosen by the numbers that it is then tested by, so it may be any row, and any two
+    may come to be compared: the family is every pair.
     """
     first: dict[str, int] = {}
     for index in [leader, *(index for index in may_lead if table[index].by_seed(validation))]:
         first.setdefault(table[index].candidate.id, index)
     pairs = list(combinations(first, 2)) if len(first) <= MOST_PAIRS else []
-    gaps = {other: validation_difference(table[index], table[leader]) for other, index in first.items() if index != leader}
+    gaps = {
+        other: validation_difference(table[index], table[leader])
+        for other, index in first.items()
+        if index != leader
+    }
     if pairs:
-        adjusted = dict(zip(pairs, holm([_pair_p(table[first[one]], table[first[other]]) for one, other in pairs]), strict=True))
+        adjusted = dict(
+            zip(
+                pairs,
+                holm([_pair_p(table[first[one]], table[first[other]]) for one, other in pairs]),
+                strict=True,
+            )
+        )
         # The leader stands first, so it is the first of its pairs.
-        found = {other: Gap(gap, adjusted[table[leader].candidate.id, other]) for other, gap in gaps.items()}
+        found = {
+            other: Gap(gap, adjusted[table[leader].candidate.id, other])
+            for other, gap in gaps.items()
+        }
     else:
         number = len(first) * (len(first) - 1) // 2
-        found = {other: Gap(gap, None if gap.p is None else min(1.0, number * gap.p)) for other, gap in gaps.items()}
-    return {index: found[table[index].candidate.id] for index in may_lead if table[index].candidate.id in found}
+        found = {
+            other: Gap(gap, None if gap.p is None else min(1.0, number * gap.p))
+            for other, gap in gaps.items()
+        }
+    return {
+        index: found[table[index].candidate.id]
+        for index in may_lead
+        if table[index].candidate.id in found
+    }
 
 
 def _pair_p(one: Row, other: Row) -> float | None:

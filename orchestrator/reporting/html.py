@@ -46,7 +46,9 @@ WIDE, NARROW = 960, 358
 MOST_DRAWN: Final = 30
 MOST_CURVES: Final = 12
 MOST_GREY: Final = 100
-"""Every panel has all of the grey curves: a search's thousand would take a quarter of a minute to draw, and show a grey field."""
+"""Every panel has all of the grey curves: a search's thousand would take a quarter of a minute to
+draw, and show a grey field.
+"""
 MOST_GUESSES: Final = 16
 
 Row = Mapping[str, Any]
@@ -88,11 +90,18 @@ def html(report: Mapping[str, Any]) -> str:
     drawn = [] if main is None else [table[index] for index in main["rows"]]
     page = _environment().get_template("report.html")
     return page.render(
-        css=Markup(resources.files("orchestrator.reporting").joinpath("report.css").read_text(encoding="utf-8")),
+        css=Markup(
+            resources.files("orchestrator.reporting")
+            .joinpath("report.css")
+            .read_text(encoding="utf-8")
+        ),
         name=report["name"],
         headline=headline(report),
         facts=_facts(report),
-        comparisons=[_comparison(report, comparison, index) for index, comparison in enumerate(report["comparisons"])],
+        comparisons=[
+            _comparison(report, comparison, index)
+            for index, comparison in enumerate(report["comparisons"])
+        ],
         apart=apart(report) if report["apart"] else [],
         curves=_curves(drawn),
         guesses=_guesses(drawn, report["break_even"]),
@@ -117,36 +126,68 @@ def _environment() -> Environment:
 
 def _unbroken(text: str) -> Markup:
     """Keeps numbers together with their signs and units."""
-    return Markup(str(escape(text)).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%").replace("n = ", "n&nbsp;=&nbsp;"))
+    return Markup(
+        str(escape(text))
+        .replace(" ± ", "&nbsp;±&nbsp;")
+        .replace(" %", "&nbsp;%")
+        .replace("n = ", "n&nbsp;=&nbsp;")
+    )
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     trials, data = report["trials"], report["dataset"]
-    state = f"{trials['finished']} of {sum(trials.values())} finished" + (f", {trials['failed']} failed" if trials["failed"] else "")
+    state = f"{trials['finished']} of {sum(trials.values())} finished" + (
+        f", {trials['failed']} failed" if trials["failed"] else ""
+    )
     facts = [("Trials", state), ("Budget of a trial", f"{number(report['budget_bits'])} bits")]
     if data is not None:
-        facts.insert(0, ("Data", f"{data['name']}: {data['num_classes']} classes, {data['train_items']:,} training and {data['test_items']:,} test items"))
+        facts.insert(
+            0,
+            (
+                "Data",
+                (
+                    f"{data['name']}: {data['num_classes']} classes, {data['train_items']:,}"
+                    f" training and {data['test_items']:,} test items"
+                ),
+            ),
+        )
     trainings = report["stage_trainings"]
-    facts.append(("Stage trainings", f"{trainings['trained']} trained, {trainings['shared']} shared"))
+    facts.append(
+        ("Stage trainings", f"{trainings['trained']} trained, {trainings['shared']} shared")
+    )
     made_on = " · ".join(", ".join(values) for values in report["made_on"].values() if values)
     if made_on:
         facts.append(("Trained on", made_on))
     return facts
 
 
-def _comparison(report: Mapping[str, Any], comparison: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+def _comparison(
+    report: Mapping[str, Any], comparison: Mapping[str, Any], index: int
+) -> Mapping[str, Any]:
     rows = [report["rows"][number_] for number_ in comparison["rows"]]
     low, high = comparison["bits"]
     spent = number(high) if number(low) == number(high) else f"{number(low)} to {number(high)}"
-    title = "At equal bits" if len(report["comparisons"]) == 1 else f"At equal bits: a budget of {number(comparison['budget_bits'])}"
+    title = (
+        "At equal bits"
+        if len(report["comparisons"]) == 1
+        else f"At equal bits: a budget of {number(comparison['budget_bits'])}"
+    )
     rows_ = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
-    text = f"{rows_} that spent {spent} bits of {number(comparison['budget_bits'])}, ordered by validation accuracy; "
+    text = (
+        f"{rows_} that spent {spent} bits of {number(comparison['budget_bits'])}, ordered by"
+        " validation accuracy; "
+    )
     text += "percent ± the standard deviation over n seeds."
     if any(row["is_baseline"] for row in rows):
-        text += " Against the baseline: test accuracy of the last epoch, paired, with the 95% interval."
+        text += (
+            " Against the baseline: test accuracy of the last epoch, paired, with the 95% interval."
+        )
     text += f" {table_caption(comparison)}"
     beside = legend(rows)
-    beside += [f"Also differs from {reference(report, comparison)}: {found}: {'; '.join(labels)}." for found, labels in differing(report, comparison)]
+    beside += [
+        f"Also differs from {reference(report, comparison)}: {found}: {'; '.join(labels)}."
+        for found, labels in differing(report, comparison)
+    ]
     columns: list[Column] = [
         ("bits", lambda row: number(row["bits"])),
         ("n", lambda row: str(row["n"])),
@@ -159,22 +200,40 @@ def _comparison(report: Mapping[str, Any], comparison: Mapping[str, Any], index:
     figure = None
     if len(rows) > 1:
         drawn = _with_baseline(rows, MOST_DRAWN)
-        caption = "Mean (dot), one standard deviation to each side (bar) and every seed (tick), in percent; rows ordered by validation."
+        caption = (
+            "Mean (dot), one standard deviation to each side (bar) and every seed (tick), in"
+            " percent; rows ordered by validation."
+        )
         caption += _left_out(len(rows), len(drawn)) + _keys(drawn)
-        figure = _figure(f"equal-{index}", caption, lambda width, name: plots.equal_bits(drawn, width, name))
-    return {"title": title, "text": text, "table": _table(rows, columns), "beside": beside, "figure": figure}
+        figure = _figure(
+            f"equal-{index}", caption, lambda width, name: plots.equal_bits(drawn, width, name)
+        )
+    return {
+        "title": title,
+        "text": text,
+        "table": _table(rows, columns),
+        "beside": beside,
+        "figure": figure,
+    }
 
 
 def _curves(rows: Sequence[Row]) -> Figure | None:
-    unlike = [row for row in _unlike(rows) if row["test_stages"] and row["test_stages"][-1] is not None]
+    unlike = [
+        row for row in _unlike(rows) if row["test_stages"] and row["test_stages"][-1] is not None
+    ]
     if not unlike:
         return None
     drawn, behind = _with_baseline(unlike, MOST_CURVES), _with_baseline(unlike, MOST_GREY)
-    caption = "Test accuracy in percent after each training against the bits spent by then: mean, and a band of one standard deviation over seeds."
+    caption = (
+        "Test accuracy in percent after each training against the bits spent by then: mean, and a"
+        " band of one standard deviation over seeds."
+    )
     caption += " Grey: the other rows." if len(unlike) > 1 else ""
     if any(row["is_baseline"] for row in unlike):
         caption += " Dashed: where the baseline ends."
-    caption += " A candidate with several names is drawn once." * (len(unlike) < len(rows)) + _left_out(len(behind), len(drawn), "drawn only in grey")
+    caption += " A candidate with several names is drawn once." * (
+        len(unlike) < len(rows)
+    ) + _left_out(len(behind), len(drawn), "drawn only in grey")
     caption += _left_out(len(unlike), len(behind))
     return _figure("curves", caption, lambda width, name: plots.curves(drawn, behind, width, name))
 
@@ -184,15 +243,40 @@ def _guesses(rows: Sequence[Row], even: Mapping[str, float]) -> Mapping[str, Any
     if not asked:
         return None
     drawn = asked[:MOST_GUESSES]
-    caption = "Guesses that were right in each round (circled number), in percent, with one standard deviation over seeds; the answers of an average seed."
+    caption = (
+        "Guesses that were right in each round (circled number), in percent, with one standard"
+        " deviation over seeds; the answers of an average seed."
+    )
     caption += _left_out(len(asked), len(drawn))
-    figure = _figure("guesses", caption, lambda width, name: plots.guesses(drawn, even, width, name))
-    head = ("case", "round", "n", "answered", "yes", "no", "skipped", "wasted", "right, %", *WORTH_HEAD)
+    figure = _figure(
+        "guesses", caption, lambda width, name: plots.guesses(drawn, even, width, name)
+    )
+    head = (
+        "case",
+        "round",
+        "n",
+        "answered",
+        "yes",
+        "no",
+        "skipped",
+        "wasted",
+        "right, %",
+        *WORTH_HEAD,
+    )
     lines = []
     for row in asked:
         for item in row["rounds"]:
             counts = [count(item[key]) for key in ("questions", "yes", "no", "skipped", "wasted")]
-            lines.append([row["label"], str(item["round"]), str(item["guess_accuracy"]["n"]), *counts, mean_std(item["guess_accuracy"]), *worth(item)])
+            lines.append(
+                [
+                    row["label"],
+                    str(item["round"]),
+                    str(item["guess_accuracy"]["n"]),
+                    *counts,
+                    mean_std(item["guess_accuracy"]),
+                    *worth(item),
+                ]
+            )
     return {"break_even": break_even_line(even), "figure": figure, "head": head, "rows": lines}
 
 
@@ -212,10 +296,16 @@ def _bought(rows: Sequence[Row]) -> Mapping[str, Any] | None:
         columns.append(("left over", lambda row: count(row["unspent"])))
     columns.append(("test after each training", lambda row: chain(row["test_stages"])))
     beside = sorted({number(row["validation_bits"]) for row in rows if row["validation_bits"]})
-    text = f"Labels at the start, then the questions of each round. Hours at {SECONDS_PER_LABEL:.0f} s a label and {SECONDS_PER_QUESTION} s a question, "
+    text = (
+        f"Labels at the start, then the questions of each round. Hours at {SECONDS_PER_LABEL:.0f} s"
+        f" a label and {SECONDS_PER_QUESTION} s a question, "
+    )
     text += "the times measured in the user study of Hu et al. (2020)."
     if beside:
-        text += f" Beside the budget, every trial uses validation labels worth {' or '.join(beside)} bits."
+        text += (
+            f" Beside the budget, every trial uses validation labels worth {' or '.join(beside)}"
+            " bits."
+        )
     return {"text": text, "table": _table(rows, columns)}
 
 
@@ -235,7 +325,9 @@ def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
 
 
 def _figure(name: str, caption: str, draw: Callable[[int, str], str]) -> Figure:
-    return Figure(name, caption, Markup(draw(WIDE, f"{name}-wide")), Markup(draw(NARROW, f"{name}-narrow")))
+    return Figure(
+        name, caption, Markup(draw(WIDE, f"{name}-wide")), Markup(draw(NARROW, f"{name}-narrow"))
+    )
 
 
 def _unlike(rows: Sequence[Row]) -> list[Row]:
@@ -255,9 +347,15 @@ def _with_baseline(rows: Sequence[Row], most: int) -> list[Row]:
 
 
 def _left_out(of: int, drawn: int, how: str = "not drawn") -> str:
-    return "" if drawn == of else f" {of - drawn} further rows are {how}; the files beside this page have them all."
+    return (
+        ""
+        if drawn == of
+        else f" {of - drawn} further rows are {how}; the files beside this page have them all."
+    )
 
 
 def _keys(rows: Sequence[Row]) -> str:
     text = " Blue: the highest by validation." if any(row["is_leader"] for row in rows) else ""
-    return text + (" Diamond and dashed line: the baseline." if any(row["is_baseline"] for row in rows) else "")
+    return text + (
+        " Diamond and dashed line: the baseline." if any(row["is_baseline"] for row in rows) else ""
+    )

@@ -1,8 +1,11 @@
-"""In what rows differ beside what they are compared for, and which of these differences make rows at equal bits not like with like.
+"""In what rows differ beside what they are compared for, and which of these differences make rows
+at equal bits not like with like.
 
-A table at equal bits compares schedules: what is labelled and asked (`budget`, `schedule`, `query`). Whatever else differs is named beside the row. Of that,
-what buys compute (the method, its epochs, the network) or information (the data, the validation images, who answers) makes a row not like with like: bits are
-no longer all that it spent. The rest (loss weights, rates, the batch, precision, device) is named and left to the reader.
+A table at equal bits compares schedules: what is labelled and asked (`budget`, `schedule`,
+`query`). Whatever else differs is named beside the row. Of that, what buys compute (the method, its
+epochs, the network) or information (the data, the validation images, who answers) makes a row not
+like with like: bits are no longer all that it spent. The rest (loss weights, rates, the batch,
+precision, device) is named and left to the reader.
 """
 
 from __future__ import annotations
@@ -33,15 +36,29 @@ class Unlike:
 
 
 def terms(candidate: CandidateResult) -> dict[str, Any]:
-    """Key -> value of everything that a candidate's stages read and that is not compared; as recorded by the stages where they recorded it."""
+    """Key -> value of everything that a candidate's stages read and that is not compared; as
+    recorded by the stages where they recorded it.
+    """
     if not candidate.trials:
         return {}
     trial = candidate.trials[0].trial
-    found = {key: value for key, value in flatten(config_to_mapping(trial.config)).items() if not key.startswith(_COMPARED) and key not in _SAME_DATA}
+    found = {
+        key: value
+        for key, value in flatten(config_to_mapping(trial.config)).items()
+        if not key.startswith(_COMPARED) and key not in _SAME_DATA
+    }
     facts = trial.facts
-    found |= {"dataset.num_classes": facts.num_classes, "dataset.train_items": facts.train_items, "dataset.test_items": facts.test_items}
+    found |= {
+        "dataset.num_classes": facts.num_classes,
+        "dataset.train_items": facts.train_items,
+        "dataset.test_items": facts.test_items,
+    }
     records = [record for result in candidate.trials for record in result.records]
-    for key, name in (("method.backbone", "backbone"), ("method.precision", "precision"), ("device", "device")):
+    for key, name in (
+        ("method.backbone", "backbone"),
+        ("method.precision", "precision"),
+        ("device", "device"),
+    ):
         recorded = sorted({getattr(record, name) for record in records} - {""})
         if recorded:
             found[key] = "/".join(recorded)
@@ -49,5 +66,11 @@ def terms(candidate: CandidateResult) -> dict[str, Any]:
 
 
 def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[Unlike, ...]:
-    """What differs between the terms of two rows, in the order of the settings. What one of them has not recorded is no difference."""
-    return tuple(Unlike(key, theirs[key], value, not key.startswith(_NOT_LIKE)) for key, value in ours.items() if key in theirs and value != theirs[key])
+    """What differs between the terms of two rows, in the order of the settings. What one of them
+    has not recorded is no difference.
+    """
+    return tuple(
+        Unlike(key, theirs[key], value, not key.startswith(_NOT_LIKE))
+        for key, value in ours.items()
+        if key in theirs and value != theirs[key]
+    )

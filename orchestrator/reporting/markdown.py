@@ -39,42 +39,96 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = [f"# {_md(report['name'])}", _md(headline(report))]
     for comparison in report["comparisons"]:
         low, high = comparison["bits"]
-        parts.append(f"## At equal bits: {number(low)} to {number(high)} of {number(comparison['budget_bits'])}")
+        parts.append(
+            f"## At equal bits: {number(low)} to {number(high)} of"
+            f" {number(comparison['budget_bits'])}"
+        )
         rows = [table[index] for index in comparison["rows"]]
         parts.append(_results_table(rows))
         lines = [*filter(None, [table_caption(comparison)]), *legend(rows)]
-        lines += [f"Also differs from {reference(report, comparison)}: {text}: {'; '.join(labels)}." for text, labels in differing(report, comparison)]
+        lines += [
+            f"Also differs from {reference(report, comparison)}: {text}: {'; '.join(labels)}."
+            for text, labels in differing(report, comparison)
+        ]
         if lines:
             parts.append("\n".join(f"- {_md(line)}" for line in lines))
     if report["apart"]:
         parts.append("## Apart: not compared, never called best")
         parts.append("\n".join(f"- {_md(label)}: {_md(reason)}" for label, reason in apart(report)))
-    parts += ["## What each schedule bought", _bought_table(table), "## Guesses in each round", _rounds_table(table, report["break_even"])]
+    parts += [
+        "## What each schedule bought",
+        _bought_table(table),
+        "## Guesses in each round",
+        _rounds_table(table, report["break_even"]),
+    ]
     if report["anchors"]:
-        parts += ["## Beside published numbers", _anchors_table(report), "\n".join(f"- {_md(line)}" for line in protocols(report))]
+        parts += [
+            "## Beside published numbers",
+            _anchors_table(report),
+            "\n".join(f"- {_md(line)}" for line in protocols(report)),
+        ]
     if report["failed"]:
-        parts += ["## Failed trials", "\n".join(f"- {_md(failure_line(item))}" for item in report["failed"])]
+        parts += [
+            "## Failed trials",
+            "\n".join(f"- {_md(failure_line(item))}" for item in report["failed"]),
+        ]
     parts += ["## How to read this", _notes(report)]
     return "\n\n".join(parts) + "\n"
 
 
 def _results_table(table: Sequence[Mapping[str, Any]]) -> str:
-    head = ["case", "bits", "n", "validation", "test, last epoch", "test, best val. epoch", "vs. baseline (test) [95%]", "pairs", "test after each training"]
+    head = [
+        "case",
+        "bits",
+        "n",
+        "validation",
+        "test, last epoch",
+        "test, best val. epoch",
+        "vs. baseline (test) [95%]",
+        "pairs",
+        "test after each training",
+    ]
     body = []
     for row in table:
         gap = row["difference"]["test"]
         name = _md(row["label"]) + "".join(f" **({word})**" for word in marks(row))
-        accuracies = [mean_std(row[key]) for key in ("validation", "test", "test_at_best_validation")]
-        body.append([name, number(row["bits"]), str(row["n"]), *accuracies, interval(gap), str(gap["n"]) if gap else NOTHING, chain(row["test_stages"])])
+        accuracies = [
+            mean_std(row[key]) for key in ("validation", "test", "test_at_best_validation")
+        ]
+        body.append(
+            [
+                name,
+                number(row["bits"]),
+                str(row["n"]),
+                *accuracies,
+                interval(gap),
+                str(gap["n"]) if gap else NOTHING,
+                chain(row["test_stages"]),
+            ]
+        )
     return _md_table(head, body)
 
 
 def _bought_table(table: Sequence[Mapping[str, Any]]) -> str:
-    head = ["case", "labels + questions", "n", "bits of labels", "bits of questions", "validation bits beside", "hours of people"]
+    head = [
+        "case",
+        "labels + questions",
+        "n",
+        "bits of labels",
+        "bits of questions",
+        "validation bits beside",
+        "hours of people",
+    ]
     head += ["yes", "no", "wasted", "left over"]
     keys = ("label_bits", "question_bits", "validation_bits", "annotation_hours")
     body = [
-        [_md(row["label"]), schedule(row), str(row["n"]), *(number(row[key]) for key in keys), *(count(row[key]) for key in ("yes", "no", "wasted", "unspent"))]
+        [
+            _md(row["label"]),
+            schedule(row),
+            str(row["n"]),
+            *(number(row[key]) for key in keys),
+            *(count(row[key]) for key in ("yes", "no", "wasted", "unspent")),
+        ]
         for row in table
     ]
     return _md_table(head, body)
@@ -86,15 +140,30 @@ def _rounds_table(table: Sequence[Mapping[str, Any]], even: Mapping[str, float] 
         for item in row["rounds"]:
             accuracy = item["guess_accuracy"]
             counts = [count(item[key]) for key in ("questions", "yes", "no", "wasted")]
-            body.append([_md(row["label"]), str(item["round"]), str(accuracy["n"]), *counts, mean_std(accuracy), *worth(item)])
+            body.append(
+                [
+                    _md(row["label"]),
+                    str(item["round"]),
+                    str(accuracy["n"]),
+                    *counts,
+                    mean_std(accuracy),
+                    *worth(item),
+                ]
+            )
     if not body:
         return "No round of questions has been finished."
-    text = _md_table(["case", "round", "n", "answered", "yes", "no", "wasted", "guess accuracy", *WORTH_HEAD], body)
+    text = _md_table(
+        ["case", "round", "n", "answered", "yes", "no", "wasted", "guess accuracy", *WORTH_HEAD],
+        body,
+    )
     return text if even is None else f"{text}\n\n{break_even_line(even)}"
 
 
 def _anchors_table(report: Mapping[str, Any]) -> str:
-    return _md_table(["case", *ANCHOR_HEAD], [[_md(item["label"]), *map(_md, anchor_cells(item))] for item in report["anchors"]])
+    return _md_table(
+        ["case", *ANCHOR_HEAD],
+        [[_md(item["label"]), *map(_md, anchor_cells(item))] for item in report["anchors"]],
+    )
 
 
 def _notes(report: Mapping[str, Any]) -> str:
@@ -110,4 +179,6 @@ def _md(text: str) -> str:
 
 def _md_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [list(head), rule, *map(list, body)])
+    return "\n".join(
+        "| " + " | ".join(cells) + " |" for cells in [list(head), rule, *map(list, body)]
+    )

@@ -1,6 +1,8 @@
-"""The plots of the report as SVG text for a page: no dates, no script, the page's own colours and font.
+"""The plots of the report as SVG text for a page: no dates, no script, the page's own colours and
+font.
 
-Equal reports give equal text. Each plot is drawn for a width in CSS pixels, so that its type has the size of the page's type.
+Equal reports give equal text. Each plot is drawn for a width in CSS pixels, so that its type has
+the size of the page's type.
 """
 
 from __future__ import annotations
@@ -18,9 +20,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Stand-ins while drawing; the page's stylesheet gives each its colour, in light and in dark. Blue and orange are told apart by every kind of colour vision.
-INK, MUTED, RULE, ACCENT, WARM, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
-_VARIABLES: Final = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent", WARM: "--warm", PAPER: "--paper"}
+# Stand-ins while drawing; the page's stylesheet gives each its colour, in light and in dark. Blue
+# and orange are told apart by every kind of colour vision.
+INK, MUTED, RULE, ACCENT, WARM, PAPER = (
+    "#010101",
+    "#020202",
+    "#030303",
+    "#040404",
+    "#050505",
+    "#060606",
+)
+_VARIABLES: Final = {
+    INK: "--ink",
+    MUTED: "--muted",
+    RULE: "--rule",
+    ACCENT: "--accent",
+    WARM: "--warm",
+    PAPER: "--paper",
+}
 _SIZE: Final = 12.0
 _SMALL: Final = 11.0
 _CLEAR: Final = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
@@ -32,34 +49,51 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def equal_bits(rows: Rows, width: int, name: str) -> str:
-    """Validation and test accuracy of each row: a dot at the mean, a bar of one standard deviation to each side, a tick for every seed."""
+    """Validation and test accuracy of each row: a dot at the mean, a bar of one standard deviation
+    to each side, a tick for every seed.
+    """
     narrow = width < NARROW
     left = 4 if narrow else _label_room(rows)
     step = 42 if narrow else 28
     gap = 18 if narrow else 34
     panel = (width - left - gap - 8) / 2
     height = 34 + step * len(rows) + 34
-    low, high = _limits([value for row in rows for key in ("validation", "test") for value in _reach(row, key)])
+    low, high = _limits(
+        [value for row in rows for key in ("validation", "test") for value in _reach(row, key)]
+    )
     with _figure(width, height) as (figure, out):
-        for column, (key, title) in enumerate((("validation", "Validation, chooses the leader"), ("test", "Test, last epoch"))):
+        for column, (key, title) in enumerate(
+            (("validation", "Validation, chooses the leader"), ("test", "Test, last epoch"))
+        ):
             axes = _axes(figure, left + column * (panel + gap), 34, panel, step * len(rows))
             axes.set_xlim(low, high)
             axes.set_ylim(len(rows) - 0.5, -0.5)
             _ruled(axes)
-            axes.set_title(title if not narrow else title.split(",")[0], loc="left", fontsize=_SIZE, color=INK, pad=10, fontweight="bold")
+            axes.set_title(
+                title if not narrow else title.split(",")[0],
+                loc="left",
+                fontsize=_SIZE,
+                color=INK,
+                pad=10,
+                fontweight="bold",
+            )
             for place, row in enumerate(rows):
                 _dot(axes, row, key, place + (0.16 if narrow else 0))
                 if column == 0:
                     _row_label(axes, row["label"], place, narrow, 34 if not narrow else 50)
             base = next((row for row in rows if row["is_baseline"]), None)
             if base is not None and base[key]["mean"] is not None:
-                axes.axvline(base[key]["mean"], color=INK, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
+                axes.axvline(
+                    base[key]["mean"], color=INK, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1
+                )
         out.append(_svg(figure, name))
     return out[0]
 
 
 def curves(rows: Rows, others: Rows, width: int, name: str) -> str:
-    """Test accuracy against bits, a panel for each of `rows`: mean and a band of one standard deviation; all of `others` in grey behind."""
+    """Test accuracy against bits, a panel for each of `rows`: mean and a band of one standard
+    deviation; all of `others` in grey behind.
+    """
     columns = max(1, min(len(rows), 2 if width < NARROW else 4))
     lines = -(-len(rows) // columns)
     left, gap, head, tall = 34, 16, 50, 120
@@ -70,25 +104,62 @@ def curves(rows: Rows, others: Rows, width: int, name: str) -> str:
     with _figure(width, lines * (head + tall) + 38) as (figure, out):
         for place, row in enumerate(rows):
             line, column = divmod(place, columns)
-            axes = _axes(figure, left + column * (panel + gap), head + line * (head + tall), panel, tall)
+            axes = _axes(
+                figure, left + column * (panel + gap), head + line * (head + tall), panel, tall
+            )
             axes.set_xlim(0, most * 1.06)
             axes.set_ylim(low, high)
             _ruled(axes, both=True)
             axes.tick_params(labelleft=column == 0, labelbottom=place + columns >= len(rows))
             for other in others:
-                axes.plot(other["stage_bits"], other["test_stages"], color=RULE, linewidth=1.2, zorder=1)
+                axes.plot(
+                    other["stage_bits"], other["test_stages"], color=RULE, linewidth=1.2, zorder=1
+                )
             if base is not None:
-                axes.axhline(base["test_stages"][-1], color=INK, linewidth=0.8, linestyle=(0, (3, 3)), zorder=2)
+                axes.axhline(
+                    base["test_stages"][-1],
+                    color=INK,
+                    linewidth=0.8,
+                    linestyle=(0, (3, 3)),
+                    zorder=2,
+                )
             _curve(axes, row)
-            axes.text(0, 1, _short(row["label"], int(panel / 8.2)), transform=_above(axes, 20), color=INK, fontsize=_SIZE, va="bottom", fontweight="bold")
-            axes.text(0, 1, _fitting_chain(row["test_stages"], panel), transform=_above(axes, 6), color=MUTED, fontsize=_SMALL, va="bottom")
-        figure.text(1 - 6 / width, 2 / (lines * (head + tall) + 38), "bits spent", ha="right", va="bottom", color=MUTED, fontsize=_SMALL)
+            axes.text(
+                0,
+                1,
+                _short(row["label"], int(panel / 8.2)),
+                transform=_above(axes, 20),
+                color=INK,
+                fontsize=_SIZE,
+                va="bottom",
+                fontweight="bold",
+            )
+            axes.text(
+                0,
+                1,
+                _fitting_chain(row["test_stages"], panel),
+                transform=_above(axes, 6),
+                color=MUTED,
+                fontsize=_SMALL,
+                va="bottom",
+            )
+        figure.text(
+            1 - 6 / width,
+            2 / (lines * (head + tall) + 38),
+            "bits spent",
+            ha="right",
+            va="bottom",
+            color=MUTED,
+            fontsize=_SMALL,
+        )
         out.append(_svg(figure, name))
     return out[0]
 
 
 def guesses(rows: Rows, even: Mapping[str, float], width: int, name: str) -> str:
-    """Accuracy of the guesses in each round with the break-even line, and how many were answered yes and no."""
+    """Accuracy of the guesses in each round with the break-even line, and how many were answered
+    yes and no.
+    """
     narrow = width < NARROW
     left, right = (4, 78) if narrow else (_label_room(rows), 104)
     heights = [16 * len(row["rounds"]) + (26 if narrow else 12) for row in rows]
@@ -100,15 +171,51 @@ def guesses(rows: Rows, even: Mapping[str, float], width: int, name: str) -> str
         _ruled(axes)
         axes.axvline(even["per_bit"], color=WARM, linewidth=1.4, zorder=2)
         threshold = f"break-even {number(even['per_bit'])} %"
-        axes.text(even["per_bit"], 1, threshold, transform=_above(axes, 8, data_x=True), color=WARM, fontsize=_SMALL, ha="center", va="bottom")
-        axes.text(1, 1, "yes / no", transform=_above(axes, 8, shift=right - 6), color=MUTED, fontsize=_SMALL, ha="right", va="bottom")
+        axes.text(
+            even["per_bit"],
+            1,
+            threshold,
+            transform=_above(axes, 8, data_x=True),
+            color=WARM,
+            fontsize=_SMALL,
+            ha="center",
+            va="bottom",
+        )
+        axes.text(
+            1,
+            1,
+            "yes / no",
+            transform=_above(axes, 8, shift=right - 6),
+            color=MUTED,
+            fontsize=_SMALL,
+            ha="right",
+            va="bottom",
+        )
         top = 0.0
         for row, height in zip(rows, heights, strict=True):
             first = top + (30 if narrow else 14)
             if narrow:
-                axes.text(0, top + 14, _short(row["label"], 50), color=INK, fontsize=_SIZE, va="center", bbox=_CLEAR, zorder=6)
+                axes.text(
+                    0,
+                    top + 14,
+                    _short(row["label"], 50),
+                    color=INK,
+                    fontsize=_SIZE,
+                    va="center",
+                    bbox=_CLEAR,
+                    zorder=6,
+                )
             else:
-                axes.text(0, top + height / 2, _short(row["label"], 34), transform=_beside(axes, -12), color=INK, fontsize=_SIZE, ha="right", va="center")
+                axes.text(
+                    0,
+                    top + height / 2,
+                    _short(row["label"], 34),
+                    transform=_beside(axes, -12),
+                    color=INK,
+                    fontsize=_SIZE,
+                    ha="right",
+                    va="center",
+                )
             for item in row["rounds"]:
                 _guess(axes, item, first + 16 * (item["round"] - 1), right - 6)
             top += height
@@ -123,25 +230,74 @@ def _dot(axes: Axes, row: Mapping[str, Any], key: str, place: float) -> None:
         return
     colour = ACCENT if row["is_leader"] else INK if row["is_baseline"] else MUTED
     seeds = [seed[key] for seed in row["per_seed"] if seed[key] is not None]
-    axes.scatter(seeds, [place] * len(seeds), s=70, color=colour, marker="|", alpha=0.55, linewidths=1.2, zorder=3)
+    axes.scatter(
+        seeds,
+        [place] * len(seeds),
+        s=70,
+        color=colour,
+        marker="|",
+        alpha=0.55,
+        linewidths=1.2,
+        zorder=3,
+    )
     if std is not None:
-        axes.plot([mean - std, mean + std], [place, place], color=colour, linewidth=1.8, solid_capstyle="round", zorder=4)
-    axes.scatter([mean], [place], s=70, color=colour, marker="D" if row["is_baseline"] else "o", edgecolors=PAPER, linewidths=1.4, zorder=5)
+        axes.plot(
+            [mean - std, mean + std],
+            [place, place],
+            color=colour,
+            linewidth=1.8,
+            solid_capstyle="round",
+            zorder=4,
+        )
+    axes.scatter(
+        [mean],
+        [place],
+        s=70,
+        color=colour,
+        marker="D" if row["is_baseline"] else "o",
+        edgecolors=PAPER,
+        linewidths=1.4,
+        zorder=5,
+    )
 
 
 def _curve(axes: Axes, row: Mapping[str, Any]) -> None:
     colour = ACCENT if row["is_leader"] else INK
-    points = [(bits, mean, std) for bits, mean, std in zip(row["stage_bits"], row["test_stages"], row["stage_std"], strict=True) if mean is not None]
+    points = [
+        (bits, mean, std)
+        for bits, mean, std in zip(
+            row["stage_bits"], row["test_stages"], row["stage_std"], strict=True
+        )
+        if mean is not None
+    ]
     if not points:
         return
     bits, means, stds = zip(*points, strict=True)
     if len(points) > 1 and all(std is not None for std in stds):
-        low, high = ([mean + sign * std for mean, std in zip(means, stds, strict=True)] for sign in (-1, 1))
+        low, high = (
+            [mean + sign * std for mean, std in zip(means, stds, strict=True)] for sign in (-1, 1)
+        )
         axes.fill_between(bits, low, high, color=colour, alpha=0.18, linewidth=0, zorder=3)
     elif stds[0] is not None:
-        axes.plot([bits[0]] * 2, [means[0] - stds[0], means[0] + stds[0]], color=colour, linewidth=1.6, zorder=3)
+        axes.plot(
+            [bits[0]] * 2,
+            [means[0] - stds[0], means[0] + stds[0]],
+            color=colour,
+            linewidth=1.6,
+            zorder=3,
+        )
     axes.plot(bits, means, color=colour, linewidth=1.8, zorder=4)
-    axes.scatter(bits, means, s=24, color=colour, edgecolors=PAPER, linewidths=1, marker="D" if row["is_baseline"] else "o", zorder=5, clip_on=False)
+    axes.scatter(
+        bits,
+        means,
+        s=24,
+        color=colour,
+        edgecolors=PAPER,
+        linewidths=1,
+        marker="D" if row["is_baseline"] else "o",
+        zorder=5,
+        clip_on=False,
+    )
 
 
 def _guess(axes: Axes, item: Mapping[str, Any], place: float, shift: float) -> None:
@@ -150,11 +306,36 @@ def _guess(axes: Axes, item: Mapping[str, Any], place: float, shift: float) -> N
     if mean is None:
         return
     if std is not None:
-        axes.plot([mean - std, mean + std], [place, place], color=ACCENT, linewidth=1.6, solid_capstyle="round", zorder=3)
+        axes.plot(
+            [mean - std, mean + std],
+            [place, place],
+            color=ACCENT,
+            linewidth=1.6,
+            solid_capstyle="round",
+            zorder=3,
+        )
     axes.scatter([mean], [place], s=120, color=PAPER, edgecolors=ACCENT, linewidths=1.3, zorder=4)
-    axes.text(mean, place, str(item["round"]), color=INK, fontsize=9, ha="center", va="center_baseline", zorder=5)
+    axes.text(
+        mean,
+        place,
+        str(item["round"]),
+        color=INK,
+        fontsize=9,
+        ha="center",
+        va="center_baseline",
+        zorder=5,
+    )
     answers = f"{number(item['yes'], 0)} / {number(item['no'], 0)}"
-    axes.text(1, place, answers, transform=_beside(axes, shift), color=INK, fontsize=_SMALL, ha="right", va="center")
+    axes.text(
+        1,
+        place,
+        answers,
+        transform=_beside(axes, shift),
+        color=INK,
+        fontsize=_SMALL,
+        ha="right",
+        va="center",
+    )
 
 
 def _row_label(axes: Axes, label: str, place: int, narrow: bool, length: int) -> None:
@@ -162,9 +343,28 @@ def _row_label(axes: Axes, label: str, place: int, narrow: bool, length: int) ->
 
     across = blended_transform_factory(axes.transAxes, axes.transData)
     if narrow:
-        axes.text(0, place - 0.26, _short(label, length), transform=across, color=INK, fontsize=_SIZE, va="center", bbox=_CLEAR, zorder=6)
+        axes.text(
+            0,
+            place - 0.26,
+            _short(label, length),
+            transform=across,
+            color=INK,
+            fontsize=_SIZE,
+            va="center",
+            bbox=_CLEAR,
+            zorder=6,
+        )
     else:
-        axes.text(0, place, _short(label, length), transform=_beside(axes, -12), color=INK, fontsize=_SIZE, ha="right", va="center")
+        axes.text(
+            0,
+            place,
+            _short(label, length),
+            transform=_beside(axes, -12),
+            color=INK,
+            fontsize=_SIZE,
+            ha="right",
+            va="center",
+        )
 
 
 def _label_room(rows: Rows) -> int:
@@ -224,10 +424,14 @@ def _above(axes: Axes, points: float, *, data_x: bool = False, shift: float = 0)
 
 
 def _beside(axes: Axes, points: float) -> Any:
-    """Across the axes from 0 to 1 and `points` pixels further to the right, in data coordinates upwards."""
+    """Across the axes from 0 to 1 and `points` pixels further to the right, in data coordinates
+    upwards.
+    """
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-    return blended_transform_factory(axes.transAxes, axes.transData) + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
+    return blended_transform_factory(axes.transAxes, axes.transData) + ScaledTranslation(
+        points / 72, 0, axes.figure.dpi_scale_trans
+    )
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -240,29 +444,46 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
 
 @contextmanager
 def _figure(width: int, height: float) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure under settings of our own, whatever the machine's are; what is drawn in the block is appended to the list."""
+    """A figure under settings of our own, whatever the machine's are; what is drawn in the block is
+    appended to the list.
+    """
     import matplotlib
     from matplotlib.figure import Figure as NewFigure
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         # Names are shown as they are: a dollar sign in a case's name is no formula.
-        matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "orchestrate", "text.parse_math": False, "figure.dpi": 72})
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "svg.hashsalt": "orchestrate",
+                "text.parse_math": False,
+                "figure.dpi": 72,
+            }
+        )
         figure = NewFigure(figsize=(width / 72, height / 72), dpi=72)
         figure.patch.set_visible(False)
         yield figure, []
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an <svg> element in the page's colours and font, its ids made unique by `name`."""
+    """The figure as an <svg> element in the page's colours and font, its ids made unique by
+    `name`.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     FigureCanvasSVG(figure)
     out = io.StringIO()
     with warnings.catch_warnings():
-        # Letters are measured by matplotlib's font and drawn by the page's: one that the former lacks is no news to anyone.
+        # Letters are measured by matplotlib's font and drawn by the page's: one that the former
+        # lacks is no news to anyone.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, transparent=True)
+        figure.savefig(
+            out,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+            transparent=True,
+        )
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

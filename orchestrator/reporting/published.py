@@ -1,6 +1,8 @@
-"""Published accuracies beside ours: which published row a row of a sweep is, and in what the two are unlike.
+"""Published accuracies beside ours: which published row a row of a sweep is, and in what the two
+are unlike.
 
-Nothing is compared silently: an anchor carries network, epochs, bits and protocol of both sides, and on other data there is no difference at all.
+Nothing is compared silently: an anchor carries network, epochs, bits and protocol of both sides,
+and on other data there is no difference at all.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _SAME_SIZE: Final = 0.001
 
 
 _SAME_SPLIT: Final = 0.02
-"""Share of all questions by which a round may differ: an exact budget holds 1% fewer than the paper's whole numbers."""
+"""Share of all questions by which a round may differ: an exact budget holds 1% fewer than the
+paper's whole numbers.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,11 @@ def published() -> tuple[Published, ...]:
     document = _document()
     found = []
     for entry in document["results"]:
-        values = {"source": "hu2020", "nls": True, "strategy": "random", "confirmed": None} | document["data"][entry["dataset"]] | entry
+        values = (
+            {"source": "hu2020", "nls": True, "strategy": "random", "confirmed": None}
+            | document["data"][entry["dataset"]]
+            | entry
+        )
         quotas = values["quotas"]
         values["quotas"] = None if quotas is None else tuple(quotas)
         values["rounds"] = values["rounds"] if quotas is None else len(quotas)
@@ -99,38 +107,59 @@ def _document() -> dict[str, Any]:
 
 
 def matches(trial: Trial) -> list[Published]:
-    """Published rows with the labels, questions, suppression and strategy of this trial, on its data or on data of the same shape; each experiment once."""
-    found = [entry for entry in published() if _same_shape(entry, trial) and _same_schedule(entry, trial)]
+    """Published rows with the labels, questions, suppression and strategy of this trial, on its
+    data or on data of the same shape; each experiment once.
+    """
+    found = [
+        entry for entry in published() if _same_shape(entry, trial) and _same_schedule(entry, trial)
+    ]
     here = [entry for entry in found if entry.dataset == trial.facts.name]
     kept: list[Published] = []
     # The row with the longest chain stands for those that repeat its last number in another table.
     for entry in sorted(here or found, key=lambda one: -len(one.top1)):
-        if not any((one.source, one.dataset, one.top1[-1]) == (entry.source, entry.dataset, entry.top1[-1]) for one in kept):
+        if not any(
+            (one.source, one.dataset, one.top1[-1]) == (entry.source, entry.dataset, entry.top1[-1])
+            for one in kept
+        ):
             kept.append(entry)
     return kept
 
 
 def _same_shape(entry: Published, trial: Trial) -> bool:
     facts = trial.facts
-    return facts.kind == "images" and entry.classes == facts.num_classes and abs(entry.items - facts.train_items) <= _SAME_SIZE * entry.items
+    return (
+        facts.kind == "images"
+        and entry.classes == facts.num_classes
+        and abs(entry.items - facts.train_items) <= _SAME_SIZE * entry.items
+    )
 
 
 def _same_schedule(entry: Published, trial: Trial) -> bool:
     quotas, method = trial.schedule.quotas, trial.config.method
     if method.name != "mean_teacher" or entry.labels != trial.schedule.initial_labels:
         return False
-    if entry.rounds != len(quotas) or abs(trial.bits - 1000 * entry.kbits) > EQUAL_BITS * trial.bits:
+    if (
+        entry.rounds != len(quotas)
+        or abs(trial.bits - 1000 * entry.kbits) > EQUAL_BITS * trial.bits
+    ):
         return False
-    if entry.quotas is not None and any(abs(theirs - ours) > _SAME_SPLIT * sum(entry.quotas) for theirs, ours in zip(entry.quotas, quotas, strict=True)):
+    if entry.quotas is not None and any(
+        abs(theirs - ours) > _SAME_SPLIT * sum(entry.quotas)
+        for theirs, ours in zip(entry.quotas, quotas, strict=True)
+    ):
         return False
-    return not quotas or (entry.nls in (None, method.nls) and entry.strategy in (None, trial.config.query.strategy.name))
+    return not quotas or (
+        entry.nls in (None, method.nls)
+        and entry.strategy in (None, trial.config.query.strategy.name)
+    )
 
 
 def anchors(table: list[Row]) -> list[dict[str, Any]]:
-    """Every row of the report that has been published, as JSON values: ours, theirs, the gap in points, and what is unlike.
+    """Every row of the report that has been published, as JSON values: ours, theirs, the gap in
+    points, and what is unlike.
 
-    `gap` is our mean test accuracy of the last epoch minus the published accuracy; null on other data, for a third party's number of another network, and
-    before a seed has finished.
+    `gap` is our mean test accuracy of the last epoch minus the published accuracy; null on other
+    data, for a third party's number of another network, and before a seed has finished.
     """
     found: list[dict[str, Any]] = []
     for index, row in enumerate(table):
@@ -142,14 +171,19 @@ def anchors(table: list[Row]) -> list[dict[str, Any]]:
             ours = _ours(row, trial)
             mean = ours["test"]["mean"]
             # A number that a third party set against another network's says nothing of ours.
-            comparable = same_data and (entry.source == OWN_SOURCE or ours["backbone"] == entry.backbone)
+            comparable = same_data and (
+                entry.source == OWN_SOURCE or ours["backbone"] == entry.backbone
+            )
             found.append(
                 {
                     "row": index,
                     "label": row.label,
                     "same_data": same_data,
                     "ours": ours,
-                    "published": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(entry).items()},
+                    "published": {
+                        key: list(value) if isinstance(value, tuple) else value
+                        for key, value in asdict(entry).items()
+                    },
                     "gap": mean - entry.top1[-1] if comparable and mean is not None else None,
                     "unlike": [*_unlike(entry, ours, same_data), *_unlike_settings(entry, trial)],
                 }
@@ -160,21 +194,38 @@ def anchors(table: list[Row]) -> list[dict[str, Any]]:
 def _ours(row: Row, trial: Trial) -> dict[str, Any]:
     config, records = trial.config, [record for result in row.finished for record in result.records]
     test = row.summary(lambda record: record.test)
-    parts = [f"weights {'from scratch in every stage' if config.method.init == 'scratch' else 'carried from stage to stage'}"]
-    parts.append("first images of each class as initial labels" if config.schedule.initial_choice == "first" else "random initial labels")
-    parts.append("guesses of refused classes " + ("masked" if config.query.mask_refused else "possible"))
-    parts.append("images asked again" if config.query.requery == "pool" else "each image asked once")
+    scratch = config.method.init == "scratch"
+    parts = [
+        f"weights {'from scratch in every stage' if scratch else 'carried from stage to stage'}"
+    ]
+    parts.append(
+        "first images of each class as initial labels"
+        if config.schedule.initial_choice == "first"
+        else "random initial labels"
+    )
+    parts.append(
+        "guesses of refused classes " + ("masked" if config.query.mask_refused else "possible")
+    )
+    parts.append(
+        "images asked again" if config.query.requery == "pool" else "each image asked once"
+    )
     if config.dataset.validation.source == "split":
         parts.append("validation images kept out of the pool")
     parts.append("the averaged model of the last epoch, chosen by nothing")
     return {
         "dataset": trial.facts.name,
-        "backbone": "/".join(sorted({record.backbone for record in records})) or config.method.backbone,
+        "backbone": (
+            "/".join(sorted({record.backbone for record in records})) or config.method.backbone
+        ),
         "epochs": config.method.epochs,
         "quotas": list(trial.schedule.quotas),
         "kbits": trial.bits / 1000,
         "n": row.n,
-        "yes": fmean(sum(record.yes for record in result.records) for result in row.finished) if row.finished else None,
+        "yes": (
+            fmean(sum(record.yes for record in result.records) for result in row.finished)
+            if row.finished
+            else None
+        ),
         "test": {"mean": test.mean, "std": test.std},
         "protocol": ", ".join(parts),
     }
@@ -184,14 +235,22 @@ def _unlike_settings(entry: Published, trial: Trial) -> list[str]:
     """Answers and loss weights that the published row did not have."""
     oracle, method = trial.config.oracle, trial.config.method
     found = [] if oracle.name == "labels" else [f"answers ({oracle.name})"]
-    theirs = {"negative_weight": 0.0, "entropy_weight": 0.0, "consistency_weight": float(PRESETS["default", entry.dataset]["method.consistency_weight"])}
+    theirs = {
+        "negative_weight": 0.0,
+        "entropy_weight": 0.0,
+        "consistency_weight": float(PRESETS["default", entry.dataset]["method.consistency_weight"]),
+    }
     return found + [
-        f"{name.replace('_', ' ')} ({getattr(method, name):g}, theirs {value:g})" for name, value in theirs.items() if getattr(method, name) != value
+        f"{name.replace('_', ' ')} ({getattr(method, name):g}, theirs {value:g})"
+        for name, value in theirs.items()
+        if getattr(method, name) != value
     ]
 
 
 def _unlike(entry: Published, ours: dict[str, Any], same_data: bool) -> list[str]:
-    """What the two sides do not share, in words; that theirs was chosen by test accuracy is part of its protocol and so always among them."""
+    """What the two sides do not share, in words; that theirs was chosen by test accuracy is part of
+    its protocol and so always among them.
+    """
     found = [] if same_data else ["data"]
     found += [key for key in ("backbone", "epochs") if ours[key] != getattr(entry, key)]
     if entry.quotas is None:

@@ -1,4 +1,6 @@
-"""The report of a sweep: one dictionary that every form of it (JSON, Markdown, CSV, HTML, terminal) is written from."""
+"""The report of a sweep: one dictionary that every form of it (JSON, Markdown, CSV, HTML, terminal)
+is written from.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.reporting import results
-from orchestrator.reporting.comparison import CHOICE_RULE, EQUAL_BITS, Comparison, Standing, compare, main_comparison, rows
-from orchestrator.reporting.gaps import SIGNIFICANCE, Gap, corrected, difference, test_difference, validation_difference
+from orchestrator.reporting.comparison import (
+    CHOICE_RULE,
+    EQUAL_BITS,
+    Comparison,
+    Standing,
+    compare,
+    main_comparison,
+    rows,
+)
+from orchestrator.reporting.gaps import (
+    SIGNIFICANCE,
+    Gap,
+    corrected,
+    difference,
+    test_difference,
+    validation_difference,
+)
 from orchestrator.reporting.published import anchors
 from orchestrator.reporting.results import StageRecord, SweepResults, TrialResult, printable
 from orchestrator.reporting.rows import Row
@@ -26,17 +43,21 @@ if TYPE_CHECKING:
     from orchestrator.sweeps.correctness import Correct
 
 INTERVAL_RULE: Final = (
-    "95% interval of one difference, not corrected for the number of rows. On the test images and on a fixed validation split it is paired by seed and by "
-    "image and holds both errors: another seed, and other images. Where it is not on record which images were right, the test has the seeds' spread alone, "
-    "and a validation split a bound for the images besides (two independent binomials)"
+    "95% interval of one difference, not corrected for the number of rows. On the test images and"
+    " on a fixed validation split it is paired by seed and by image and holds both errors: another"
+    " seed, and other images. Where it is not on record which images were right, the test has the"
+    " seeds' spread alone, and a validation split a bound for the images besides (two independent"
+    " binomials)"
 )
 HOLM_RULE: Final = (
-    "told apart: at 5% in the whole table after Holm's correction, over the other rows for differences to the baseline and over every pair of rows for "
-    "those to the leading row; never with one seed, and never by an interval without width"
+    "told apart: at 5% in the whole table after Holm's correction, over the other rows for"
+    " differences to the baseline and over every pair of rows for those to the leading row; never"
+    " with one seed, and never by an interval without width"
 )
 LIKE_RULE: Final = (
-    "what differs beside the schedule, the labels and the questions is named; a row that differs from the baseline in method, epochs, network, data, "
-    "validation images or oracle is not like with like: it is shown, and never leads"
+    "what differs beside the schedule, the labels and the questions is named; a row that differs"
+    " from the baseline in method, epochs, network, data, validation images or oracle is not like"
+    " with like: it is shown, and never leads"
 )
 
 METRICS: Final[dict[str, Callable[[StageRecord], float | None]]] = {
@@ -50,8 +71,9 @@ METRICS: Final[dict[str, Callable[[StageRecord], float | None]]] = {
 def build(sweep: SweepResults) -> dict[str, Any]:
     """Everything that the report says, as plain JSON values. Equal folders give equal dictionaries.
 
-    Accuracies in percent; std is the sample one and null below two seeds. `yes`, `no`, `wasted` and the numbers of `rounds` are means over the finished seeds,
-    as `bits` and `stages` are. Differences to the baseline are paired and given only at equal bits.
+    Accuracies in percent; std is the sample one and null below two seeds. `yes`, `no`, `wasted` and
+    the numbers of `rounds` are means over the finished seeds, as `bits` and `stages` are.
+    Differences to the baseline are paired and given only at equal bits.
 
     Raises:
         CorrectnessError: a file that says which test images were right is damaged.
@@ -61,20 +83,54 @@ def build(sweep: SweepResults) -> dict[str, Any]:
     main = main_comparison(comparisons, standings)
     facts = sweep.trials[0].trial.facts if sweep.trials else None
     gaps = _to_baseline(sweep, table, standings)
-    lines = [_row(table, index, standings[index], comparisons, {name: gaps[name][index] for name in METRICS}) for index in range(len(table))]
+    lines = [
+        _row(
+            table,
+            index,
+            standings[index],
+            comparisons,
+            {name: gaps[name][index] for name in METRICS},
+        )
+        for index in range(len(table))
+    ]
     return {
         "name": sweep.name,
-        "budget_bits": comparisons[main].budget_bits if main is not None else max((row.budget_bits for row in table), default=None),
+        "budget_bits": (
+            comparisons[main].budget_bits
+            if main is not None
+            else max((row.budget_bits for row in table), default=None)
+        ),
         "rows": lines,
         "stage_trainings": stage_trainings(sweep),
         "failed": failed(sweep),
-        "dataset": None if facts is None else {key: getattr(facts, key) for key in ("name", "num_classes", "train_items", "test_items")},
-        "search": {"algorithm": sweep.algorithm, "num_candidates": sweep.num_candidates, "candidates": len(sweep.candidates)},
+        "dataset": (
+            None
+            if facts is None
+            else {
+                key: getattr(facts, key)
+                for key in ("name", "num_classes", "train_items", "test_items")
+            }
+        ),
+        "search": {
+            "algorithm": sweep.algorithm,
+            "num_candidates": sweep.num_candidates,
+            "candidates": len(sweep.candidates),
+        },
         "metric": metric(sweep),
         "baseline": sweep.baseline,
-        "trials": {state: sum(result.state == state for result in sweep.trials) for state in ("finished", "failed", "running", "pending")},
-        "comparisons": [_comparison(table, comparison, number == main) for number, comparison in enumerate(comparisons)],
-        "apart": [{"row": index, "reason": standing.reason} for index, standing in enumerate(standings) if standing.comparison is None],
+        "trials": {
+            state: sum(result.state == state for result in sweep.trials)
+            for state in ("finished", "failed", "running", "pending")
+        },
+        "comparisons": [
+            _comparison(table, comparison, number == main)
+            for number, comparison in enumerate(comparisons)
+        ],
+        "apart": [
+            {"row": index, "reason": standing.reason}
+            for index, standing in enumerate(standings)
+            if standing.comparison is None
+        ],
         "break_even": None if facts is None else break_even(facts.num_classes),
         "rules": {
             "choice": CHOICE_RULE,
@@ -95,8 +151,12 @@ def metric(sweep: SweepResults) -> str:
     return next((record.metric for result in sweep.trials for record in result.records), TOP1)
 
 
-def _to_baseline(sweep: SweepResults, table: list[Row], standings: list[Standing]) -> dict[str, list[Gap | None]]:
-    """Metric -> each row's difference to its baseline, corrected for the number of unlike candidates in its comparison that have one."""
+def _to_baseline(
+    sweep: SweepResults, table: list[Row], standings: list[Standing]
+) -> dict[str, list[Gap | None]]:
+    """Metric -> each row's difference to its baseline, corrected for the number of unlike
+    candidates in its comparison that have one.
+    """
     from orchestrator.sweeps.correctness import of_trial
 
     layout = SweepLayout(sweep.root)
@@ -108,12 +168,16 @@ def _to_baseline(sweep: SweepResults, table: list[Row], standings: list[Standing
 
     def correct(result: TrialResult) -> Correct | None:
         last = result.records[-1]
-        return bits(result.trial.id, last.stage, result.trial.facts.test_items, last.test_correct_sha256)
+        return bits(
+            result.trial.id, last.stage, result.trial.facts.test_items, last.test_correct_sha256
+        )
 
     measure: dict[str, Callable[[Row, Row], Difference]] = {
         "validation": validation_difference,
         "test": lambda row, base: test_difference(row, base, correct),
-        "test_at_best_validation": lambda row, base: difference(row, base, METRICS["test_at_best_validation"]),
+        "test_at_best_validation": lambda row, base: difference(
+            row, base, METRICS["test_at_best_validation"]
+        ),
     }
     found: dict[str, list[Gap | None]] = {}
     for name, of in measure.items():
@@ -122,22 +186,34 @@ def _to_baseline(sweep: SweepResults, table: list[Row], standings: list[Standing
             once: dict[tuple[str, int], Difference] = {}
             for row, standing in zip(table, standings, strict=True):
                 base = standing.baseline
-                if standing.comparison == number and base is not None and row.candidate.id != table[base].candidate.id:
+                if (
+                    standing.comparison == number
+                    and base is not None
+                    and row.candidate.id != table[base].candidate.id
+                ):
                     key = row.candidate.id, base
                     once[key] = once[key] if key in once else of(row, table[base])
             gaps |= dict(zip(once, corrected(list(once.values())), strict=True))
         found[name] = [
-            None if standing.baseline is None else gaps.get((row.candidate.id, standing.baseline)) for row, standing in zip(table, standings, strict=True)
+            None if standing.baseline is None else gaps.get((row.candidate.id, standing.baseline))
+            for row, standing in zip(table, standings, strict=True)
         ]
     return found
 
 
 def stage_trainings(sweep: SweepResults) -> dict[str, int]:
-    """Trainings of the trials drawn so far: in all, distinct by configuration, and how many of the finished stages were trained and shared."""
+    """Trainings of the trials drawn so far: in all, distinct by configuration, and how many of the
+    finished stages were trained and shared.
+    """
     prefixes = [prefix for result in sweep.trials for prefix in stage_prefixes(result.trial)]
     records = [record for result in sweep.trials for record in result.records]
     trained = sum(record.trained for record in records)
-    return {"total": len(prefixes), "distinct": len(set(prefixes)), "trained": trained, "shared": len(records) - trained}
+    return {
+        "total": len(prefixes),
+        "distinct": len(set(prefixes)),
+        "trained": trained,
+        "shared": len(records) - trained,
+    }
 
 
 def failed(sweep: SweepResults) -> list[dict[str, Any]]:
@@ -156,9 +232,14 @@ def failed(sweep: SweepResults) -> list[dict[str, Any]]:
 
 
 def made_on(sweep: SweepResults) -> dict[str, list[str]]:
-    """What trained the stages, every value that occurs: results from unlike devices or precisions are not alike."""
+    """What trained the stages, every value that occurs: results from unlike devices or precisions
+    are not alike.
+    """
     records = [record for result in sweep.trials for record in result.records]
-    return {name: sorted({getattr(record, name) for record in records} - {""}) for name in ("device", "precision", "backbone")}
+    return {
+        name: sorted({getattr(record, name) for record in records} - {""})
+        for name in ("device", "precision", "backbone")
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +283,23 @@ def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> Report
     return ReportPaths(*(layout.report / name for name in texts))
 
 
-def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Comparison], to_baseline: Mapping[str, Gap | None]) -> dict[str, Any]:
+def _row(
+    table: list[Row],
+    index: int,
+    standing: Standing,
+    comparisons: list[Comparison],
+    to_baseline: Mapping[str, Gap | None],
+) -> dict[str, Any]:
     row = table[index]
     trials = row.candidate.trials
     schedule = trials[0].trial.schedule if trials else None
     comparison = comparisons[standing.comparison] if standing.comparison is not None else None
-    hours = summarise([annotation_hours(_bought(result), sum(record.questions for record in result.records)) for result in row.finished])
+    hours = summarise(
+        [
+            annotation_hours(_bought(result), sum(record.questions for record in result.records))
+            for result in row.finished
+        ]
+    )
     return {
         "case": row.case,
         "settings": dict(row.candidate.settings),
@@ -232,7 +324,11 @@ def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Com
         "stage_bits": _stages(row, lambda record: record.bits)[0],
         "stage_std": _stages(row, lambda record: record.test)[1],
         "validation_stages": _stages(row, lambda record: record.validation)[0],
-        "rounds": [_round(row, number) for number in range(1, len(schedule.quotas) + 1)] if schedule is not None and row.n else [],
+        "rounds": (
+            [_round(row, number) for number in range(1, len(schedule.quotas) + 1)]
+            if schedule is not None and row.n
+            else []
+        ),
         "comparable": comparison is not None,
         "reason": standing.reason,
         "is_baseline": standing.baseline == index,
@@ -240,31 +336,53 @@ def _row(table: list[Row], index: int, standing: Standing, comparisons: list[Com
         "is_leader": comparison is not None and comparison.leader == index,
         "tied_with_best": comparison is not None and index in comparison.tied,
         "like_with_like": comparison is None or comparison.like(index),
-        "also_differs": [] if comparison is None else [asdict(item) for item in comparison.unlike.get(index, ())],
+        "also_differs": (
+            []
+            if comparison is None
+            else [asdict(item) for item in comparison.unlike.get(index, ())]
+        ),
         "difference": {name: _gap(gap) for name, gap in to_baseline.items()},
         "to_leader": _gap(comparison.to_leader.get(index) if comparison is not None else None),
-        "unfinished": [_seed(result) | {"state": result.state} for result in trials if result.state != "finished"],
+        "unfinished": [
+            _seed(result) | {"state": result.state}
+            for result in trials
+            if result.state != "finished"
+        ],
     }
 
 
 def _bought(result: TrialResult) -> int:
-    """Full labels that a trial bought inside its budget: |D_S|, which blind draws decide in the end."""
+    """Full labels that a trial bought inside its budget: |D_S|, which blind draws decide in the
+    end.
+    """
     return round(result.records[-1].label_bits / bits_per_label(result.trial.facts.num_classes))
 
 
 def _schedule(row: Row) -> dict[str, Any] | None:
-    """|D_S| and the questions of each round; where the draws decide them, means over the finished seeds or else the expectations, under `drawn`."""
+    """|D_S| and the questions of each round; where the draws decide them, means over the finished
+    seeds or else the expectations, under `drawn`.
+    """
     if not row.candidate.trials:
         return None
     trial = row.candidate.trials[0].trial
-    planned = {"initial_labels": trial.schedule.initial_labels, "quotas": list(trial.schedule.quotas)}
+    planned = {
+        "initial_labels": trial.schedule.initial_labels,
+        "quotas": list(trial.schedule.quotas),
+    }
     if trial.config.schedule.initial_choice != "priced_balanced":
         return planned
     if not row.finished:
         return planned | {"drawn": True}
     labels = summarise([_bought(result) for result in row.finished]).mean or 0
-    asked = [summarise([result.records[number].questions for result in row.finished]).mean or 0 for number in range(1, len(trial.schedule.quotas) + 1)]
-    return {"initial_labels": round(labels), "quotas": [round(questions) for questions in asked], "drawn": True}
+    asked = [
+        summarise([result.records[number].questions for result in row.finished]).mean or 0
+        for number in range(1, len(trial.schedule.quotas) + 1)
+    ]
+    return {
+        "initial_labels": round(labels),
+        "quotas": [round(questions) for questions in asked],
+        "drawn": True,
+    }
 
 
 def _mean_std(row: Row, read: Callable[[StageRecord], float | None]) -> dict[str, float | None]:
@@ -274,13 +392,20 @@ def _mean_std(row: Row, read: Callable[[StageRecord], float | None]) -> dict[str
 
 def _total(row: Row, name: str) -> float | None:
     """Sum over the rounds of a trial, mean over the finished seeds."""
-    return summarise([sum(getattr(record, name) for record in result.records) for result in row.finished]).mean
+    return summarise(
+        [sum(getattr(record, name) for record in result.records) for result in row.finished]
+    ).mean
 
 
-def _stages(row: Row, read: Callable[[StageRecord], float | None]) -> tuple[list[float | None], list[float | None]]:
+def _stages(
+    row: Row, read: Callable[[StageRecord], float | None]
+) -> tuple[list[float | None], list[float | None]]:
     """Mean and std after each training over the finished seeds, in order."""
     length = len(row.finished[0].records) if row.finished else 0
-    columns = [[value for result in row.finished if (value := read(result.records[stage])) is not None] for stage in range(length)]
+    columns = [
+        [value for result in row.finished if (value := read(result.records[stage])) is not None]
+        for stage in range(length)
+    ]
     summaries = [summarise(column) for column in columns]
     return [summary.mean for summary in summaries], [summary.std for summary in summaries]
 
@@ -288,12 +413,25 @@ def _stages(row: Row, read: Callable[[StageRecord], float | None]) -> tuple[list
 def _round(row: Row, number: int) -> dict[str, Any]:
     """Round `number`, counted from 1: means over the finished seeds."""
     records = [result.records[number] for result in row.finished]
-    accuracy = summarise([record.guess_accuracy for record in records if record.guess_accuracy is not None])
-    counts = {name: summarise([getattr(record, name) for record in records]).mean for name in ("questions", "yes", "no", "skipped", "wasted")}
+    accuracy = summarise(
+        [record.guess_accuracy for record in records if record.guess_accuracy is not None]
+    )
+    counts = {
+        name: summarise([getattr(record, name) for record in records]).mean
+        for name in ("questions", "yes", "no", "skipped", "wasted")
+    }
     even = break_even(row.finished[0].trial.facts.num_classes)
     # How many labels a question buys for what one full label costs: above 1 it was worth asking.
-    worth = {name: None if accuracy.mean is None else accuracy.mean / value for name, value in even.items()}
-    return {"round": number, **counts, "guess_accuracy": {"n": accuracy.n, "mean": accuracy.mean, "std": accuracy.std}, "worth": worth}
+    worth = {
+        name: None if accuracy.mean is None else accuracy.mean / value
+        for name, value in even.items()
+    }
+    return {
+        "round": number,
+        **counts,
+        "guess_accuracy": {"n": accuracy.n, "mean": accuracy.mean, "std": accuracy.std},
+        "worth": worth,
+    }
 
 
 def _seed(result: TrialResult) -> dict[str, Any]:
@@ -309,13 +447,20 @@ def _seed(result: TrialResult) -> dict[str, Any]:
         "stage_bits": [record.bits for record in result.records],
         "validation_stages": [record.validation for record in result.records],
         "guess_accuracy": [record.guess_accuracy for record in result.records[1:]],
-        **{name: sum(getattr(record, name) for record in result.records) for name in ("questions", "yes", "no", "skipped", "wasted")},
+        **{
+            name: sum(getattr(record, name) for record in result.records)
+            for name in ("questions", "yes", "no", "skipped", "wasted")
+        },
         "unspent": last.unspent if last else None,
     }
 
 
 def _gap(gap: Gap | None) -> dict[str, Any] | None:
-    return None if gap is None else asdict(gap.difference) | {"p_holm": gap.p_holm, "told_apart": gap.told_apart}
+    return (
+        None
+        if gap is None
+        else asdict(gap.difference) | {"p_holm": gap.p_holm, "told_apart": gap.told_apart}
+    )
 
 
 def _comparison(table: list[Row], comparison: Comparison, main: bool) -> dict[str, Any]:
@@ -329,7 +474,12 @@ def _comparison(table: list[Row], comparison: Comparison, main: bool) -> dict[st
         "no_best": comparison.no_best,
         "leader": leader,
         "no_leader": comparison.no_leader,
-        "candidates": len({table[index].candidate.id for index in (*comparison.to_leader, *(() if leader is None else (leader,)))}),
+        "candidates": len(
+            {
+                table[index].candidate.id
+                for index in (*comparison.to_leader, *(() if leader is None else (leader,)))
+            }
+        ),
         "reference": comparison.reference,
         "not_separated": list(comparison.tied),
     }

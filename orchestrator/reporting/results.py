@@ -1,4 +1,6 @@
-"""What a sweep's folder says, finished or still running, as typed values. Reads only; never waits, never locks, never needs the data."""
+"""What a sweep's folder says, finished or still running, as typed values. Reads only; never waits,
+never locks, never needs the data.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,30 @@ from orchestrator.sweeps import old_sweeps, resolved, seal
 from orchestrator.sweeps.candidates import Candidate, candidate_from_row, numbers, read_candidate
 from orchestrator.sweeps.layout import SweepLayout, TrialLayout
 from orchestrator.sweeps.records import RecordsDamaged, read_error
-from orchestrator.sweeps.stage_records import StageRecord, from_object, ledger_problem, stages_on_record
+from orchestrator.sweeps.stage_records import (
+    StageRecord,
+    from_object,
+    ledger_problem,
+    stages_on_record,
+)
 from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.errors import UserError, one_line
 
-__all__ = ["CandidateResult", "Failure", "ResultsDamaged", "StageRecord", "SweepResults", "TrialResult", "load", "printable"]
+__all__ = [
+    "CandidateResult",
+    "Failure",
+    "ResultsDamaged",
+    "StageRecord",
+    "SweepResults",
+    "TrialResult",
+    "load",
+    "printable",
+]
 
 TrialState = Literal["finished", "failed", "running", "pending"]
-"""`running`: has left something on disk and is neither finished nor failed; whether a process is at it now, the disk cannot say."""
+"""`running`: has left something on disk and is neither finished nor failed; whether a process is at
+it now, the disk cannot say.
+"""
 
 
 class ResultsDamaged(UserError):
@@ -30,7 +48,14 @@ class ResultsDamaged(UserError):
         self.problems = problems
         shown = [printable(problem) for problem in problems[:20]]
         more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
-        super().__init__("\n".join(["the sweep is damaged, and nothing is reported:", *(f"  {line}" for line in [*shown, *more])]))
+        super().__init__(
+            "\n".join(
+                [
+                    "the sweep is damaged, and nothing is reported:",
+                    *(f"  {line}" for line in [*shown, *more]),
+                ]
+            )
+        )
 
     def __reduce__(self) -> tuple[type[ResultsDamaged], tuple[tuple[str, ...]]]:
         # Exceptions are otherwise pickled by their message alone.
@@ -101,7 +126,9 @@ class SweepResults:
     resources: ResourcesConfig
     candidates: tuple[CandidateResult, ...]
     damaged: tuple[str, ...]
-    """What should be readable and is not, or does not fit the rest: the file, what is wrong and what to do, a line each."""
+    """What should be readable and is not, or does not fit the rest: the file, what is wrong and
+    what to do, a line each.
+    """
     repairable: frozenset[str]
     """Those of them that going on with the sweep mends."""
     sha256: str
@@ -113,7 +140,9 @@ class SweepResults:
 
     @property
     def ended(self) -> bool:
-        """Nothing is left to do: every trial has finished or failed, and a search has drawn all its candidates."""
+        """Nothing is left to do: every trial has finished or failed, and a search has drawn all its
+        candidates.
+        """
         drawn = self.num_candidates is None or len(self.candidates) >= self.num_candidates
         return drawn and all(result.state in ("finished", "failed") for result in self.trials)
 
@@ -124,11 +153,14 @@ class SweepResults:
         return self
 
 
-def load(layout: SweepLayout, known: Sequence[Candidate] = (), catalogue: Catalogue | None = None) -> SweepResults:
+def load(
+    layout: SweepLayout, known: Sequence[Candidate] = (), catalogue: Catalogue | None = None
+) -> SweepResults:
     """Returns what the sweep's folder says now, with whatever is damaged in it.
 
     Args:
-        known: its first candidates, as this process has read or put them before; they are not read again, though the seal is checked.
+        known: its first candidates, as this process has read or put them before; they are not read
+            again, though the seal is checked.
         catalogue: the plug-ins that it may name; None: those that are installed.
 
     Raises:
@@ -138,14 +170,26 @@ def load(layout: SweepLayout, known: Sequence[Candidate] = (), catalogue: Catalo
     if catalogue is None:
         catalogue = resolved.catalogue_of(layout, spec)
     damaged = resolved.check_whole(layout, spec)
-    drawn = _old_candidates(layout, spec, damaged) if resolved.is_old(spec) else _candidates(layout, spec, known, catalogue, damaged)
+    drawn = (
+        _old_candidates(layout, spec, damaged)
+        if resolved.is_old(spec)
+        else _candidates(layout, spec, known, catalogue, damaged)
+    )
     candidates: dict[str, CandidateResult] = {}
     for candidate in drawn:
-        results = tuple(_trial(layout, trial, old=resolved.is_old(spec), damaged=damaged) for trial in candidate.trials)
-        candidates.setdefault(candidate.id, CandidateResult(candidate.id, candidate.cases, candidate.settings, results))
+        results = tuple(
+            _trial(layout, trial, old=resolved.is_old(spec), damaged=damaged)
+            for trial in candidate.trials
+        )
+        candidates.setdefault(
+            candidate.id,
+            CandidateResult(candidate.id, candidate.cases, candidate.settings, results),
+        )
     sealed = seal.check(layout)
     damaged += sealed.problems
-    names = tuple(str(case) for case in spec.get("cases") or ()) or tuple(dict.fromkeys(case for found in candidates.values() for case in found.cases))
+    names = tuple(str(case) for case in spec.get("cases") or ()) or tuple(
+        dict.fromkeys(case for found in candidates.values() for case in found.cases)
+    )
     return SweepResults(
         name=str(spec.get("name") or layout.root.resolve().name),
         root=layout.root,
@@ -161,7 +205,13 @@ def load(layout: SweepLayout, known: Sequence[Candidate] = (), catalogue: Catalo
     )
 
 
-def _candidates(layout: SweepLayout, spec: Mapping[str, Any], known: Sequence[Candidate], catalogue: Catalogue, damaged: list[str]) -> list[Candidate]:
+def _candidates(
+    layout: SweepLayout,
+    spec: Mapping[str, Any],
+    known: Sequence[Candidate],
+    catalogue: Catalogue,
+    damaged: list[str],
+) -> list[Candidate]:
     found: list[Candidate] = []
     listed = spec.get("listed")
     try:
@@ -178,20 +228,32 @@ def _candidates(layout: SweepLayout, spec: Mapping[str, Any], known: Sequence[Ca
     return found
 
 
-def _old_candidates(layout: SweepLayout, spec: Mapping[str, Any], damaged: list[str]) -> list[Candidate]:
+def _old_candidates(
+    layout: SweepLayout, spec: Mapping[str, Any], damaged: list[str]
+) -> list[Candidate]:
     found = []
     for row in old_sweeps.read_lines(layout.candidate_lines, damaged):
         try:
             found.append(candidate_from_row(row))
         except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
-            damaged.append(f"{layout.candidate_lines}: damaged (a line is no candidate: {type(error).__name__} {error}); restore it from a copy")
+            damaged.append(
+                f"{layout.candidate_lines}: damaged (a line is no candidate: {type(error).__name__}"
+                f" {error}); restore it from a copy"
+            )
     if not found:
         damaged.append(f"{layout.candidate_lines}: names no candidate; restore it from a copy")
     # A file that was cut between two lines looks whole: the cases of the spec tell.
-    lost = [case for case in spec.get("cases") or () if not any(case in candidate.cases for candidate in found)]
+    lost = [
+        case
+        for case in spec.get("cases") or ()
+        if not any(case in candidate.cases for candidate in found)
+    ]
     if found and lost:
         names = ", ".join(map(repr, lost[:5]))
-        damaged.append(f"{layout.candidate_lines}: damaged (no candidate is called {names}, as cases of the spec are); restore it from a copy")
+        damaged.append(
+            f"{layout.candidate_lines}: damaged (no candidate is called {names}, as cases of the"
+            " spec are); restore it from a copy"
+        )
     return found
 
 
@@ -223,7 +285,10 @@ def _old_records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[S
         try:
             record = from_object(row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            damaged.append(f"{files.stage_lines}: damaged (a line is no record of a stage: {type(error).__name__} {error}); restore it from a copy")
+            damaged.append(
+                f"{files.stage_lines}: damaged (a line is no record of a stage:"
+                f" {type(error).__name__} {error}); restore it from a copy"
+            )
             continue
         by_stage[record.stage] = record
     records: list[StageRecord] = []
@@ -236,5 +301,7 @@ _SPACES: Final = str.maketrans("\t\n\r", "   ")
 
 
 def printable(text: str) -> str:
-    """The text on one line; what cannot be shown, which a name from a file may carry, is written out as an escape: a terminal runs nothing."""
+    """The text on one line; what cannot be shown, which a name from a file may carry, is written
+    out as an escape: a terminal runs nothing.
+    """
     return one_line(text.translate(_SPACES))

@@ -1,4 +1,6 @@
-"""Where a sweep stands: trials against stages, bits spent, validation accuracy, and the time to go."""
+"""Where a sweep stands: trials against stages, bits spent, validation accuracy, and the time to
+go.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _STYLES = {"finished": "green", "failed": "red", "running": "cyan", "pending": "
 
 
 def as_dict(sweep: SweepResults, resources: ResourcesConfig) -> dict[str, Any]:
-    """The state of every trial as plain JSON values. Test accuracies are not in it: they are for the report, when nothing is to be decided any more."""
+    """The state of every trial as plain JSON values. Test accuracies are not in it: they are for
+    the report, when nothing is to be decided any more.
+    """
     left = remaining(sweep, resources)
     return {
         "name": sweep.name,
@@ -31,7 +35,10 @@ def as_dict(sweep: SweepResults, resources: ResourcesConfig) -> dict[str, Any]:
             for number, candidate in enumerate(sweep.candidates, start=1)
             for result in candidate.trials
         ],
-        "counts": {state: sum(result.state == state for result in sweep.trials) for state in ("finished", "failed", "running", "pending")},
+        "counts": {
+            state: sum(result.state == state for result in sweep.trials)
+            for state in ("finished", "failed", "running", "pending")
+        },
         "stage_trainings": stage_trainings(sweep) | {"left": left},
         "seconds_to_go": seconds_to_go(sweep, resources),
         "failed": failed(sweep),
@@ -40,15 +47,19 @@ def as_dict(sweep: SweepResults, resources: ResourcesConfig) -> dict[str, Any]:
 
 
 def remaining(sweep: SweepResults, resources: ResourcesConfig) -> int:
-    """Stage trainings still to be done for the candidates drawn so far; shared ones once, those of failed trials not at all."""
+    """Stage trainings still to be done for the candidates drawn so far; shared ones once, those of
+    failed trials not at all.
+    """
     return len(_to_train(sweep, resources))
 
 
 def seconds_to_go(sweep: SweepResults, resources: ResourcesConfig) -> float | None:
-    """An estimate for the candidates drawn so far; None before the first training has shown how long one takes.
+    """An estimate for the candidates drawn so far; None before the first training has shown how
+    long one takes.
 
-    Each training left counts the mean seconds of the trained ones at its place in the schedule. They are spread over what may run at once, but the stages of a
-    trial follow each other, so the longest trial bounds it from below.
+    Each training left counts the mean seconds of the trained ones at its place in the schedule.
+    They are spread over what may run at once, but the stages of a trial follow each other, so the
+    longest trial bounds it from below.
     """
     records = [record for result in sweep.trials for record in result.records if record.trained]
     if not records:
@@ -59,7 +70,10 @@ def seconds_to_go(sweep: SweepResults, resources: ResourcesConfig) -> float | No
         by_stage.setdefault(record.stage, []).append(record.seconds)
     mean = {stage: sum(times) / len(times) for stage, times in by_stage.items()}
     work = sum(mean.get(stage, overall) for stage in _to_train(sweep, resources).values())
-    chains = [sum(mean.get(stage, overall) for stage in range(len(result.records), result.stages)) for result in _open(sweep)]
+    chains = [
+        sum(mean.get(stage, overall) for stage in range(len(result.records), result.stages))
+        for result in _open(sweep)
+    ]
     return max([work / resources.max_concurrent, *chains])
 
 
@@ -72,10 +86,17 @@ def _to_train(sweep: SweepResults, resources: ResourcesConfig) -> dict[str, int]
 
     def keys(result: TrialResult) -> Sequence[str]:
         prefixes = stage_prefixes(result.trial)
-        return prefixes if resources.share_stages else [f"{result.trial.id}:{key}" for key in prefixes]
+        return (
+            prefixes if resources.share_stages else [f"{result.trial.id}:{key}" for key in prefixes]
+        )
 
     done = {key for result in sweep.trials for key in keys(result)[: len(result.records)]}
-    return {key: stage for result in _open(sweep) for stage, key in enumerate(keys(result)) if key not in done}
+    return {
+        key: stage
+        for result in _open(sweep)
+        for stage, key in enumerate(keys(result))
+        if key not in done
+    }
 
 
 def _trial(result: TrialResult, name: str) -> dict[str, Any]:
@@ -103,7 +124,9 @@ def _trial(result: TrialResult, name: str) -> dict[str, Any]:
             for record in result.records
         ],
         "stages_in_all": result.stages,
-        "error": None if result.failure is None or result.state != "failed" else result.failure.message,
+        "error": (
+            None if result.failure is None or result.state != "failed" else result.failure.message
+        ),
     }
 
 
@@ -118,11 +141,27 @@ def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
     table.add_column("validation after each training", overflow="fold")
     for trial in found["trials"]:
         done, of = len(trial["stages"]), trial["stages_in_all"]
-        state = trial["state"] if trial["state"] in ("finished", "pending") else f"{trial['state']} {done}/{of}"
-        steps = [write.number(stage["validation"]) for stage in trial["stages"]] + ["·"] * (of - done)
+        state = (
+            trial["state"]
+            if trial["state"] in ("finished", "pending")
+            else f"{trial['state']} {done}/{of}"
+        )
+        steps = [write.number(stage["validation"]) for stage in trial["stages"]] + ["·"] * (
+            of - done
+        )
         bits = f"{write.number(trial['bits'])} / {write.number(trial['budget_bits'])}"
-        table.add_row(Text(trial["label"]), str(trial["seed"]), Text(state, style=_STYLES[trial["state"]]), bits, " → ".join(steps))
-    parts: list[RenderableType] = [Text(printable(found["name"]), style="bold"), table, Text(_summary(found))]
+        table.add_row(
+            Text(trial["label"]),
+            str(trial["seed"]),
+            Text(state, style=_STYLES[trial["state"]]),
+            bits,
+            " → ".join(steps),
+        )
+    parts: list[RenderableType] = [
+        Text(printable(found["name"]), style="bold"),
+        table,
+        Text(_summary(found)),
+    ]
     parts += [Text(printable(write.failure_line(item)), style="red") for item in found["failed"]]
     parts += [Text(printable(problem), style="red") for problem in found["damaged"]]
     return Group(*parts)
@@ -130,11 +169,17 @@ def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
 
 def _summary(found: dict[str, Any]) -> str:
     counts, trainings = found["counts"], found["stage_trainings"]
-    text = ", ".join(f"{number} {state}" for state, number in counts.items() if number) or "no trial yet"
+    text = (
+        ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+        or "no trial yet"
+    )
     drawn = found["candidates"]
     if drawn["of"] is not None:
         text += f"; {drawn['drawn']} of {drawn['of']} candidates drawn"
-    text += f"; stage trainings: {trainings['trained']} trained, {trainings['shared']} shared, {trainings['left']} left"
+    text += (
+        f"; stage trainings: {trainings['trained']} trained, {trainings['shared']} shared,"
+        f" {trainings['left']} left"
+    )
     if found["ended"]:
         return text + "."
     return f"{text}; {duration(found['seconds_to_go'])} to go."

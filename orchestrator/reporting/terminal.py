@@ -24,29 +24,51 @@ _ROOMY: Final = 108
 def render(report: Mapping[str, Any]) -> RenderableType:
     """The rows at equal bits, best validation first, and what there is to know beside them.
 
-    The names in it come from files: they are never read as markup, and escapes in them are written out.
+    The names in it come from files: they are never read as markup, and escapes in them are written
+    out.
     """
     report = write.shown(report)
     table = report["rows"]
     parts: list[RenderableType] = []
     for comparison in report["comparisons"]:
-        title = "at equal bits" if len(report["comparisons"]) == 1 else f"at equal bits, budget {write.number(comparison['budget_bits'])}"
+        title = (
+            "at equal bits"
+            if len(report["comparisons"]) == 1
+            else f"at equal bits, budget {write.number(comparison['budget_bits'])}"
+        )
         rows = [table[index] for index in comparison["rows"]]
         parts += [Text(f"{report['name']}: {title}", style="bold"), _Rows(rows)]
-        parts += [Text(line, style="dim") for line in (write.table_caption(comparison), *write.legend(rows)) if line]
+        parts += [
+            Text(line, style="dim")
+            for line in (write.table_caption(comparison), *write.legend(rows))
+            if line
+        ]
         for text, labels in write.differing(report, comparison):
-            parts.append(Text(f"also differs from {write.reference(report, comparison)}: {text}: {'; '.join(labels)}", style="dim"))
+            parts.append(
+                Text(
+                    f"also differs from {write.reference(report, comparison)}: {text}:"
+                    f" {'; '.join(labels)}",
+                    style="dim",
+                )
+            )
     parts.append(Text(write.headline(report) + "\n"))
-    parts += [Text(f"apart: {label}: {reason}", style="yellow") for label, reason in write.apart(report)]
+    parts += [
+        Text(f"apart: {label}: {reason}", style="yellow") for label, reason in write.apart(report)
+    ]
     parts += [Text(f"published: {_anchor_line(item)}", style="dim") for item in report["anchors"]]
     parts += [Text(f"failed: {write.failure_line(item)}", style="red") for item in report["failed"]]
-    how = "± is the standard deviation over n seeds; vs. baseline: test of the last epoch, paired, ± half of the 95% interval."
+    how = (
+        "± is the standard deviation over n seeds; vs. baseline: test of the last epoch, paired, ±"
+        " half of the 95% interval."
+    )
     parts.append(Text(f"{write.training_line(report)} {how}", style="dim"))
     return Group(*parts)
 
 
 def show(console: Console, report: Mapping[str, Any], page: Path | None) -> None:
-    """Prints the table, and the path of the report's page in one line of whatever length: broken over two it could not be copied."""
+    """Prints the table, and the path of the report's page in one line of whatever length: broken
+    over two it could not be copied.
+    """
     console.print(render(report))
     if page is not None:
         console.print(Text.assemble("Report: ", (printable(str(page)), "bold")), soft_wrap=True)
@@ -54,7 +76,10 @@ def show(console: Console, report: Mapping[str, Any], page: Path | None) -> None
 
 def _anchor_line(item: Mapping[str, Any]) -> str:
     ours, published, gap, _, _, networks, unlike, where = write.anchor_cells(item)
-    return f"{item['label']}: {published} ({where}), ours {ours}: {gap}; {networks}; unlike in {unlike}"
+    return (
+        f"{item['label']}: {published} ({where}), ours {ours}: {gap}; {networks}; unlike in"
+        f" {unlike}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +102,16 @@ class _Rows:
                 name.append(f" ({word})")
             plan = write.schedule(row)
             first = [name, plan] if roomy else [Text.assemble(name, "\n", (plan, "dim"))]
-            cells = [write.number(row["bits"]), str(row["n"]), write.mean_std(row["validation"]), write.mean_std(row["test"])]
+            cells = [
+                write.number(row["bits"]),
+                str(row["n"]),
+                write.mean_std(row["validation"]),
+                write.mean_std(row["test"]),
+            ]
             cells += [write.half_width(row["difference"]["test"]), write.yes_no(row)]
-            table.add_row(*first, *cells, style="bold cyan" if row["is_leader"] else "bold" if row["is_baseline"] else "")
+            table.add_row(
+                *first,
+                *cells,
+                style="bold cyan" if row["is_leader"] else "bold" if row["is_baseline"] else "",
+            )
         yield table

@@ -13,11 +13,15 @@ APART, SEEDS_ONLY, ONE_SEED = "*", "°", "¹"
 
 
 FEW_SEEDS: Final = 5
-"""Below so many the quantile of Student's t, corrected for a dozen rows, is 8 (n = 4) or 15 (n = 3) where the normal one is 3."""
+"""Below so many the quantile of Student's t, corrected for a dozen rows, is 8 (n = 4) or 15 (n = 3)
+where the normal one is 3.
+"""
 
 
 def shown(value: Any) -> Any:
-    """A report with every text in it fit to be shown: on one line, control characters and escapes for a terminal written out."""
+    """A report with every text in it fit to be shown: on one line, control characters and escapes
+    for a terminal written out.
+    """
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):
@@ -82,10 +86,15 @@ def _gap_marks(gap: Mapping[str, Any]) -> str:
 
 
 def table_caption(comparison: Mapping[str, Any]) -> str:
-    """What to keep in mind about the highest row of a table, and why none is best where the headline does not say it."""
+    """What to keep in mind about the highest row of a table, and why none is best where the
+    headline does not say it.
+    """
     words = []
     if comparison["leader"] is not None:
-        words.append(f"The highest of {comparison['candidates']} is partly the luckiest: on other images expect less than its validation accuracy.")
+        words.append(
+            f"The highest of {comparison['candidates']} is partly the luckiest: on other images"
+            " expect less than its validation accuracy."
+        )
     if not comparison["main"]:
         if comparison["leader"] is None:
             words.append(f"No row leads: {comparison['no_leader']}.")
@@ -96,19 +105,28 @@ def table_caption(comparison: Mapping[str, Any]) -> str:
 
 def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the marks behind the differences to the baseline on test mean, those that occur."""
-    gaps = [gap for row in rows if (gap := row["difference"]["test"]) is not None and gap["low"] is not None]
+    gaps = [
+        gap
+        for row in rows
+        if (gap := row["difference"]["test"]) is not None and gap["low"] is not None
+    ]
     lines = []
     if any(gap["n"] > 1 for gap in gaps):
         lines.append(
-            f"{APART} told apart from the baseline, at 5% after Holm's correction for the rows of this table; without it a difference is within noise, "
-            "also where its own 95% interval leaves zero out."
+            f"{APART} told apart from the baseline, at 5% after Holm's correction for the rows of"
+            " this table; without it a difference is within noise, also where its own 95% interval"
+            " leaves zero out."
         )
     if any(gap["n"] > 1 and gap["sources"] == "seeds" for gap in gaps):
         lines.append(
-            f"{SEEDS_ONLY} spread over seeds alone: no file says which test images were right, so the error of the images is missing and may be larger."
+            f"{SEEDS_ONLY} spread over seeds alone: no file says which test images were right, so"
+            " the error of the images is missing and may be larger."
         )
     if any(gap["n"] == 1 for gap in gaps):
-        lines.append(f"{ONE_SEED} one seed: the error of the test images for these two models alone; it says nothing of another seed.")
+        lines.append(
+            f"{ONE_SEED} one seed: the error of the test images for these two models alone; it says"
+            " nothing of another seed."
+        )
     return lines
 
 
@@ -152,19 +170,33 @@ def marks(row: Mapping[str, Any], *, short: bool = False) -> list[str]:
 
 
 def also_differs(row: Mapping[str, Any]) -> str:
-    """`method.epochs 20 → 40`: what sets a row apart beside its schedule; nothing of what its name already says, unless it is then not like with like."""
-    items = [item for item in row["also_differs"] if not (item["like"] and item["key"] in row["settings"])]
-    return ", ".join(f"{item['key']} {value_text(item['theirs'])} → {value_text(item['ours'])}" for item in items)
+    """`method.epochs 20 → 40`: what sets a row apart beside its schedule; nothing of what its name
+    already says, unless it is then not like with like.
+    """
+    items = [
+        item
+        for item in row["also_differs"]
+        if not (item["like"] and item["key"] in row["settings"])
+    ]
+    return ", ".join(
+        f"{item['key']} {value_text(item['theirs'])} → {value_text(item['ours'])}" for item in items
+    )
 
 
-def differing(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """What rows of a comparison also differ in from its reference row, each difference with the labels of the rows that have it."""
+def differing(
+    report: Mapping[str, Any], comparison: Mapping[str, Any]
+) -> list[tuple[str, list[str]]]:
+    """What rows of a comparison also differ in from its reference row, each difference with the
+    labels of the rows that have it.
+    """
     found: dict[str, list[str]] = {}
     for index in comparison["rows"]:
         row = report["rows"][index]
         text = also_differs(row)
         if text:
-            found.setdefault(text + ("" if row["like_with_like"] else " (not like with like)"), []).append(row["label"])
+            found.setdefault(
+                text + ("" if row["like_with_like"] else " (not like with like)"), []
+            ).append(row["label"])
     return list(found.items())
 
 
@@ -179,7 +211,11 @@ def value_text(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "/".join(map(value_text, value)) or "none" if isinstance(value, list | tuple) else printable(str(value))
+    return (
+        "/".join(map(value_text, value)) or "none"
+        if isinstance(value, list | tuple)
+        else printable(str(value))
+    )
 
 
 def headline(report: Mapping[str, Any]) -> str:
@@ -191,9 +227,19 @@ def headline(report: Mapping[str, Any]) -> str:
         return f"No row leads: {found['no_leader']}."
     row = report["rows"][found["leader"]]
     unfinished = report["trials"]["running"] + report["trials"]["pending"]
-    text = f"{'So far, at' if unfinished else 'At'} {number(found['bits'][1])} bits, “{row['label']}” has the highest validation accuracy of "
-    aside = sum(not report["rows"][index]["like_with_like"] for index in found["rows"]) if report["rows"][found["reference"]]["is_baseline"] else 0
-    text += f"{found['candidates']} candidates{' that are like with like' if aside else ''}: {mean_std(row['validation'])} % (n = {row['n']}), "
+    text = (
+        f"{'So far, at' if unfinished else 'At'} {number(found['bits'][1])} bits, “{row['label']}”"
+        " has the highest validation accuracy of "
+    )
+    aside = (
+        sum(not report["rows"][index]["like_with_like"] for index in found["rows"])
+        if report["rows"][found["reference"]]["is_baseline"]
+        else 0
+    )
+    text += (
+        f"{found['candidates']} candidates{' that are like with like' if aside else ''}:"
+        f" {mean_std(row['validation'])} % (n = {row['n']}), "
+    )
     text += f"with {mean_std(row['test'])} % on the test images."
     if found["best"] is None:
         text += f" No row is called best: {found['no_best']}."
@@ -205,44 +251,87 @@ def headline(report: Mapping[str, Any]) -> str:
         text += " It is the best row: every other is told apart from it by validation (Holm, 5%)."
     gap = row["difference"]["test"]
     if gap is not None and gap["mean"] is not None and gap["n"] > 1:
-        text += f" Against “{report['baseline']}” it has {interval(gap).removesuffix(_gap_marks(gap))} points on the test images (95% interval, "
-        text += f"{gap['n']} paired seeds{', their spread alone' if gap['sources'] == 'seeds' else ''}); after correction for the number of rows that is "
+        text += (
+            f" Against “{report['baseline']}” it has {interval(gap).removesuffix(_gap_marks(gap))}"
+            " points on the test images (95% interval, "
+        )
+        text += (
+            f"{gap['n']} paired"
+            f" seeds{', their spread alone' if gap['sources'] == 'seeds' else ''}); after"
+            " correction for the number of rows that is "
+        )
         text += f"{'told apart' if gap['told_apart'] else 'not told apart'}."
     if aside:
-        text += f" {aside} {'row is' if aside == 1 else 'rows are'} not like with like with the baseline and cannot lead."
+        text += (
+            f" {aside} {'row is' if aside == 1 else 'rows are'} not like with like with the"
+            " baseline and cannot lead."
+        )
     return text
 
 
 def apart(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Rows that are not compared, each with the reason; those that have nothing yet are gathered in one line."""
+    """Rows that are not compared, each with the reason; those that have nothing yet are gathered in
+    one line.
+    """
     found, waiting = [], []
     for item in report["apart"]:
         row = report["rows"][item["row"]]
         if row["n"]:
-            found.append((row["label"], f"{item['reason']}; validation {mean_std(row['validation'])}, test {mean_std(row['test'])} (n = {row['n']})"))
+            found.append(
+                (
+                    row["label"],
+                    (
+                        f"{item['reason']}; validation {mean_std(row['validation'])}, test"
+                        f" {mean_std(row['test'])} (n = {row['n']})"
+                    ),
+                )
+            )
         elif all(seed["state"] == "failed" for seed in row["unfinished"]):
             found.append((row["label"], item["reason"]))
         else:
             waiting.append(row["label"])
     if waiting:
-        found.append((f"{len(waiting)} {'row' if len(waiting) == 1 else 'rows'} without a finished seed", "; ".join(waiting)))
+        found.append(
+            (
+                f"{len(waiting)} {'row' if len(waiting) == 1 else 'rows'} without a finished seed",
+                "; ".join(waiting),
+            )
+        )
     return found
 
 
 def training_line(report: Mapping[str, Any]) -> str:
     found = report["stage_trainings"]
-    return f"{found['total']} stage trainings, {found['distinct']} distinct by configuration: {found['trained']} trained, {found['shared']} shared" + (
-        f", {found['total'] - found['trained'] - found['shared']} not done." if found["trained"] + found["shared"] < found["total"] else "."
+    return (
+        f"{found['total']} stage trainings, {found['distinct']} distinct by configuration:"
+        f" {found['trained']} trained, {found['shared']} shared"
+        + (
+            f", {found['total'] - found['trained'] - found['shared']} not done."
+            if found["trained"] + found["shared"] < found["total"]
+            else "."
+        )
     )
 
 
 def failure_line(item: Mapping[str, Any]) -> str:
     where = f", stage {item['stage']}" if item["stage"] is not None else ""
     kind = f"{item['kind']}: " if item["kind"] else ""
-    return f"{' = '.join(item['cases']) or item['trial']}, seed {item['seed']}{where}: {kind}{item['message']}"
+    return (
+        f"{' = '.join(item['cases']) or item['trial']}, seed {item['seed']}{where}:"
+        f" {kind}{item['message']}"
+    )
 
 
-ANCHOR_HEAD = ("ours, test of the last epoch", "published", "ours minus published", "answers yes", "k bits", "network, epochs", "unlike in", "where")
+ANCHOR_HEAD = (
+    "ours, test of the last epoch",
+    "published",
+    "ours minus published",
+    "answers yes",
+    "k bits",
+    "network, epochs",
+    "unlike in",
+    "where",
+)
 """Columns of the table of published numbers, after the case."""
 
 
@@ -261,7 +350,10 @@ def anchor_cells(item: Mapping[str, Any]) -> list[str]:
         f"{mean_std(ours['test'])} (n = {ours['n']})",
         " → ".join(number(value, 2) for value in theirs["top1"]),
         _gap(item),
-        f"{count(ours['yes'])}; theirs {'not said' if theirs['confirmed'] is None else count(theirs['confirmed'])}",
+        (
+            f"{count(ours['yes'])}; theirs"
+            f" {'not said' if theirs['confirmed'] is None else count(theirs['confirmed'])}"
+        ),
         f"{number(ours['kbits'])}; theirs {number(theirs['kbits'])}",
         networks[0] if networks[0] == networks[1] else f"{networks[0]}; theirs {networks[1]}",
         ", ".join(item["unlike"]),
@@ -284,15 +376,18 @@ WORTH_HEAD = ("labels for a label's bits", "labels for a label's time")
 
 
 def worth(item: Mapping[str, Any]) -> list[str]:
-    """How many labels the questions of a round brought for the price of a full one, in bits and in people's time; above 1 they paid."""
+    """How many labels the questions of a round brought for the price of a full one, in bits and in
+    people's time; above 1 they paid.
+    """
     return [number(item["worth"][key], 2) for key in ("per_bit", "per_second")]
 
 
 def break_even_line(even: Mapping[str, float]) -> str:
     return (
-        f"A question buys more than a full label when guesses are right more often than {number(even['per_bit'])} % per bit "
-        f"({number(even['per_bit_with_negatives'])} % if an answer no is credited with what it tells), "
-        f"or {number(even['per_second'])} % per second of a person's time."
+        "A question buys more than a full label when guesses are right more often than"
+        f" {number(even['per_bit'])} % per bit ({number(even['per_bit_with_negatives'])} % if an"
+        f" answer no is credited with what it tells), or {number(even['per_second'])} % per second"
+        " of a person's time."
     )
 
 
@@ -301,17 +396,32 @@ def notes(report: Mapping[str, Any]) -> list[str]:
     share = 100 * report["rules"]["equal_bits_share"]
     lines = [
         report["rules"]["choice"],
-        f"Rows are compared when what they spent differs by at most {share:.0f}% of the budget. "
-        "The labels of a fixed validation split are priced beside the budget and are the same for every row.",
-        f"± is the sample standard deviation over n seeds; [..] is the {report['rules']['interval']}.",
+        (
+            f"Rows are compared when what they spent differs by at most {share:.0f}% of the budget."
+            " The labels of a fixed validation split are priced beside the budget and are the same"
+            " for every row."
+        ),
+        (
+            "± is the sample standard deviation over n seeds; [..] is the"
+            f" {report['rules']['interval']}."
+        ),
         f"{report['rules']['told_apart'][0].upper()}{report['rules']['told_apart'][1:]}.",
         f"At equal bits, {report['rules']['like']}.",
-        f"Validation and test are {report['metric']} in percent, of the averaged (teacher) model; yes, no and wasted are means over the finished seeds.",
+        (
+            f"Validation and test are {report['metric']} in percent, of the averaged (teacher)"
+            " model; yes, no and wasted are means over the finished seeds."
+        ),
         training_line(report),
     ]
-    mixed = [f"{name}s {', '.join(values)}" for name, values in report["made_on"].items() if len(values) > 1 and name != "backbone"]
+    mixed = [
+        f"{name}s {', '.join(values)}"
+        for name, values in report["made_on"].items()
+        if len(values) > 1 and name != "backbone"
+    ]
     if mixed:
-        lines.append(f"Trained on unlike {' and '.join(mixed)}: part of a difference may come from that.")
+        lines.append(
+            f"Trained on unlike {' and '.join(mixed)}: part of a difference may come from that."
+        )
     if report["damaged"]:
         lines.append(f"Unreadable lines were left out: {', '.join(report['damaged'])}.")
     return lines

@@ -31,13 +31,17 @@ class Random:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tpe:
-    """Candidates that a Tree-structured Parzen Estimator suggests (Bergstra et al. 2011; Optuna's)."""
+    """Candidates that a Tree-structured Parzen Estimator suggests (Bergstra et al. 2011;
+    Optuna's).
+    """
 
     name: ClassVar[str] = "tpe"
     adaptive: ClassVar[bool] = True
 
     def source(self, spec: Spec, layout: SweepLayout, candidates: list[Candidate]) -> Source:
-        """Returns where the candidates come from. It goes on with `candidates`, all so far in order, and appends those that it draws."""
+        """Returns where the candidates come from. It goes on with `candidates`, all so far in
+        order, and appends those that it draws.
+        """
         from orchestrator.search.learned import OptunaSource
 
         return OptunaSource(spec, layout, candidates)

@@ -19,12 +19,18 @@ from search_spaces.reading.suggest import Parameter, flatten, numbers_of
 from search_spaces.reading.trials import candidate_settings, make_trial, with_seed
 
 MOST_REPEATS = 100
-"""Suggestions in a row that may repeat a known candidate before the search ends early: the space is then as good as exhausted."""
+"""Suggestions in a row that may repeat a known candidate before the search ends early: the space is
+then as good as exhausted.
+"""
 
 
 def value_of(layout: SweepLayout, candidate: Candidate) -> float | None:
-    """Mean over the candidate's seeds of the last stage's validation accuracy in percent; None unless every seed has finished."""
-    if any(is_failed(layout, trial) or not is_finished(layout, trial) for trial in candidate.trials):
+    """Mean over the candidate's seeds of the last stage's validation accuracy in percent; None
+    unless every seed has finished.
+    """
+    if any(
+        is_failed(layout, trial) or not is_finished(layout, trial) for trial in candidate.trials
+    ):
         return None
     values = [_last_validation(layout, trial) for trial in candidate.trials]
     return fmean(value for value in values if value is not None) if None not in values else None
@@ -39,8 +45,8 @@ def _last_validation(layout: SweepLayout, trial: Trial) -> float | None:
 class OptunaSource:
     """Candidates of an adaptive search. Sees validation accuracies and nothing of the test set.
 
-    The sampler is seeded from (search.seed, number of candidates told at the start), so that a resumed search neither repeats its first suggestions nor needs
-    the dead sampler's state.
+    The sampler is seeded from (search.seed, number of candidates told at the start), so that a
+    resumed search neither repeats its first suggestions nor needs the dead sampler's state.
     """
 
     spec: Spec
@@ -58,19 +64,38 @@ class OptunaSource:
         known = [(candidate, value_of(self.layout, candidate)) for candidate in self.candidates]
         told = [(candidate, value) for candidate, value in known if value is not None]
         self._values = {candidate.id: value for candidate, value in told}
-        failed = {c.id for c in self.candidates if any(is_failed(self.layout, trial) for trial in c.trials)}
-        self._left = deque(candidate for candidate, value in known if value is None and candidate.id not in failed)
-        seed = int.from_bytes(hashlib.sha256(f"{self.spec.search.seed}/{len(told)}".encode()).digest()[:4], "big")
-        # constant_liar: candidates run side by side, and a suggestion should not repeat one that is still running.
-        self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True))
+        failed = {
+            c.id
+            for c in self.candidates
+            if any(is_failed(self.layout, trial) for trial in c.trials)
+        }
+        self._left = deque(
+            candidate for candidate, value in known if value is None and candidate.id not in failed
+        )
+        seed = int.from_bytes(
+            hashlib.sha256(f"{self.spec.search.seed}/{len(told)}".encode()).digest()[:4], "big"
+        )
+        # constant_liar: candidates run side by side, and a suggestion should not repeat one that is
+        # still running.
+        self._study = optuna.create_study(
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True),
+        )
         for candidate, value in told:
             self._study.add_trial(self._past(candidate, value))
 
     def _past(self, candidate: Candidate, value: float) -> optuna.trial.FrozenTrial:
         numbers = numbers_of(self.spec.vary, candidate.settings)
         parameters = {p.name: p for p in flatten(self.spec.vary, self._stages())}
-        params = {name: int(number) if parameters[name].kind != "float" else float(number) for name, number in numbers.items()}
-        return optuna.trial.create_trial(params=params, distributions={name: _distribution(parameters[name]) for name in params}, value=value)
+        params = {
+            name: int(number) if parameters[name].kind != "float" else float(number)
+            for name, number in numbers.items()
+        }
+        return optuna.trial.create_trial(
+            params=params,
+            distributions={name: _distribution(parameters[name]) for name in params},
+            value=value,
+        )
 
     def _stages(self) -> int | None:
         return number_of_stages(self.spec.base)
@@ -87,24 +112,34 @@ class OptunaSource:
             try:
                 candidate = self._candidate(suggested)
             except SpecError:
-                # The ends of every domain were checked with the spec; a combination between them may still ask more than the pool can give.
-                # Pruned, not failed: the sampler counts it among the worst and turns elsewhere.
+                # The ends of every domain were checked with the spec; a combination between them
+                # may still ask more than the pool can give. Pruned, not failed: the sampler counts
+                # it among the worst and turns elsewhere.
                 self._study.tell(suggested, state=optuna.trial.TrialState.PRUNED)
                 continue
             if candidate.id not in drawn:
                 self._open[candidate.id] = suggested
                 # On record before it runs: its trials' folders must have a name in the sweep.
-                put_candidates(self.layout, [candidate], first=len(self.candidates), catalogue=self.spec.keys.catalogue)
+                put_candidates(
+                    self.layout,
+                    [candidate],
+                    first=len(self.candidates),
+                    catalogue=self.spec.keys.catalogue,
+                )
                 self.candidates.append(candidate)
                 return candidate
             known = self._values.get(candidate.id)
-            self._study.tell(suggested, known, state=None if known is not None else optuna.trial.TrialState.FAIL)
+            self._study.tell(
+                suggested, known, state=None if known is not None else optuna.trial.TrialState.FAIL
+            )
         return None
 
     def _candidate(self, suggested: optuna.trial.Trial) -> Candidate:
         settings = candidate_settings(self.spec, lambda parameter: _suggest(suggested, parameter))
         first = make_trial(self.spec, settings, self.spec.seeds[0])
-        return Candidate(first.candidate, (), settings, tuple(with_seed(first, seed) for seed in self.spec.seeds))
+        return Candidate(
+            first.candidate, (), settings, tuple(with_seed(first, seed) for seed in self.spec.seeds)
+        )
 
     def tell(self, candidate: Candidate, value: float | None) -> None:
         """Passes on to the sampler what the candidate reached."""
@@ -123,18 +158,30 @@ class OptunaSource:
 def _suggest(suggested: optuna.trial.Trial, parameter: Parameter) -> float:
     match parameter.kind:
         case "float":
-            return float(suggested.suggest_float(parameter.name, parameter.low, parameter.high, log=parameter.log))
+            return float(
+                suggested.suggest_float(
+                    parameter.name, parameter.low, parameter.high, log=parameter.log
+                )
+            )
         case "int":
-            return int(suggested.suggest_int(parameter.name, int(parameter.low), int(parameter.high)))
+            return int(
+                suggested.suggest_int(parameter.name, int(parameter.low), int(parameter.high))
+            )
         case "category":
-            return int(suggested.suggest_categorical(parameter.name, list(range(int(parameter.high) + 1))))
+            return int(
+                suggested.suggest_categorical(parameter.name, list(range(int(parameter.high) + 1)))
+            )
 
 
 def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
     match parameter.kind:
         case "float":
-            return optuna.distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+            return optuna.distributions.FloatDistribution(
+                parameter.low, parameter.high, log=parameter.log
+            )
         case "int":
             return optuna.distributions.IntDistribution(int(parameter.low), int(parameter.high))
         case "category":
-            return optuna.distributions.CategoricalDistribution(list(range(int(parameter.high) + 1)))
+            return optuna.distributions.CategoricalDistribution(
+                list(range(int(parameter.high) + 1))
+            )

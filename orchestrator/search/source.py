@@ -1,4 +1,6 @@
-"""Where a sweep's candidates come from: a list, or a sampler that learns from the validation accuracies it is told."""
+"""Where a sweep's candidates come from: a list, or a sampler that learns from the validation
+accuracies it is told.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class Source(Protocol):
         ...
 
     def tell(self, candidate: Candidate, value: float | None) -> None:
-        """The candidate reached `value` (mean validation accuracy over its seeds), or failed (None)."""
+        """The candidate reached `value` (mean validation accuracy over its seeds), or failed
+        (None).
+        """
         ...
 
 

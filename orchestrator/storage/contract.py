@@ -1,4 +1,5 @@
-"""Laws of every store, as tests that a package with a store of its own subclasses and runs with pytest.
+"""Laws of every store, as tests that a package with a store of its own subclasses and runs with
+pytest.
 
 class TestMyStore(StoreContract):
     @pytest.fixture
@@ -29,16 +30,25 @@ _BIG = 1 << 20
 
 
 class StoreContract:
-    """A subclass gives the fixture `opens`: each call opens the same place anew, which is empty at first."""
+    """A subclass gives the fixture `opens`: each call opens the same place anew, which is empty at
+    first.
+    """
 
     writers: ClassVar[int] = 32
     """Processes that race for a name."""
     processes: ClassVar[bool] = True
-    """False for a store in the memory of one process: its races are run by threads, and nothing of it outlives a death."""
+    """False for a store in the memory of one process: its races are run by threads, and nothing of
+    it outlives a death.
+    """
 
     def test_a_new_place_is_empty(self, opens: Opens) -> None:
         store = opens()
-        assert store.is_empty() and store.names() == [] and store.names("trials") == [] and not store.has("a")
+        assert (
+            store.is_empty()
+            and store.names() == []
+            and store.names("trials") == []
+            and not store.has("a")
+        )
         _raises(FileNotFoundError, lambda: store.get("a"))
         _raises(FileNotFoundError, lambda: store.local("a"))
         store.remove("a")
@@ -49,7 +59,12 @@ class StoreContract:
         store = opens()
         assert store.get("a/b/0001.json") == b"one" and store.get("a/b/0001.json", 2) == b"on"
         assert store.get("a/large") == bytes(range(256)) * 4096
-        assert store.has("a/large") and not store.has("a/b") and not store.has("a") and not store.is_empty()
+        assert (
+            store.has("a/large")
+            and not store.has("a/b")
+            and not store.has("a")
+            and not store.is_empty()
+        )
 
     def test_the_first_put_stands(self, opens: Opens) -> None:
         store = opens()
@@ -68,14 +83,20 @@ class StoreContract:
         for round in range(3):
             won = self._race(store, f"races/{round}")
             held = opens().get(f"races/{round}")
-            assert won == [mine for mine in range(self.writers) if _mine(mine) == held], f"winners: {won}"
+            assert won == [mine for mine in range(self.writers) if _mine(mine) == held], (
+                f"winners: {won}"
+            )
             assert len(won) == 1, f"{len(won)} writers were told that the name holds their bytes"
 
     def test_many_facts_are_put_at_once_and_none_is_replaced(self, opens: Opens) -> None:
         store = opens()
         store.put("c/1", b"first")
         store.put_new({"c/0": b"0", "c/1": b"1", "d/2": b"2"})
-        assert {name: store.get(name) for name in opens().names()} == {"c/0": b"0", "c/1": b"first", "d/2": b"2"}
+        assert {name: store.get(name) for name in opens().names()} == {
+            "c/0": b"0",
+            "c/1": b"first",
+            "d/2": b"2",
+        }
 
     def test_a_file_is_put_and_given_back(self, opens: Opens) -> None:
         store = opens()
@@ -138,7 +159,18 @@ class StoreContract:
 
     def test_a_name_that_leads_out_is_refused(self, opens: Opens) -> None:
         store = opens()
-        for name in ("", "/etc/passwd", "../x", "a/../../x", "a//b", "./a", "a/", ".hidden", "a\\b", "a\nb"):
+        for name in (
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../../x",
+            "a//b",
+            "./a",
+            "a/",
+            ".hidden",
+            "a\\b",
+            "a\nb",
+        ):
             _raises(ValueError, partial(store.put, name, b"x"))
             _raises(ValueError, partial(store.get, name))
         assert store.names() == []
@@ -209,7 +241,9 @@ class StoreContract:
             return [mine for mine in range(self.writers) if won[mine]]
         context = _context()
         begin, queue = context.Barrier(self.writers), context.SimpleQueue()
-        writers = [_start(_put_once, store, name, mine, begin, queue) for mine in range(self.writers)]
+        writers = [
+            _start(_put_once, store, name, mine, begin, queue) for mine in range(self.writers)
+        ]
         told = sorted(queue.get() for _ in writers)
         for writer in writers:
             writer.join()

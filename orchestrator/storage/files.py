@@ -1,4 +1,6 @@
-"""Files that are there whole or not at all, durably: written aside, synced, linked or renamed into place."""
+"""Files that are there whole or not at all, durably: written aside, synced, linked or renamed into
+place.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +26,24 @@ _ASIDE_SECONDS: Final = 3600.0
 
 
 class StorageError(UserError):
-    """A place cannot hold committed files: no space, no permission, no server, or no put-if-absent."""
+    """A place cannot hold committed files: no space, no permission, no server, or no
+    put-if-absent.
+    """
 
 
 def commit_file(path: Path, data: bytes, *, replace: bool) -> bool:
     """`path` exists whole and survives a power cut; True if it now holds `data`.
 
-    With replace=False an existing file stays as it is and False is returned. Missing folders are made.
+    With replace=False an existing file stays as it is and False is returned. Missing folders are
+    made.
     """
     try:
         make_folder(path.parent)
         aside = _write_aside(path.parent, data)
         try:
             if replace:
-                os.replace(aside, path)  # noqa: PTH105 (every system call that a kill can hit goes through os)
+                # Every system call that a kill can hit goes through os.
+                os.replace(aside, path)  # noqa: PTH105
                 ours = True
             else:
                 ours = _link(aside, path)
@@ -48,13 +54,16 @@ def commit_file(path: Path, data: bytes, *, replace: bool) -> bool:
         _sync_folder(path.parent)
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be written: {error.strerror or error}. What was recorded before is intact; {advice(error)} and run again."
+            f"{path}: cannot be written: {error.strerror or error}. What was recorded before is"
+            f" intact; {advice(error)} and run again."
         ) from error
     return ours
 
 
 def commit_path(path: Path, source: Path) -> bool:
-    """Puts a copy of a file at `path` unless something stands there; True if it was put. It is read in pieces: it may be large."""
+    """Puts a copy of a file at `path` unless something stands there; True if it was put. It is read
+    in pieces: it may be large.
+    """
     try:
         make_folder(path.parent)
         aside = _aside(path.parent)
@@ -70,13 +79,15 @@ def commit_path(path: Path, source: Path) -> bool:
         _sync_folder(path.parent)
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be written: {error.strerror or error}. What was recorded before is intact; {advice(error)} and run again."
+            f"{path}: cannot be written: {error.strerror or error}. What was recorded before is"
+            f" intact; {advice(error)} and run again."
         ) from error
     return ours
 
 
 def commit_new_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Puts many files into a folder, each whole and only where there is none of its name; all survive a power cut once this returns.
+    """Puts many files into a folder, each whole and only where there is none of its name; all
+    survive a power cut once this returns.
 
     The disk is waited for twice in all and not twice a file, which matters for thousands.
     """
@@ -93,7 +104,8 @@ def commit_new_files(folder: Path, files: Mapping[str, bytes]) -> None:
     except OSError as error:
         where = asides[-1][1] if asides else folder
         raise StorageError(
-            f"{where}: cannot be written: {error.strerror or error}. What was recorded before is intact; {advice(error)} and run again."
+            f"{where}: cannot be written: {error.strerror or error}. What was recorded before is"
+            f" intact; {advice(error)} and run again."
         ) from error
     finally:
         for aside, _ in asides:
@@ -146,7 +158,9 @@ def _link(aside: Path, path: Path) -> bool:
 
 
 def links_once(folder: Path) -> bool:
-    """Whether a second link to an existing name is refused. Raises OSError where there are no hard links."""
+    """Whether a second link to an existing name is refused. Raises OSError where there are no hard
+    links.
+    """
     first, second = (_aside(folder) for _ in range(2))
     try:
         first.touch(exist_ok=False)
@@ -158,7 +172,9 @@ def links_once(folder: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writers that died have left in a folder: at once where the writer ran on this machine, after an hour where it may live on another."""
+    """Removes what writers that died have left in a folder: at once where the writer ran on this
+    machine, after an hour where it may live on another.
+    """
     oldest = time.time() - _ASIDE_SECONDS
     for entry in folder.glob(f"{ASIDE}*"):
         with contextlib.suppress(FileNotFoundError):

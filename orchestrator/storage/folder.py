@@ -1,4 +1,6 @@
-"""A store that is a folder: each name a file, on any file system with hard links and advisory locks."""
+"""A store that is a folder: each name a file, on any file system with hard links and advisory
+locks.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,10 @@ class FolderStore(Store):
         except NotADirectoryError:
             return
         except OSError as error:
-            raise StorageError(f"{path}: cannot be removed: {error.strerror or error}; {advice(error)} and run again.") from error
+            raise StorageError(
+                f"{path}: cannot be removed: {error.strerror or error}; {advice(error)} and run"
+                " again."
+            ) from error
 
     def local(self, name: str) -> Path:
         path = self._path(name)
@@ -151,7 +156,10 @@ class FolderStore(Store):
         while not place.exists() and place != place.parent:
             place = place.parent
         if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            raise StorageError(f"{self._root}: cannot be written ({place} is not a folder that this user may write in). Choose another folder with --out.")
+            raise StorageError(
+                f"{self._root}: cannot be written ({place} is not a folder that this user may write"
+                " in). Choose another folder with --out."
+            )
 
     def tidy(self) -> None:
         for folder, inner, _ in os.walk(self._root):
@@ -174,9 +182,13 @@ class FolderStore(Store):
             honest = links_once(self._root)
         except OSError as error:
             raise StorageError(
-                f"{self._root}: cannot hold a ledger: {error.strerror or error}. It needs write permission and a file system with hard links "
-                "(not FAT, exFAT or most FUSE mounts); choose another --out."
+                f"{self._root}: cannot hold a ledger: {error.strerror or error}. It needs write"
+                " permission and a file system with hard links (not FAT, exFAT or most FUSE"
+                " mounts); choose another --out."
             ) from error
         if not honest:
-            raise StorageError(f"{self._root}: its file system lets a link replace a file, so answers could be charged twice; choose another --out.")
+            raise StorageError(
+                f"{self._root}: its file system lets a link replace a file, so answers could be"
+                " charged twice; choose another --out."
+            )
         self._links = True

@@ -20,8 +20,15 @@ class LockHeld(UserError):
     def __init__(self, path: Path, holder: dict[str, object]) -> None:
         self.path = path
         self.holder = holder
-        who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}" if holder else "another process"
-        super().__init__(f"{path.parent}: in use by {who}. Wait for it to end, or stop it; both cannot write the same sweep.")
+        who = (
+            f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
+            if holder
+            else "another process"
+        )
+        super().__init__(
+            f"{path.parent}: in use by {who}. Wait for it to end, or stop it; both cannot write the"
+            " same sweep."
+        )
 
     def __reduce__(self) -> tuple[type[LockHeld], tuple[Path, dict[str, object]]]:
         # Exceptions are otherwise pickled by their message alone.
@@ -48,8 +55,9 @@ def _try_lock(fd: int) -> bool:
 def hold(path: Path, *, wait: bool) -> Iterator[None]:
     """Holds the lock file at `path` for the length of the block.
 
-    The kernel frees it when the holder dies, however it dies, so no lock is ever stale and none is broken by guessing. The file's text (host, pid, time) is for
-    messages only. The file itself stays: removing it would let two processes lock two files of one name.
+    The kernel frees it when the holder dies, however it dies, so no lock is ever stale and none is
+    broken by guessing. The file's text (host, pid, time) is for messages only. The file itself
+    stays: removing it would let two processes lock two files of one name.
 
     Raises:
         LockHeld: if another process has it and `wait` is False.
@@ -61,7 +69,13 @@ def hold(path: Path, *, wait: bool) -> Iterator[None]:
             if not wait:
                 raise LockHeld(path, _describe(fd))
             time.sleep(0.05)
-        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        text = json.dumps(
+            {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            }
+        )
         os.ftruncate(fd, 0)
         os.pwrite(fd, text.encode(), 0)
         yield

@@ -19,7 +19,8 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def open_store(location: str | Path) -> Store:
-    """Returns the store at a location: `scheme://...` as an installed package keeps it, anything else as a folder. Makes nothing.
+    """Returns the store at a location: `scheme://...` as an installed package keeps it, anything
+    else as a folder. Makes nothing.
 
     Raises:
         StorageError: no package has the scheme, or the one that has it is broken.
@@ -31,7 +32,8 @@ def open_store(location: str | Path) -> Store:
     points = [point for point in entry_points(group=GROUP) if point.name.lower() == scheme]
     if not points:
         raise StorageError(
-            f"{str(location)!r} is an address and not a folder, and no installed package keeps sweeps at {scheme}://; name a folder, such as runs/mine"
+            f"{str(location)!r} is an address and not a folder, and no installed package keeps"
+            f" sweeps at {scheme}://; name a folder, such as runs/mine"
         )
     return _opened(points[0], str(location))
 
@@ -44,9 +46,13 @@ def _opened(point: EntryPoint, location: str) -> Store:
         raise
     except Exception as error:
         raise StorageError(
-            f"{location}: the installed package {owner} keeps sweeps at such places and cannot be used "
-            f"({type(error).__name__}: {one_line(str(error))[:200]}); mend or uninstall it, or name a folder"
+            f"{location}: the installed package {owner} keeps sweeps at such places and cannot be"
+            f" used ({type(error).__name__}: {one_line(str(error))[:200]}); mend or uninstall it,"
+            " or name a folder"
         ) from error
     if not isinstance(store, Store):
-        raise StorageError(f"{location}: {point.value} of the installed package {owner} is no Store; mend or uninstall it, or name a folder")
+        raise StorageError(
+            f"{location}: {point.value} of the installed package {owner} is no Store; mend or"
+            " uninstall it, or name a folder"
+        )
     return store

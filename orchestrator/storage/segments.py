@@ -1,4 +1,6 @@
-"""Where the segments of one ledger are kept: below a name of a store, or in an S3 bucket, each written whole and at most once."""
+"""Where the segments of one ledger are kept: below a name of a store, or in an S3 bucket, each
+written whole and at most once.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from orchestrator.storage.store import Store
 
 
 class Segments(Protocol):
-    """Named immutable byte strings. What one process has put, every other sees, whole; nothing is ever replaced."""
+    """Named immutable byte strings. What one process has put, every other sees, whole; nothing is
+    ever replaced.
+    """
 
     @property
     def location(self) -> str:
@@ -19,7 +23,9 @@ class Segments(Protocol):
         ...
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
-        """`name` exists, durably; True if it holds `data`, False if another had put different bytes first."""
+        """`name` exists, durably; True if it holds `data`, False if another had put different bytes
+        first.
+        """
         ...
 
     def get(self, name: str) -> bytes:
@@ -51,14 +57,20 @@ class StoredSegments:
 
     def names(self) -> list[str]:
         below = f"{self.folder}/" if self.folder else ""
-        return [name for full in self.store.names(self.folder) if "/" not in (name := full.removeprefix(below))]
+        return [
+            name
+            for full in self.store.names(self.folder)
+            if "/" not in (name := full.removeprefix(below))
+        ]
 
     def _full(self, name: str) -> str:
         return f"{self.folder}/{name}" if self.folder else name
 
 
 def open_segments(location: str | Path) -> Segments:
-    """The segments at `location`: a folder, or `s3://bucket/prefix`. Nothing is created until the first put."""
+    """The segments at `location`: a folder, or `s3://bucket/prefix`. Nothing is created until the
+    first put.
+    """
     if str(location).startswith("s3://"):
         from orchestrator.storage.s3 import S3Segments
 

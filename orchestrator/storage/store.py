@@ -1,6 +1,8 @@
-"""Where a sweep keeps everything that it records: named byte strings behind one class, whatever holds them.
+"""Where a sweep keeps everything that it records: named byte strings behind one class, whatever
+holds them.
 
-A name is a relative POSIX path such as `trials/3f/stages/0001.json`. Nothing else of the program knows whether a name is a file.
+A name is a relative POSIX path such as `trials/3f/stages/0001.json`. Nothing else of the program
+knows whether a name is a file.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from orchestrator.storage.files import StorageError
 from orchestrator.storage.locks import LockHeld
 
 _PART: Final = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z_.+=@-]{0,199}")
-"""One part of a name. A leading dot marks what a store keeps for itself, such as files being written."""
+"""One part of a name. A leading dot marks what a store keeps for itself, such as files being
+written.
+"""
 
 
 class Unreadable(StorageError):
@@ -33,30 +37,37 @@ class Unreadable(StorageError):
 
 
 class Store(ABC):
-    """One sweep's records. Any number of processes, on any number of machines, may use the same store at once.
+    """One sweep's records. Any number of processes, on any number of machines, may use the same
+    store at once.
 
     There are two kinds of names.
 
-    - Facts are put once and never change: candidates, segments of ledgers, records of stages, arrays and models. Whoever computes a
-      fact puts it; of several writers the first wins, and the others read back what it put. A writer needs no lock for that.
-    - What follows from facts, or is written by the holder of the driver's lock alone, may be replaced: resolved.yaml, the manifest,
-      the seal, the report, the reason why a trial failed.
+    - Facts are put once and never change: candidates, segments of ledgers, records of stages,
+      arrays and models. Whoever computes a fact puts it; of several writers the first wins, and the
+      others read back what it put. A writer needs no lock for that.
+    - What follows from facts, or is written by the holder of the driver's lock alone, may be
+      replaced: resolved.yaml, the manifest, the seal, the report, the reason why a trial failed.
 
-    A reader may assume: a name is there whole or not at all, also after the death of its writer and after a power cut; once `put` has
-    returned, every other process sees the name; a fact that was read once reads the same for ever. It may not assume that it sees a
-    replaced name's newest bytes at once, nor that names appear in the order in which different processes put them.
+    A reader may assume: a name is there whole or not at all, also after the death of its writer and
+    after a power cut; once `put` has returned, every other process sees the name; a fact that was
+    read once reads the same for ever. It may not assume that it sees a replaced name's newest bytes
+    at once, nor that names appear in the order in which different processes put them.
 
-    A store of another package subclasses this, is made from its location alone (`MyStore("scheme://...")`), can be pickled, and is
-    offered by an entry point of the group `orchestrate.stores` under its URL scheme. StoreContract says what it must keep.
+    A store of another package subclasses this, is made from its location alone
+    (`MyStore("scheme://...")`), can be pickled, and is offered by an entry point of the group
+    `orchestrate.stores` under its URL scheme. StoreContract says what it must keep.
 
-    Every method raises StorageError where the place cannot be reached or written, with one message that says what to do. A store that
-    cannot keep "the first put wins" must refuse the first put rather than let answers be charged twice.
+    Every method raises StorageError where the place cannot be reached or written, with one message
+    that says what to do. A store that cannot keep "the first put wins" must refuse the first put
+    rather than let answers be charged twice.
     """
 
     @property
     @abstractmethod
     def location(self) -> str:
-        """Folder or URL, from which the same store can be opened again. No password stands in it: it is shown."""
+        """Folder or URL, from which the same store can be opened again. No password stands in it:
+        it is shown.
+        """
 
     @abstractmethod
     def get(self, name: str, most: int | None = None) -> bytes:
@@ -71,21 +82,27 @@ class Store(ABC):
     def put(self, name: str, data: bytes, *, replace: bool = False) -> bool:
         """Puts `data` under `name`, whole and durably. Returns whether the name now holds `data`.
 
-        With replace=False the first put stands: a later one of other bytes changes nothing and returns False, and one of the same
-        bytes returns True, so that a write whose reply was lost may be repeated.
+        With replace=False the first put stands: a later one of other bytes changes nothing and
+        returns False, and one of the same bytes returns True, so that a write whose reply was lost
+        may be repeated.
         """
 
     @abstractmethod
     def names(self, folder: str = "") -> list[str]:
-        """Returns the full names of everything below `folder` ("": of everything), at any depth, sorted. Nothing half-written."""
+        """Returns the full names of everything below `folder` ("": of everything), at any depth,
+        sorted. Nothing half-written.
+        """
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Removes a name, or everything below it; no error where there is nothing. For the holder of the driver's lock alone."""
+        """Removes a name, or everything below it; no error where there is nothing. For the holder
+        of the driver's lock alone.
+        """
 
     @abstractmethod
     def local(self, name: str) -> Path:
-        """Returns a file of this machine with the bytes under `name`: the file itself, or a copy. It is to be read only.
+        """Returns a file of this machine with the bytes under `name`: the file itself, or a copy.
+        It is to be read only.
 
         Raises:
             FileNotFoundError, Unreadable: as `get`.
@@ -93,21 +110,27 @@ class Store(ABC):
 
     @abstractmethod
     def hold(self, name: str, *, wait: bool) -> AbstractContextManager[None]:
-        """Holds the lock of that name for the length of a block. It is free again once its holder is dead, however it died.
+        """Holds the lock of that name for the length of a block. It is free again once its holder
+        is dead, however it died.
 
-        A lock spares work that would be done twice. Nothing that is recorded may depend on it: facts are put once with or without.
+        A lock spares work that would be done twice. Nothing that is recorded may depend on it:
+        facts are put once with or without.
 
         Raises:
             LockHeld: another process has it and `wait` is False.
         """
 
     def put_new(self, files: Mapping[str, bytes]) -> None:
-        """Puts many facts, each only where its name is free; all are durable once this returns. Which bytes won, `get` says."""
+        """Puts many facts, each only where its name is free; all are durable once this returns.
+        Which bytes won, `get` says.
+        """
         for name, data in files.items():
             self.put(name, data)
 
     def put_file(self, name: str, path: Path) -> bool:
-        """Puts the bytes of a file of this machine as a fact, as `put` does. The file may be moved by it, or lie there already."""
+        """Puts the bytes of a file of this machine as a fact, as `put` does. The file may be moved
+        by it, or lie there already.
+        """
         return self.put(name, path.read_bytes())
 
     def has(self, name: str) -> bool:
@@ -127,7 +150,8 @@ class Store(ABC):
             return True
 
     def work(self, folder: str) -> Path:
-        """Returns a folder of this machine to make files in that `put_file` then puts below `folder`, and to find them again after a
+        """Returns a folder of this machine to make files in that `put_file` then puts below
+        `folder`, and to find them again after a
         death: checkpoints stay there. It is not made here, and what is in it is no record.
         """
         from hashlib import sha256
@@ -137,11 +161,15 @@ class Store(ABC):
         return Path(tempfile.gettempdir()) / "orchestrate-work" / mine / folder
 
     def check_writable(self) -> None:
-        """Raises StorageError where nothing could be put. Changes nothing; a first, cheap look before work that takes minutes."""
+        """Raises StorageError where nothing could be put. Changes nothing; a first, cheap look
+        before work that takes minutes.
+        """
         return
 
     def tidy(self) -> None:
-        """Removes what writers that died have left half-written. For the holder of the driver's lock."""
+        """Removes what writers that died have left half-written. For the holder of the driver's
+        lock.
+        """
         return
 
     def place(self, name: str) -> str:
@@ -150,13 +178,22 @@ class Store(ABC):
 
 
 def check_name(name: str) -> str:
-    """Returns a name that may come from a file or from another process, once it is known to stay inside the store.
+    """Returns a name that may come from a file or from another process, once it is known to stay
+    inside the store.
 
     Raises:
-        ValueError: it is absolute, leads upwards, is hidden, or has characters that a file system or URL might read otherwise.
+        ValueError: it is absolute, leads upwards, is hidden, or has characters that a file system
+            or URL might read otherwise.
     """
-    if not isinstance(name, str) or not name or not all(_PART.fullmatch(part) for part in name.split("/")):
-        raise ValueError(f"{name!r:.120} is no name in a store: write parts of letters, digits and _.+=@- joined by single slashes")
+    if (
+        not isinstance(name, str)
+        or not name
+        or not all(_PART.fullmatch(part) for part in name.split("/"))
+    ):
+        raise ValueError(
+            f"{name!r:.120} is no name in a store: write parts of letters, digits and _.+=@- joined"
+            " by single slashes"
+        )
     return name
 
 

@@ -1,4 +1,6 @@
-"""The candidates of a sweep: one setting of the varied keys each, with a trial per seed; one file each, put once."""
+"""The candidates of a sweep: one setting of the varied keys each, with a trial per seed; one file
+each, put once.
+"""
 
 from __future__ import annotations
 
@@ -34,42 +36,71 @@ def group_candidates(trials: list[Trial]) -> list[Candidate]:
     grouped: dict[str, list[Trial]] = {}
     for trial in trials:
         grouped.setdefault(trial.candidate, []).append(trial)
-    return [Candidate(key, members[0].cases, members[0].settings, tuple(members)) for key, members in grouped.items()]
+    return [
+        Candidate(key, members[0].cases, members[0].settings, tuple(members))
+        for key, members in grouped.items()
+    ]
 
 
 def candidate_to_row(candidate: Candidate) -> dict[str, Any]:
     """Returns the candidate as JSON values; candidate_from_row is the inverse."""
     trials = [trial_to_mapping(trial) for trial in candidate.trials]
-    return {"candidate": candidate.id, "cases": list(candidate.cases), "settings": candidate.settings, "trials": trials}
+    return {
+        "candidate": candidate.id,
+        "cases": list(candidate.cases),
+        "settings": candidate.settings,
+        "trials": trials,
+    }
 
 
 def candidate_from_row(row: dict[str, Any], catalogue: Catalogue = INSTALLED) -> Candidate:
     """Returns the candidate that a row describes.
 
     Raises:
-        KeyError, TypeError, ValueError, UserError: the row describes none, or an id in it is no plain name.
+        KeyError, TypeError, ValueError, UserError: the row describes none, or an id in it is no
+        plain name.
     """
     trials = trials_from_mappings(row["trials"], catalogue)
-    for name in (row["candidate"], *(trial.id for trial in trials), *(trial.candidate for trial in trials)):
+    for name in (
+        row["candidate"],
+        *(trial.id for trial in trials),
+        *(trial.candidate for trial in trials),
+    ):
         checked_name(name)
     if not trials or any(trial.candidate != row["candidate"] for trial in trials):
         raise ValueError("its trials are another candidate's")
-    return Candidate(row["candidate"], tuple(str(case) for case in row["cases"]), dict(row["settings"]), trials)
+    return Candidate(
+        row["candidate"], tuple(str(case) for case in row["cases"]), dict(row["settings"]), trials
+    )
 
 
-def put_candidates(layout: SweepLayout, candidates: Sequence[Candidate], first: int = 0, *, catalogue: Catalogue = INSTALLED) -> list[Candidate]:
+def put_candidates(
+    layout: SweepLayout,
+    candidates: Sequence[Candidate],
+    first: int = 0,
+    *,
+    catalogue: Catalogue = INSTALLED,
+) -> list[Candidate]:
     """Commits candidates under the numbers from `first` on; returns the committed ones.
 
     Raises:
         RecordsDamaged: another candidate stands under one of the numbers.
     """
-    objects = {number: encode_object(candidate_to_row(candidate) | {"number": number}) for number, candidate in enumerate(candidates, start=first)}
-    commit_new_files(layout.candidates, {layout.candidate(number).name: data for number, data in objects.items()})
+    objects = {
+        number: encode_object(candidate_to_row(candidate) | {"number": number})
+        for number, candidate in enumerate(candidates, start=first)
+    }
+    commit_new_files(
+        layout.candidates, {layout.candidate(number).name: data for number, data in objects.items()}
+    )
     committed = []
     for number, candidate in enumerate(candidates, start=first):
         found = read_candidate(layout, number, catalogue)
         if found.id != candidate.id:
-            raise RecordsDamaged(layout.candidate(number), f"it holds candidate {found.id}, and {candidate.id} was to be put there")
+            raise RecordsDamaged(
+                layout.candidate(number),
+                f"it holds candidate {found.id}, and {candidate.id} was to be put there",
+            )
         committed.append(found)
     return committed
 
@@ -86,7 +117,9 @@ def numbers(layout: SweepLayout) -> list[int]:
 
 
 def read_candidate(layout: SweepLayout, number: int, catalogue: Catalogue = INSTALLED) -> Candidate:
-    """Raises RecordsDamaged where the file is missing or is not the candidate that was put there."""
+    """Raises RecordsDamaged where the file is missing or is not the candidate that was put
+    there.
+    """
     row = read_object(layout.candidate(number))
     if row is None:
         raise RecordsDamaged(layout.candidate(number), "it is missing")
@@ -99,13 +132,20 @@ def load_candidates(layout: SweepLayout, catalogue: Catalogue = INSTALLED) -> li
     Raises:
         RecordsDamaged: one is missing or damaged.
     """
-    return [read_candidate(layout, number, catalogue) for number in range(max(numbers(layout), default=-1) + 1)]
+    return [
+        read_candidate(layout, number, catalogue)
+        for number in range(max(numbers(layout), default=-1) + 1)
+    ]
 
 
-def _decoded(layout: SweepLayout, number: int, row: dict[str, Any], catalogue: Catalogue) -> Candidate:
+def _decoded(
+    layout: SweepLayout, number: int, row: dict[str, Any], catalogue: Catalogue
+) -> Candidate:
     path = layout.candidate(number)
     if row.get("number") != number:
-        raise RecordsDamaged(path, f"it is candidate number {row.get('number')!r:.20}; two files were exchanged")
+        raise RecordsDamaged(
+            path, f"it is candidate number {row.get('number')!r:.20}; two files were exchanged"
+        )
     try:
         return candidate_from_row(row, catalogue)
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:

@@ -1,7 +1,9 @@
-"""Which test images a finished stage guessed right: one bit an image, written once, and read by the report alone.
+"""Which test images a finished stage guessed right: one bit an image, written once, and read by the
+report alone.
 
-The report pairs these bits image by image, because all seeds and rows share the test images (see orchestrator.reporting.statistics). Neither a search nor
-`status` reads them, and they say nothing of the classes.
+The report pairs these bits image by image, because all seeds and rows share the test images (see
+orchestrator.reporting.statistics). Neither a search nor `status` reads them, and they say nothing
+of the classes.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ Correct = npt.NDArray[np.bool_]
 """[T] True where the test image is guessed right, in the order of the images."""
 
 _HEADER_BYTES = 4096
-"""More than numpy writes before the numbers of a small array; a longer file is none of ours and is not even parsed."""
+"""More than numpy writes before the numbers of a small array; a longer file is none of ours and is
+not even parsed.
+"""
 
 
 class CorrectnessError(UserError):
@@ -33,7 +37,9 @@ def path_of(trial: Path, stage: int) -> Path:
 
 
 def pack(correct: Correct) -> bytes:
-    """The bytes of the .npy file: uint8, eight images a byte, the first image in the highest bit."""
+    """The bytes of the .npy file: uint8, eight images a byte, the first image in the highest
+    bit.
+    """
     stream = io.BytesIO()
     np.save(stream, np.packbits(correct), allow_pickle=False)
     return stream.getvalue()
@@ -51,10 +57,17 @@ def unpack(data: bytes, items: int) -> Correct:
     try:
         packed = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:
-        # Numpy meets damaged bytes with errors of many kinds, MemoryError and SyntaxError among them.
-        raise CorrectnessError(f"not a .npy file that can be read ({type(error).__name__})") from None
+        # Numpy meets damaged bytes with errors of many kinds, MemoryError and SyntaxError among
+        # them.
+        raise CorrectnessError(
+            f"not a .npy file that can be read ({type(error).__name__})"
+        ) from None
     if not isinstance(packed, np.ndarray) or packed.dtype != np.uint8 or packed.shape != (size,):
-        found = f"{packed.dtype} {list(packed.shape)}" if isinstance(packed, np.ndarray) else "several arrays"
+        found = (
+            f"{packed.dtype} {list(packed.shape)}"
+            if isinstance(packed, np.ndarray)
+            else "several arrays"
+        )
         raise CorrectnessError(f"expected uint8 [{size}] for {items} test images, found {found}")
     bits = np.unpackbits(packed)
     if bits[items:].any():
@@ -83,7 +96,8 @@ def from_hex(text: str, items: int) -> Correct:
 
 
 def of_trial(trial: Path, stage: int, items: int, sha256: str | None) -> Correct | None:
-    """[items] what `stage` of the trial in that folder guessed right; None where there is no such file or no record vouches for it (older sweeps have neither).
+    """[items] what `stage` of the trial in that folder guessed right; None where there is no such
+    file or no record vouches for it (older sweeps have neither).
 
     Args:
         trial: the trial's folder.
@@ -98,7 +112,10 @@ def of_trial(trial: Path, stage: int, items: int, sha256: str | None) -> Correct
         return None
     if not path.is_file():
         # A pipe would be waited for.
-        raise CorrectnessError(f"{path}: is not a file. Restore it from a copy; or delete it, and the report gives this row the interval of its seeds alone.")
+        raise CorrectnessError(
+            f"{path}: is not a file. Restore it from a copy; or delete it, and the report gives"
+            " this row the interval of its seeds alone."
+        )
     try:
         with path.open("rb") as file:
             data = file.read(-(-items // 8) + _HEADER_BYTES + 1)
@@ -109,12 +126,14 @@ def of_trial(trial: Path, stage: int, items: int, sha256: str | None) -> Correct
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise CorrectnessError(
-            f"{path}: is damaged: its SHA-256 is {found[:12]}..., the record of stage {stage} says {sha256[:12]}.... "
-            "Restore it from a copy; or delete it, and the report gives this row the interval of its seeds alone."
+            f"{path}: is damaged: its SHA-256 is {found[:12]}..., the record of stage {stage} says"
+            f" {sha256[:12]}.... Restore it from a copy; or delete it, and the report gives this"
+            " row the interval of its seeds alone."
         )
     try:
         return unpack(data, items)
     except CorrectnessError as error:
         raise CorrectnessError(
-            f"{path}: {error}. Restore it from a copy; or delete it, and the report gives this row the interval of its seeds alone."
+            f"{path}: {error}. Restore it from a copy; or delete it, and the report gives this row"
+            " the interval of its seeds alone."
         ) from None

@@ -1,4 +1,6 @@
-"""A sweep as a folder: made once, run until every trial is finished or failed, and gone on with from nothing but its own records."""
+"""A sweep as a folder: made once, run until every trial is finished or failed, and gone on with
+from nothing but its own records.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from typing import Any, Final
 from orchestrator.catalogue import Catalogue, load_spec
 from orchestrator.storage.files import ASIDE, commit_file
 from orchestrator.sweeps import resolved as resolved_file
-from orchestrator.sweeps.candidates import Candidate, group_candidates, is_failed, load_candidates, numbers, put_candidates
+from orchestrator.sweeps.candidates import (
+    Candidate,
+    group_candidates,
+    is_failed,
+    load_candidates,
+    numbers,
+    put_candidates,
+)
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.resolved import PATH_KEY, SweepError, override_key
 from orchestrator.sweeps.versions import versions
@@ -43,19 +52,24 @@ def code_hash() -> str:
 
 
 def located(spec: Spec) -> Spec:
-    """Returns the spec with the data's path absolute, so that the sweep means the same data from whatever folder it is gone on with."""
+    """Returns the spec with the data's path absolute, so that the sweep means the same data from
+    whatever folder it is gone on with.
+    """
     path = spec.base.get(PATH_KEY)
     if path is None:
         return spec
-    absolute = str(Path(os.path.abspath(expand(path, "dataset.path"))))  # noqa: PTH100 (resolve() would follow links, which may be moved on purpose)
+    # Not resolve(): it would follow links, which may be moved on purpose.
+    absolute = str(Path(os.path.abspath(expand(path, "dataset.path"))))  # noqa: PTH100
     return replace(spec, base=spec.base | {PATH_KEY: absolute})
 
 
 def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
-    """Returns the resolved.yaml of this very sweep where the folder holds it already; None where it may be created. Writes nothing.
+    """Returns the resolved.yaml of this very sweep where the folder holds it already; None where it
+    may be created. Writes nothing.
 
     Raises:
-        SweepError: the folder holds another sweep or anything else, or its sweep is damaged or too old to be gone on with.
+        SweepError: the folder holds another sweep or anything else, or its sweep is damaged or too
+            old to be gone on with.
     """
     if not os.path.lexists(layout.root):
         return None
@@ -67,20 +81,28 @@ def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
     found = resolved_file.read(layout)
     _check_schema(layout, found)
     overrides = [text for text in spec.overrides if override_key(text) != PATH_KEY]
-    if found["spec_sha256"] == hashlib.sha256(spec.text.encode()).hexdigest() and found["overrides"] == overrides:
+    if (
+        found["spec_sha256"] == hashlib.sha256(spec.text.encode()).hexdigest()
+        and found["overrides"] == overrides
+    ):
         return found
     if not _nothing_recorded(layout):
         raise SweepError(
-            f"{layout.root}: already holds another sweep (its resolved.yaml differs from what {spec.source} asks for). "
-            f"Choose another folder with --out, or go on with that one: orchestrate resume {layout.root}"
+            f"{layout.root}: already holds another sweep (its resolved.yaml differs from what"
+            f" {spec.source} asks for). Choose another folder with --out, or go on with that one:"
+            f" orchestrate resume {layout.root}"
         )
     return None
 
 
-def create(spec: Spec, layout: SweepLayout, *, data: str, engine: str, device: str) -> list[Candidate]:
-    """Puts the folder of the sweep in place and returns its candidates; an adaptive search has none yet.
+def create(
+    spec: Spec, layout: SweepLayout, *, data: str, engine: str, device: str
+) -> list[Candidate]:
+    """Puts the folder of the sweep in place and returns its candidates; an adaptive search has none
+    yet.
 
-    A folder that already holds this very sweep is gone on with, so that a command may be given twice.
+    A folder that already holds this very sweep is gone on with, so that a command may be given
+    twice.
 
     Args:
         data: fingerprint of the data with its labels.
@@ -92,7 +114,8 @@ def create(spec: Spec, layout: SweepLayout, *, data: str, engine: str, device: s
     if found is not None:
         check_data(layout, found, data, spec)
         return _whole(layout, found, spec.keys.catalogue)
-    # What a creation that was cut short left, or one that was refused before its first label: the corrected command takes its place.
+    # What a creation that was cut short left, or one that was refused before its first label: the
+    # corrected command takes its place.
     for folder in (layout.trials, layout.candidates):
         shutil.rmtree(folder, ignore_errors=True)
     candidates = group_candidates(enumerate_trials(spec) or [])
@@ -103,7 +126,9 @@ def create(spec: Spec, layout: SweepLayout, *, data: str, engine: str, device: s
     candidates = put_candidates(layout, candidates, catalogue=spec.keys.catalogue)
     listed = None if spec.search.algorithm.adaptive else len(candidates)
     # Last: its presence says that the folder is whole.
-    resolved_file.write(layout, resolved_file.describe(spec, manifest=manifest, data=data, listed=listed))
+    resolved_file.write(
+        layout, resolved_file.describe(spec, manifest=manifest, data=data, listed=listed)
+    )
     return candidates
 
 
@@ -125,32 +150,52 @@ def _manifest(spec: Spec, engine: str, device: str) -> dict[str, Any]:
 def _check_schema(layout: SweepLayout, found: dict[str, Any]) -> None:
     if resolved_file.is_old(found):
         raise SweepError(
-            f"{layout.root}: is a sweep of version 0.1.0, which can be reported and verified, not gone on with; start a new one in another folder: --out DIR"
+            f"{layout.root}: is a sweep of version 0.1.0, which can be reported and verified, not"
+            " gone on with; start a new one in another folder: --out DIR"
         )
 
 
 def _nothing_recorded(layout: SweepLayout) -> bool:
     """Returns whether no label was bought and no stage trained."""
-    return not any(path.is_file() for folder in (layout.trials, layout.stage_store) for path in folder.rglob("*"))
+    return not any(
+        path.is_file()
+        for folder in (layout.trials, layout.stage_store)
+        for path in folder.rglob("*")
+    )
 
 
 def _check_unused(spec: Spec, layout: SweepLayout) -> None:
-    """Raises SweepError where the folder holds anything but what a creation of this sweep that was cut short may have left."""
+    """Raises SweepError where the folder holds anything but what a creation of this sweep that was
+    cut short may have left.
+    """
     ours = {layout.lock.name, layout.spec.name, layout.manifest.name}
     if resolved_file.holds_sweep(layout):
-        raise SweepError(f"{layout.resolved}: missing, and records of a sweep are beside it; restore it from a copy, or choose another folder with --out.")
+        raise SweepError(
+            f"{layout.resolved}: missing, and records of a sweep are beside it; restore it from a"
+            " copy, or choose another folder with --out."
+        )
 
     def left_over(path: Path) -> bool:
         if path == layout.candidates:
             return path.is_dir()
-        return path.name in ours or path.name.startswith(ASIDE) or (path == layout.trials and path.is_dir() and not any(path.iterdir()))
+        return (
+            path.name in ours
+            or path.name.startswith(ASIDE)
+            or (path == layout.trials and path.is_dir() and not any(path.iterdir()))
+        )
 
     entries = sorted(layout.root.iterdir())
-    # A creation takes the lock before it writes anything: without one, a file of one of these names is somebody else's.
+    # A creation takes the lock before it writes anything: without one, a file of one of these names
+    # is somebody else's.
     if any(not left_over(path) for path in entries) or (entries and not layout.lock.exists()):
-        raise SweepError(f"{layout.root}: is not empty and holds no sweep. Choose another folder with --out.")
+        raise SweepError(
+            f"{layout.root}: is not empty and holds no sweep. Choose another folder with --out."
+        )
     if layout.spec.exists() and layout.spec.read_bytes() != spec.text.encode():
-        raise SweepError(f"{layout.spec}: is another spec than {spec.source}, and would be overwritten. Choose another folder with --out, or remove that one.")
+        raise SweepError(
+            f"{layout.spec}: is another spec than {spec.source}, and would be overwritten. Choose"
+            " another folder with --out, or remove that one."
+        )
 
 
 def check_data(layout: SweepLayout, found: dict[str, Any], data: str, spec: Spec) -> None:
@@ -159,12 +204,16 @@ def check_data(layout: SweepLayout, found: dict[str, Any], data: str, spec: Spec
     if data != begun_with:
         where = spec.base.get(PATH_KEY) or spec.facts.name
         raise SweepError(
-            f"{layout.root}: the data at {where} is not what this sweep was begun with (fingerprint {data[:12]}, and {begun_with[:12]} is on record): "
-            "an item or a label differs. Put the old data back, or say where it lies now with --set dataset.path=PATH; new data is a new sweep: --out DIR"
+            f"{layout.root}: the data at {where} is not what this sweep was begun with (fingerprint"
+            f" {data[:12]}, and {begun_with[:12]} is on record): an item or a label differs. Put"
+            " the old data back, or say where it lies now with --set dataset.path=PATH; new data"
+            " is a new sweep: --out DIR"
         )
 
 
-def open_sweep(root: Path, overrides: Sequence[str] = (), plugins: Sequence[type[Any]] = ()) -> tuple[SweepLayout, Spec, list[Candidate], dict[str, Any]]:
+def open_sweep(
+    root: Path, overrides: Sequence[str] = (), plugins: Sequence[type[Any]] = ()
+) -> tuple[SweepLayout, Spec, list[Candidate], dict[str, Any]]:
     """Returns a sweep that was created before: its spec, its candidates and its resolved.yaml.
 
     Args:
@@ -172,7 +221,8 @@ def open_sweep(root: Path, overrides: Sequence[str] = (), plugins: Sequence[type
         plugins: classes that the sweep was begun with from Python.
 
     Raises:
-        SweepError: the folder holds no sweep that can be gone on with, its records are damaged, or an override is of something else.
+        SweepError: the folder holds no sweep that can be gone on with, its records are damaged, or
+            an override is of something else.
     """
     layout = SweepLayout(root)
     found = resolved_file.read(layout)
@@ -181,30 +231,49 @@ def open_sweep(root: Path, overrides: Sequence[str] = (), plugins: Sequence[type
         raise SweepError(problem)
     for text in overrides:
         if override_key(text) not in _FREE_KEYS:
-            raise SweepError(f"--set {text}: a sweep that has begun can be gone on with under another {', '.join(_FREE_KEYS)}; anything else is another sweep.")
+            raise SweepError(
+                f"--set {text}: a sweep that has begun can be gone on with under another"
+                f" {', '.join(_FREE_KEYS)}; anything else is another sweep."
+            )
     recorded = found["data"]["path"]
     here = [f"{PATH_KEY}={recorded}"] if recorded is not None else []
     catalogue = resolved_file.catalogue_of(layout, found, plugins)
-    spec = load_spec(str(layout.spec), [*found["overrides"], *here, *overrides], recorded=True, catalogue=catalogue)
+    spec = load_spec(
+        str(layout.spec),
+        [*found["overrides"], *here, *overrides],
+        recorded=True,
+        catalogue=catalogue,
+    )
     return layout, located(spec), _whole(layout, found, catalogue), found
 
 
 def is_as_read(layout: SweepLayout, found: dict[str, Any], candidates: Sequence[Candidate]) -> bool:
-    """Returns whether a sweep that was opened is still what it was: its resolved.yaml, and how many candidates it has, which are never replaced."""
-    return resolved_file.read(layout) == found and (found["listed"] is not None or len(numbers(layout)) == len(candidates))
+    """Returns whether a sweep that was opened is still what it was: its resolved.yaml, and how many
+    candidates it has, which are never replaced.
+    """
+    return resolved_file.read(layout) == found and (
+        found["listed"] is not None or len(numbers(layout)) == len(candidates)
+    )
 
 
 def _whole(layout: SweepLayout, found: dict[str, Any], catalogue: Catalogue) -> list[Candidate]:
-    """Returns the sweep's candidates; raises SweepError where some of a list are gone, which would leave them out of the report without a word."""
+    """Returns the sweep's candidates; raises SweepError where some of a list are gone, which would
+    leave them out of the report without a word.
+    """
     candidates, listed = load_candidates(layout, catalogue), found["listed"]
     if listed is not None and len(candidates) < listed:
-        raise SweepError(f"{layout.candidates}: damaged: it holds {len(candidates)} of {listed} candidates. Restore it from a copy.")
+        raise SweepError(
+            f"{layout.candidates}: damaged: it holds {len(candidates)} of {listed} candidates."
+            " Restore it from a copy."
+        )
     # More than are listed: an `extend` was cut short, and will draw the same ones again.
     return candidates[:listed]
 
 
 def relocate(layout: SweepLayout, found: dict[str, Any], spec: Spec) -> dict[str, Any]:
-    """Records where the data lies now, which may have been moved; returns resolved.yaml's content."""
+    """Records where the data lies now, which may have been moved; returns resolved.yaml's
+    content.
+    """
     path = spec.base.get(PATH_KEY)
     if found["data"]["path"] == path:
         return found
@@ -214,21 +283,33 @@ def relocate(layout: SweepLayout, found: dict[str, Any], spec: Spec) -> dict[str
 
 
 def forgive(layout: SweepLayout, candidates: list[Candidate]) -> int:
-    """Makes failed trials unfinished again; returns how many there were. Their records, ledgers and checkpoints are kept."""
-    failed = [trial for candidate in candidates for trial in candidate.trials if is_failed(layout, trial)]
+    """Makes failed trials unfinished again; returns how many there were. Their records, ledgers and
+    checkpoints are kept.
+    """
+    failed = [
+        trial for candidate in candidates for trial in candidate.trials if is_failed(layout, trial)
+    ]
     for trial in failed:
         layout.trial(trial.id).error.unlink()
     return len(failed)
 
 
 def check_extendable(layout: SweepLayout, found: dict[str, Any]) -> None:
-    """Raises SweepError where the sweep is a list of cases or a grid, which has no more candidates."""
+    """Raises SweepError where the sweep is a list of cases or a grid, which has no more
+    candidates.
+    """
     if found["search"]["algorithm"] == "grid":
-        raise SweepError(f"{layout.root}: is a grid, which is complete; only a search (random, tpe) can be extended. Start a new sweep with more values.")
+        raise SweepError(
+            f"{layout.root}: is a grid, which is complete; only a search (random, tpe) can be"
+            " extended. Start a new sweep with more values."
+        )
 
 
-def extend(layout: SweepLayout, found: dict[str, Any], spec: Spec, candidates: list[Candidate], more: int) -> tuple[Spec, list[Candidate]]:
-    """Asks for `more` candidates than before; a random search's are drawn, as a longer search would have drawn them.
+def extend(
+    layout: SweepLayout, found: dict[str, Any], spec: Spec, candidates: list[Candidate], more: int
+) -> tuple[Spec, list[Candidate]]:
+    """Asks for `more` candidates than before; a random search's are drawn, as a longer search would
+    have drawn them.
 
     Raises:
         SweepError: the sweep is a list of cases or a grid, which has no more.
@@ -237,14 +318,26 @@ def extend(layout: SweepLayout, found: dict[str, Any], spec: Spec, candidates: l
     total = found["search"]["num_candidates"] + more
     text = f"search.num_candidates={total}"
     here = [f"{PATH_KEY}={found['data']['path']}"] if found["data"]["path"] is not None else []
-    longer = located(load_spec(str(layout.spec), [*found["overrides"], text, *here], recorded=True, catalogue=spec.keys.catalogue))
+    longer = located(
+        load_spec(
+            str(layout.spec),
+            [*found["overrides"], text, *here],
+            recorded=True,
+            catalogue=spec.keys.catalogue,
+        )
+    )
     drawn = enumerate_trials(longer)
     listed = None
     if drawn is not None:
         known = {candidate.id for candidate in candidates}
         fresh = [candidate for candidate in group_candidates(drawn) if candidate.id not in known]
-        candidates = candidates + put_candidates(layout, fresh, first=len(candidates), catalogue=spec.keys.catalogue)
+        candidates = candidates + put_candidates(
+            layout, fresh, first=len(candidates), catalogue=spec.keys.catalogue
+        )
         listed = len(candidates)
     search = found["search"] | {"num_candidates": total}
-    resolved_file.write(layout, found | {"overrides": [*found["overrides"], text], "search": search, "listed": listed})
+    resolved_file.write(
+        layout,
+        found | {"overrides": [*found["overrides"], text], "search": search, "listed": listed},
+    )
     return replace(longer, resources=spec.resources), candidates

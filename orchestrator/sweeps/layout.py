@@ -41,7 +41,9 @@ class TrialLayout:
         return self.stages / f"{number:04d}.json"
 
     def test_correct(self, number: int) -> Path:
-        """Which test images the model of a stage got right: a bit an image, for the report alone."""
+        """Which test images the model of a stage got right: a bit an image, for the report
+        alone.
+        """
         return self.root / "test_correct" / f"{number:04d}.npy"
 
     @property

@@ -14,7 +14,8 @@ from trainers.errors import UserError
 def remove(layout: SweepLayout) -> None:
     """Removes temporary files of dead writers; for the one who holds the sweep's lock.
 
-    A stage's temporary files go whoever wrote them: nobody else trains here now, and one who still did would only lose a checkpoint.
+    A stage's temporary files go whoever wrote them: nobody else trains here now, and one who still
+    did would only lose a checkpoint.
     """
     for folder in (layout.root, layout.candidates, layout.report):
         remove_leftovers(folder)
@@ -29,7 +30,9 @@ def remove(layout: SweepLayout) -> None:
 
 
 def _superseded(folder: Path) -> list[Path]:
-    """Artefacts of attempts that died before their commit, in the folder of a stage that another attempt has committed."""
+    """Artefacts of attempts that died before their commit, in the folder of a stage that another
+    attempt has committed.
+    """
     try:
         found = StageStore(folder.parent).find(folder.name)
     except (UserError, ValueError):
@@ -38,4 +41,9 @@ def _superseded(folder: Path) -> list[Path]:
         # Whoever trains it may be about to commit these very files.
         return []
     kept = {str(entry["name"]) for entry in found.record["files"].values()}
-    return [path for pattern in ("scores-*", "model-*") for path in folder.glob(pattern) if path.name not in kept]
+    return [
+        path
+        for pattern in ("scores-*", "model-*")
+        for path in folder.glob(pattern)
+        if path.name not in kept
+    ]

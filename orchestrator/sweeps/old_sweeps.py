@@ -1,4 +1,6 @@
-"""Reads the records of sweeps of version 0.1.0: JSON lines without checksums. They can be reported and verified, and not gone on with."""
+"""Reads the records of sweeps of version 0.1.0: JSON lines without checksums. They can be reported
+and verified, and not gone on with.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from orchestrator.sweeps.records import MOST_BYTES, parse_object
 
 
 def read_lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
-    """Returns the objects of a JSON-lines file; a last line without its newline was being written when the process died, and is left out.
+    """Returns the objects of a JSON-lines file; a last line without its newline was being written
+    when the process died, and is left out.
 
     Args:
         damaged: gets a line for each other line that is no object.

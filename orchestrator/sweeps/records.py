@@ -1,4 +1,6 @@
-"""Facts of a sweep as JSON objects in files of their own: each put once, whole, with a checksum of itself; and why a trial failed."""
+"""Facts of a sweep as JSON objects in files of their own: each put once, whole, with a checksum of
+itself; and why a trial failed.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class RecordsDamaged(UserError):
 def checksum(body: dict[str, Any]) -> str:
     """Returns the hex SHA-256 of an object's keys other than CHECKSUM, as canonical JSON."""
     plain = {key: value for key, value in body.items() if key != CHECKSUM}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    ).hexdigest()
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
@@ -96,15 +100,21 @@ def read_object(path: Path, mend: str = "restore it from a copy") -> dict[str, A
 
 def encode_object(body: dict[str, Any]) -> bytes:
     """Returns the bytes of an object with its checksum; its keys keep their order."""
-    return (json.dumps(body | {CHECKSUM: checksum(body)}, indent=1, allow_nan=False) + "\n").encode()
+    return (
+        json.dumps(body | {CHECKSUM: checksum(body)}, indent=1, allow_nan=False) + "\n"
+    ).encode()
 
 
 def put_object(path: Path, body: dict[str, Any]) -> dict[str, Any]:
-    """Commits `body` at `path` unless an object stands there; returns the committed one, which may be another process's."""
+    """Commits `body` at `path` unless an object stands there; returns the committed one, which may
+    be another process's.
+    """
     commit_file(path, encode_object(body), replace=False)
     committed = read_object(path)
     if committed is None:
-        raise RecordsDamaged(path, "it was written and is gone; is the folder being cleaned while the sweep runs?")
+        raise RecordsDamaged(
+            path, "it was written and is gone; is the folder being cleaned while the sweep runs?"
+        )
     return committed
 
 
@@ -126,14 +136,24 @@ def write_error(layout: TrialLayout, *, stage: int, error: BaseException) -> dic
 
 
 def read_error(layout: TrialLayout) -> dict[str, Any] | None:
-    """Returns why the trial failed (stage, kind, message); None if it has not. The file's presence is the fact, its words are a help."""
+    """Returns why the trial failed (stage, kind, message); None if it has not. The file's presence
+    is the fact, its words are a help.
+    """
     try:
         with layout.error.open("rb") as file:
             found = parse_object(file.read(MOST_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        return {"stage": None, "kind": "", "message": "the reason could not be read", "traceback": ""}
+        return {
+            "stage": None,
+            "kind": "",
+            "message": "the reason could not be read",
+            "traceback": "",
+        }
     stage = found.get("stage")
     whole = isinstance(stage, int) and not isinstance(stage, bool)
-    return {"stage": stage if whole else None, **{key: str(found.get(key, "")) for key in ("kind", "message", "traceback")}}
+    return {
+        "stage": stage if whole else None,
+        **{key: str(found.get(key, "")) for key in ("kind", "message", "traceback")},
+    }

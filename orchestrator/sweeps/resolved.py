@@ -1,4 +1,6 @@
-"""resolved.yaml: what a sweep's spec came to, and which spec, data and machine it was begun with. Written and read here alone."""
+"""resolved.yaml: what a sweep's spec came to, and which spec, data and machine it was begun with.
+Written and read here alone.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from search_spaces.reading.schema import SCHEMA as SETTINGS_SCHEMA
 from trainers.errors import UserError
 
 SCHEMA: Final = 2
-"""Of a sweep's folder. A sweep of 0.1.0 has none; from 2 on every later version goes on with the sweeps of the earlier ones."""
+"""Of a sweep's folder. A sweep of 0.1.0 has none; from 2 on every later version goes on with the
+sweeps of the earlier ones.
+"""
 
 PATH_KEY: Final = "dataset.path"
 
@@ -46,8 +50,14 @@ def describe(spec: Spec, *, manifest: bytes, data: str, listed: int | None) -> d
         "base": nest(spec.base),
         "cases": spec.cases,
         "seeds": list(spec.seeds),
-        "search": {"algorithm": spec.search.algorithm.name, "num_candidates": spec.search.num_candidates, "seed": spec.search.seed}
-        | asdict(spec.search.algorithm),
+        "search": (
+            {
+                "algorithm": spec.search.algorithm.name,
+                "num_candidates": spec.search.num_candidates,
+                "seed": spec.search.seed,
+            }
+            | asdict(spec.search.algorithm)
+        ),
         "resources": asdict(spec.resources),
         "baseline": spec.baseline,
         "listed": listed,
@@ -62,9 +72,19 @@ def describe(spec: Spec, *, manifest: bytes, data: str, listed: int | None) -> d
 
 
 def plugins_of(spec: Spec) -> list[dict[str, Any]]:
-    """Returns what is recorded of the plug-ins that were handed over in Python: a later process must be given the same classes."""
+    """Returns what is recorded of the plug-ins that were handed over in Python: a later process
+    must be given the same classes.
+    """
     added: Mapping[tuple[str, str], type[Any]] = spec.keys.catalogue.added
-    return [{"kind": kind, "name": name, "class": qualified(cls), "version": getattr(cls, "version", None)} for (kind, name), cls in sorted(added.items())]
+    return [
+        {
+            "kind": kind,
+            "name": name,
+            "class": qualified(cls),
+            "version": getattr(cls, "version", None),
+        }
+        for (kind, name), cls in sorted(added.items())
+    ]
 
 
 def qualified(cls: type[Any]) -> str:
@@ -72,23 +92,37 @@ def qualified(cls: type[Any]) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def catalogue_of(layout: SweepLayout, found: Mapping[str, Any], plugins: Sequence[type[Any]] = ()) -> Catalogue:
-    """Returns the plug-ins that a sweep may name: what is installed, and the classes that it was begun with from Python.
+def catalogue_of(
+    layout: SweepLayout, found: Mapping[str, Any], plugins: Sequence[type[Any]] = ()
+) -> Catalogue:
+    """Returns the plug-ins that a sweep may name: what is installed, and the classes that it was
+    begun with from Python.
 
     Raises:
         SweepError: one of those classes is not among `plugins`; the message names it.
     """
     catalogue = INSTALLED
     for entry in found.get("plugins") or ():
-        cls = next((cls for cls in plugins if getattr(cls, "name", None) == entry["name"] and cls.__qualname__ == entry["class"].partition(":")[2]), None)
+        cls = next(
+            (
+                cls
+                for cls in plugins
+                if getattr(cls, "name", None) == entry["name"]
+                and cls.__qualname__ == entry["class"].partition(":")[2]
+            ),
+            None,
+        )
         if cls is None:
             raise SweepError(
-                f"{layout.root}: {entry['kind']} {entry['name']} is the class {entry['class']}, which was handed over in Python. Go on from Python, with "
-                f"orchestrator.resume({str(layout.root)!r}, plugins=[{entry['class'].partition(':')[2]}]), or install it as a plug-in"
+                f"{layout.root}: {entry['kind']} {entry['name']} is the class {entry['class']},"
+                " which was handed over in Python. Go on from Python, with"
+                f" orchestrator.resume({str(layout.root)!r},"
+                f" plugins=[{entry['class'].partition(':')[2]}]), or install it as a plug-in"
             )
         if getattr(cls, "version", None) != entry["version"]:
             raise SweepError(
-                f"{layout.root}: was begun with version {entry['version']} of {entry['class']}, and this is version {getattr(cls, 'version', None)}"
+                f"{layout.root}: was begun with version {entry['version']} of {entry['class']}, and"
+                f" this is version {getattr(cls, 'version', None)}"
             )
         catalogue = catalogue.adding(entry["kind"], cls)
     return catalogue
@@ -101,7 +135,9 @@ def override_key(text: str) -> str:
 
 def write(layout: SweepLayout, resolved: dict[str, Any]) -> None:
     """Puts the file in place, with a checksum of its content."""
-    text = yaml.safe_dump(resolved | {CHECKSUM: checksum(resolved)}, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(
+        resolved | {CHECKSUM: checksum(resolved)}, sort_keys=False, allow_unicode=True
+    )
     commit_file(layout.resolved, text.encode(), replace=True)
 
 
@@ -112,7 +148,11 @@ def is_old(resolved: Mapping[str, Any]) -> bool:
 
 def holds_sweep(layout: SweepLayout) -> bool:
     """Returns whether the folder holds a sweep, or what is left of one."""
-    return layout.resolved.exists() or layout.seal.exists() or (layout.manifest.exists() and layout.trials.is_dir() and any(layout.trials.iterdir()))
+    return (
+        layout.resolved.exists()
+        or layout.seal.exists()
+        or (layout.manifest.exists() and layout.trials.is_dir() and any(layout.trials.iterdir()))
+    )
 
 
 def read(layout: SweepLayout) -> dict[str, Any]:
@@ -127,31 +167,61 @@ def read(layout: SweepLayout) -> dict[str, Any]:
             found = yaml.safe_load(file.read(MOST_BYTES))
     except FileNotFoundError:
         if holds_sweep(layout):
-            raise SweepError(f"{layout.resolved}: missing, and records of a sweep are beside it; restore it from a copy.") from None
-        raise SweepError(f"{layout.root}: holds no sweep (no resolved.yaml). Name the folder that a sweep wrote, such as runs/NAME.") from None
+            raise SweepError(
+                f"{layout.resolved}: missing, and records of a sweep are beside it; restore it from"
+                " a copy."
+            ) from None
+        raise SweepError(
+            f"{layout.root}: holds no sweep (no resolved.yaml). Name the folder that a sweep wrote,"
+            " such as runs/NAME."
+        ) from None
     except NotADirectoryError:
-        raise SweepError(f"{layout.root}: is a file. Name the folder that a sweep wrote, such as runs/NAME.") from None
+        raise SweepError(
+            f"{layout.root}: is a file. Name the folder that a sweep wrote, such as runs/NAME."
+        ) from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
-        raise SweepError(f"{layout.resolved}: cannot be read ({reason}). Restore it from a copy.") from error
+        reason = (
+            "nested too deeply"
+            if isinstance(error, RecursionError)
+            else " ".join(str(error).split())[:200]
+        )
+        raise SweepError(
+            f"{layout.resolved}: cannot be read ({reason}). Restore it from a copy."
+        ) from error
     if not isinstance(found, dict) or not {"overrides", "search", "spec_sha256"} <= found.keys():
         raise SweepError(f"{damaged}it is not whole. Restore it from a copy.")
     try:
         if not is_old(found):
             if not isinstance(found["schema"], int) or found["schema"] > SCHEMA:
-                raise SweepError(f"{layout.resolved}: schema {found['schema']!r:.20} is newer than this version of orchestrate; install the one that wrote it.")
+                raise SweepError(
+                    f"{layout.resolved}: schema {found['schema']!r:.20} is newer than this version"
+                    " of orchestrate; install the one that wrote it."
+                )
             if found.get(CHECKSUM) != checksum(found):
-                raise ValueError("it is not what the sweep wrote: its content does not match its checksum")
+                raise ValueError(
+                    "it is not what the sweep wrote: its content does not match its checksum"
+                )
         _check(found)
     except (TypeError, ValueError, RecursionError) as error:
-        raise SweepError(f"{damaged}{str(error) or 'it is not what the sweep wrote'}. Restore it from a copy.") from error
+        raise SweepError(
+            f"{damaged}{str(error) or 'it is not what the sweep wrote'}. Restore it from a copy."
+        ) from error
     return found
 
 
 def _check(found: Mapping[str, Any]) -> None:
     """The keys that readers use are of their kind; those of 0.1.0 have no checksum."""
-    kinds: dict[str, tuple[type, ...]] = {"overrides": (list,), "search": (dict,), "spec_sha256": (str,)}
-    kinds |= {"cases": (dict, type(None)), "resources": (dict, type(None)), "baseline": (str, type(None)), "name": (str, type(None))}
+    kinds: dict[str, tuple[type, ...]] = {
+        "overrides": (list,),
+        "search": (dict,),
+        "spec_sha256": (str,),
+    }
+    kinds |= {
+        "cases": (dict, type(None)),
+        "resources": (dict, type(None)),
+        "baseline": (str, type(None)),
+        "name": (str, type(None)),
+    }
     for key, allowed in kinds.items():
         if not isinstance(found.get(key), allowed):
             raise ValueError(f"{key} is not what the sweep wrote there")
@@ -162,16 +232,28 @@ def _check(found: Mapping[str, Any]) -> None:
 
 
 def resources(found: Mapping[str, Any]) -> ResourcesConfig:
-    """Returns the resources that the sweep was begun with; a setting added since has its default."""
+    """Returns the resources that the sweep was begun with; a setting added since has its
+    default.
+    """
     recorded = found.get("resources") or {}
-    return ResourcesConfig(**{item.name: recorded[item.name] for item in fields(ResourcesConfig) if item.name in recorded})
+    return ResourcesConfig(
+        **{
+            item.name: recorded[item.name]
+            for item in fields(ResourcesConfig)
+            if item.name in recorded
+        }
+    )
 
 
 def check_whole(layout: SweepLayout, resolved: Mapping[str, Any]) -> list[str]:
     """Says which of spec.yaml and manifest.json is not the one that the sweep was begun with."""
     if is_old(resolved):
         return []
-    return [problem for path, key in ((layout.spec, "spec_sha256"), (layout.manifest, "manifest_sha256")) if (problem := _changed(path, resolved[key]))]
+    return [
+        problem
+        for path, key in ((layout.spec, "spec_sha256"), (layout.manifest, "manifest_sha256"))
+        if (problem := _changed(path, resolved[key]))
+    ]
 
 
 def _changed(path: Path, committed: str) -> str | None:
@@ -181,4 +263,8 @@ def _changed(path: Path, committed: str) -> str | None:
         return f"{path}: missing; restore it from a copy"
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror or error}"
-    return None if same else f"{path}: is not the one that this sweep was begun with; restore it from a copy"
+    return (
+        None
+        if same
+        else f"{path}: is not the one that this sweep was begun with; restore it from a copy"
+    )

@@ -1,4 +1,6 @@
-"""seal.json: checksums of every record that stood when a sweep was last at rest, so that one that is gone or was exchanged since is noticed."""
+"""seal.json: checksums of every record that stood when a sweep was last at rest, so that one that
+is gone or was exchanged since is noticed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.sweeps.layout import SweepLayout
-from orchestrator.sweeps.records import CHECKSUM, RecordsDamaged, encode_object, parse_object, read_object, replace_object
+from orchestrator.sweeps.records import (
+    CHECKSUM,
+    RecordsDamaged,
+    encode_object,
+    parse_object,
+    read_object,
+    replace_object,
+)
 
 _UNREADABLE: Final = "unreadable"
 """Of a file that its own reader complains about."""
@@ -40,9 +49,13 @@ class Checked:
     sha256: str
     """Over all records that are there now."""
     problems: tuple[str, ...]
-    """Records that are gone or are others than when the sweep was last at rest, a line each. Records made since are no damage."""
+    """Records that are gone or are others than when the sweep was last at rest, a line each.
+    Records made since are no damage.
+    """
     repairable: frozenset[str]
-    """Those of them that going on with the sweep mends: records of stages that are gone, and follow from ledger and stages."""
+    """Those of them that going on with the sweep mends: records of stages that are gone, and follow
+    from ledger and stages.
+    """
 
 
 def check(layout: SweepLayout) -> Checked:
@@ -50,26 +63,41 @@ def check(layout: SweepLayout) -> Checked:
     now = _checksums(layout)
     digest = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
     try:
-        sealed = read_object(layout.seal, "restore it from a copy, or remove it: it is written anew when the sweep is next gone on with")
+        sealed = read_object(
+            layout.seal,
+            "restore it from a copy, or remove it: it is written anew when the sweep is next gone"
+            " on with",
+        )
     except RecordsDamaged as error:
         return Checked(digest, (str(error),), frozenset())
     if sealed is None and any(name.startswith("trials/") for name in now):
-        gone = f"{layout.seal}: missing, so that a record that is gone would not be noticed; `orchestrate resume` writes it anew from those that are there"
+        gone = (
+            f"{layout.seal}: missing, so that a record that is gone would not be noticed;"
+            " `orchestrate resume` writes it anew from those that are there"
+        )
         return Checked(digest, (gone,), frozenset({gone}))
     records = (sealed or {}).get("records")
     problems, repairable = [], []
     for name, committed in (records if isinstance(records, dict) else {}).items():
         if name not in now:
             stage = name.startswith("trials/")
-            problems.append(f"{layout.root / name}: missing; restore it from a copy" + (", or let `orchestrate resume` make it anew" if stage else ""))
+            problems.append(
+                f"{layout.root / name}: missing; restore it from a copy"
+                + (", or let `orchestrate resume` make it anew" if stage else "")
+            )
             repairable += problems[-1:] if stage else []
         elif now[name] not in (committed, _UNREADABLE):
-            problems.append(f"{layout.root / name}: is not what it was when the sweep was last at rest; restore it from a copy")
+            problems.append(
+                f"{layout.root / name}: is not what it was when the sweep was last at rest; restore"
+                " it from a copy"
+            )
     return Checked(digest, tuple(problems), frozenset(repairable))
 
 
 def _checksums(layout: SweepLayout) -> dict[str, str]:
-    return {path.relative_to(layout.root).as_posix(): _checksum(path) for path in sealed_files(layout)}
+    return {
+        path.relative_to(layout.root).as_posix(): _checksum(path) for path in sealed_files(layout)
+    }
 
 
 def _checksum(path: Path) -> str:

@@ -1,4 +1,6 @@
-"""The record of a finished stage: what it cost and what it reached, one file a stage, put once. Written and read here alone."""
+"""The record of a finished stage: what it cost and what it reached, one file a stage, put once.
+Written and read here alone.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,20 @@ from orchestrator.sweeps.layout import TrialLayout, checked_name
 from orchestrator.sweeps.records import RecordsDamaged, put_object, read_object
 
 TOP1: Final = "top-1"
-"""Share of images whose class is guessed right, in percent: the metric of single-label tasks, and of every record that names none."""
+"""Share of images whose class is guessed right, in percent: the metric of single-label tasks, and
+of every record that names none.
+"""
 
-MEND: Final = "restore it from a copy, or remove this one file: `orchestrate resume` makes it anew from the trial's ledger and stages, and asks nothing again"
+MEND: Final = (
+    "restore it from a copy, or remove this one file: `orchestrate resume` makes it anew from the"
+    " trial's ledger and stages, and asks nothing again"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """One finished stage: what it cost and what it reached. Accuracies are in percent, None where there is none.
+    """One finished stage: what it cost and what it reached. Accuracies are in percent, None where
+    there is none.
 
     The fields after `wasted` that have a default are not in the records of 0.1.0.
     """
@@ -34,7 +42,9 @@ class StageRecord:
     question_bits: float
     validation_bits: float
     questions: int
-    """Answered in the round just before this training, like yes, no, skipped and wasted; 0 for stage 0."""
+    """Answered in the round just before this training, like yes, no, skipped and wasted; 0 for
+    stage 0.
+    """
     yes: int
     no: int
     skipped: int
@@ -69,7 +79,9 @@ class StageRecord:
     test_correct_sha256: str | None = None
     """Of the file with a bit for each test image."""
     val_correct: str | None = None
-    """Which validation images the model got right, by ascending id, as text (sweep.correctness); None without validation."""
+    """Which validation images the model got right, by ascending id, as text (sweep.correctness);
+    None without validation.
+    """
     seed: int | None = None
     world_size: int | None = None
     images_per_second: float | None = None
@@ -84,7 +96,8 @@ class StageRecord:
 
 
 def to_object(record: StageRecord) -> dict[str, Any]:
-    """Returns the record as it is written; `from_object` is the inverse. Equal records give equal bytes, whichever version writes them.
+    """Returns the record as it is written; `from_object` is the inverse. Equal records give equal
+    bytes, whichever version writes them.
 
     The names of accuracies are those of schema 2. `metric` is written where it is not top-1.
     """
@@ -96,7 +109,11 @@ def to_object(record: StageRecord) -> dict[str, Any]:
         "data": record.data,
         "ledger": {"segments": record.segments, "sha256": record.ledger_sha256},
         "trained": record.trained,
-        "bits": {"labels": record.label_bits, "questions": record.question_bits, "total": record.bits},
+        "bits": {
+            "labels": record.label_bits,
+            "questions": record.question_bits,
+            "total": record.bits,
+        },
         "validation_bits": record.validation_bits,
         "questions": record.questions,
         "yes": record.yes,
@@ -132,7 +149,8 @@ def from_object(row: Mapping[str, Any]) -> StageRecord:
     """Returns the record that an object describes, this version's or an earlier one's.
 
     Raises:
-        KeyError, TypeError, ValueError: a value is missing, or is of another kind or size than a stage can have.
+        KeyError, TypeError, ValueError: a value is missing, or is of another kind or size than a
+        stage can have.
     """
     bits, ledger = row["bits"], row.get("ledger") or {}
     return StageRecord(
@@ -190,7 +208,12 @@ def read_stage(files: TrialLayout, number: int) -> StageRecord | None:
         return None
     for name, value in (("trial", files.root.name), ("stage", number)):
         if row.get(name) != value:
-            raise RecordsDamaged(path, f"it is the record of {name} {row.get(name)!r:.80}; files of two trials or stages were exchanged", MEND)
+            raise RecordsDamaged(
+                path,
+                f"it is the record of {name} {row.get(name)!r:.80}; files of two trials or stages"
+                " were exchanged",
+                MEND,
+            )
     try:
         return from_object(row)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -201,7 +224,8 @@ def stages_on_record(files: TrialLayout) -> Iterator[StageRecord]:
     """Yields the records of a trial's finished stages, in order, up to the first that is not there.
 
     Raises:
-        RecordsDamaged: the next one is damaged or does not follow the one before; those before it have been given.
+        RecordsDamaged: the next one is damaged or does not follow the one before; those before it
+            have been given.
     """
     parent: str | None = None
     for number in itertools.count():
@@ -209,7 +233,9 @@ def stages_on_record(files: TrialLayout) -> Iterator[StageRecord]:
         if record is None:
             return
         if number and record.parent != parent:
-            raise RecordsDamaged(files.stage(number), "it does not follow the record of the stage before", MEND)
+            raise RecordsDamaged(
+                files.stage(number), "it does not follow the record of the stage before", MEND
+            )
         parent = record.key
         yield record
 
@@ -220,7 +246,9 @@ def has_stages(files: TrialLayout, number: int) -> bool:
 
 
 def put_stage(files: TrialLayout, record: StageRecord) -> StageRecord:
-    """Commits a record and returns the committed one, which a process that did the same may have put first."""
+    """Commits a record and returns the committed one, which a process that did the same may have
+    put first.
+    """
     return from_object(put_object(files.stage(record.stage), to_object(record)))
 
 
@@ -248,9 +276,11 @@ def _percent(row: Mapping[str, Any], name: str) -> float | None:
 
 
 def ledger_problem(files: TrialLayout, record: StageRecord) -> str | None:
-    """Says what is wrong with a trial's ledger beside one of its records; None where the two agree. Reads one segment.
+    """Says what is wrong with a trial's ledger beside one of its records; None where the two agree.
+    Reads one segment.
 
-    A record names the last segment that its stage was trained on. Each segment names the one before, so that `ledger verify` checks the others.
+    A record names the last segment that its stage was trained on. Each segment names the one
+    before, so that `ledger verify` checks the others.
     """
     import hashlib
 
@@ -261,12 +291,18 @@ def ledger_problem(files: TrialLayout, record: StageRecord) -> str | None:
     for number in range(record.segments):
         path = files.ledger / segment_name(number)
         if not path.is_file():
-            return f"{path}: missing, and the record of stage {record.stage} was made after it; restore it from a copy"
+            return (
+                f"{path}: missing, and the record of stage {record.stage} was made after it;"
+                " restore it from a copy"
+            )
     last: Path = files.ledger / segment_name(record.segments - 1)
     try:
         digest = hashlib.sha256(last.read_bytes()).hexdigest()
     except OSError as error:
         return f"{last}: cannot be read: {error.strerror or error}"
     if digest != record.ledger_sha256:
-        return f"{last}: is not the segment that the record of stage {record.stage} was made after; ledgers of two trials were exchanged, or it was changed"
+        return (
+            f"{last}: is not the segment that the record of stage {record.stage} was made after;"
+            " ledgers of two trials were exchanged, or it was changed"
+        )
     return None

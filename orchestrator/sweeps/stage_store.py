@@ -1,4 +1,6 @@
-"""Trained stages, shared by every trial that needs the same one: each is trained once, committed once and never changed."""
+"""Trained stages, shared by every trial that needs the same one: each is trained once, committed
+once and never changed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from trainers.stage import SCORE_ARRAYS, StageInputs, StageOutcome, StageRequest
 
 
 class CannotGoOn(UserError):
-    """The engine is at fault and not the trial, which stays unfinished and may go on later: nothing can train, or the sweep is being stopped."""
+    """The engine is at fault and not the trial, which stays unfinished and may go on later: nothing
+    can train, or the sweep is being stopped.
+    """
 
 
 class StageDamaged(UserError):
@@ -31,18 +35,31 @@ class StageDamaged(UserError):
 
 
 def stage_key(
-    *, method: MethodConfig, fingerprint: str, inputs: StageInputs, seed: int, draw: int, parent: str | None, world_size: int, device_kind: str, salt: str = ""
+    *,
+    method: MethodConfig,
+    fingerprint: str,
+    inputs: StageInputs,
+    seed: int,
+    draw: int,
+    parent: str | None,
+    world_size: int,
+    device_kind: str,
+    salt: str = "",
 ) -> str:
     """Hex SHA-256 of everything that the result of a stage can depend on, and of nothing else.
 
     Args:
         method: cut to the stage (MeanTeacherConfig.for_stage).
         fingerprint: of the data (orchestrator.data.prepare).
-        draw: rounds with questions before the stage; never the stage's own number, so that an empty round before it changes nothing.
-        parent: key of the stage before; enters only where the method carries weights over, so that a schedule's past is in the labels alone.
+        draw: rounds with questions before the stage; never the stage's own number, so that an empty
+            round before it changes nothing.
+        parent: key of the stage before; enters only where the method carries weights over, so that
+            a schedule's past is in the labels alone.
         salt: sharing switched off puts the trial's id here; empty otherwise.
     """
-    read = method.settings_read(has_negatives=bool(inputs.negative_ids.size), has_parent=parent is not None)
+    read = method.settings_read(
+        has_negatives=bool(inputs.negative_ids.size), has_parent=parent is not None
+    )
     carried = parent if read.get("init") == "continue" else None
     parts = {
         "method": type(method).name,
@@ -73,7 +90,9 @@ class StageArtefact:
         return metrics
 
     def trained_for(self, trial: str, stage: int) -> bool:
-        """Returns whether this stage of this trial had it trained; every other one that uses it shares it."""
+        """Returns whether this stage of this trial had it trained; every other one that uses it
+        shares it.
+        """
         return self.record.get("trained_for") == {"trial": trial, "stage": stage}
 
     def file(self, role: str) -> Path:
@@ -88,7 +107,8 @@ class StageArtefact:
         path, committed = self.file("scores"), self.record["files"]["scores"]["sha256"]
         if not path.is_file() or sha256_of(path) != committed:
             raise StageDamaged(
-                f"{path}: missing or damaged (its SHA-256 is not the committed {committed[:12]}...). Remove the folder {self.folder} to train this stage again."
+                f"{path}: missing or damaged (its SHA-256 is not the committed"
+                f" {committed[:12]}...). Remove the folder {self.folder} to train this stage again."
             )
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in SCORE_ARRAYS}
@@ -121,28 +141,50 @@ class StageStore:
             # Stages of 0.1.0 have no checksum, and are read by `ledger verify` alone.
             if CHECKSUM in found and found[CHECKSUM] != checksum(found):
                 raise ValueError("its content does not match its checksum")
-            if found["key"] != key or not all(_is_file_entry(entry) for entry in found["files"].values()) or not isinstance(found["metrics"], dict):
+            if (
+                found["key"] != key
+                or not all(_is_file_entry(entry) for entry in found["files"].values())
+                or not isinstance(found["metrics"], dict)
+            ):
                 raise ValueError("it is the record of another stage")
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StageDamaged(f"{path}: cannot be read: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StageDamaged(f"{path}: damaged ({error}). Remove the folder {path.parent} to train this stage again.") from error
+            raise StageDamaged(
+                f"{path}: damaged ({error}). Remove the folder {path.parent} to train this stage"
+                " again."
+            ) from error
         return StageArtefact(path.parent, found)
 
     def commit(self, request: StageRequest, outcome: StageOutcome) -> StageArtefact:
-        """Returns the committed artefact of the request's key: `outcome` if it came first, else the one that did."""
+        """Returns the committed artefact of the request's key: `outcome` if it came first, else the
+        one that did.
+        """
         key = request.key
         folder = self.folder(key)
         files = {
-            role: {"name": name, "sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size} for role, name in sorted(outcome.files.items())
+            role: {
+                "name": name,
+                "sha256": sha256_of(folder / name),
+                "bytes": (folder / name).stat().st_size,
+            }
+            for role, name in sorted(outcome.files.items())
         }
-        record = {"key": key, "files": files, "metrics": outcome.metrics, "trained_for": {"trial": request.trial, "stage": request.stage}}
+        record = {
+            "key": key,
+            "files": files,
+            "metrics": outcome.metrics,
+            "trained_for": {"trial": request.trial, "stage": request.stage},
+        }
         commit_file(folder / "record.json", encode_object(record), replace=False)
         committed = self.find(key)
         if committed is None:
-            raise StageDamaged(f"{folder / 'record.json'}: was written and is gone; is the folder being cleaned while the sweep runs?")
+            raise StageDamaged(
+                f"{folder / 'record.json'}: was written and is gone; is the folder being cleaned"
+                " while the sweep runs?"
+            )
         return committed
 
 
@@ -182,7 +224,9 @@ def new_attempt() -> str:
 
 @dataclass(frozen=True, slots=True)
 class LockedStages:
-    """Stages of one machine: one process trains a stage while the others that want it wait; a holder's death lets the next one go on from its checkpoint."""
+    """Stages of one machine: one process trains a stage while the others that want it wait; a
+    holder's death lets the next one go on from its checkpoint.
+    """
 
     store: StageStore
     launcher: TrainsStages

@@ -1,4 +1,6 @@
-"""Puts a flat set of values (key path -> value) together into one trial's configuration, and takes it apart again."""
+"""Puts a flat set of values (key path -> value) together into one trial's configuration, and takes
+it apart again.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from search_spaces.reading.config import BudgetConfig, DatasetConfig, QueryConfig, ResourcesConfig, ScheduleConfig, SearchConfig, TrialConfig, ValidationConfig
+from search_spaces.reading.config import (
+    BudgetConfig,
+    DatasetConfig,
+    QueryConfig,
+    ResourcesConfig,
+    ScheduleConfig,
+    SearchConfig,
+    TrialConfig,
+    ValidationConfig,
+)
 from search_spaces.reading.errors import ABSENT, SpecError
 from search_spaces.reading.presets import preset_values
 from search_spaces.reading.schedule import equal_shares
-from search_spaces.reading.settings import PLUGINS, TRIAL_SECTIONS, Field, Keys, class_fields, written
+from search_spaces.reading.settings import (
+    PLUGINS,
+    TRIAL_SECTIONS,
+    Field,
+    Keys,
+    class_fields,
+    written,
+)
 from trainers.errors import SettingsError
 
 _STAGE_KEYS = ("schedule.stages", "schedule.split")
@@ -41,7 +59,9 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def number_of_stages(values: Mapping[str, Any]) -> int | None:
-    """Rounds of questions that `stages`, or else the length of `split`, asks for; None where neither stands."""
+    """Rounds of questions that `stages`, or else the length of `split`, asks for; None where
+    neither stands.
+    """
     stages, split = values.get("schedule.stages"), values.get("schedule.split")
     if isinstance(stages, int) and not isinstance(stages, bool):
         return stages
@@ -49,13 +69,19 @@ def number_of_stages(values: Mapping[str, Any]) -> int | None:
 
 
 def complete(values: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
-    """Returns every value converted to its type; what is not given is the preset's, or else the default. The schedule stays as written.
+    """Returns every value converted to its type; what is not given is the preset's, or else the
+    default. The schedule stays as written.
 
     Raises:
-        SpecError: an unknown key, a wrong type, a value out of range, or a key that is missing. Without a place: see SpecError.located.
+        SpecError: an unknown key, a wrong type, a value out of range, or a key that is missing.
+            Without a place: see SpecError.located.
     """
     values = {key: value for key, value in values.items() if not keys.is_unread(key, values)}
-    known = {key: field for section in TRIAL_SECTIONS for key, field in keys.section(section, values).items()}
+    known = {
+        key: field
+        for section in TRIAL_SECTIONS
+        for key, field in keys.section(section, values).items()
+    }
     for key in values:
         if key not in known:
             keys.lookup(key, values)
@@ -73,10 +99,12 @@ def complete(values: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
 
 
 def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
-    """Returns one trial's configuration, each value checked by itself. Whether the settings of its plug-ins agree is `check_plugins`'s to say.
+    """Returns one trial's configuration, each value checked by itself. Whether the settings of its
+    plug-ins agree is `check_plugins`'s to say.
 
     Raises:
-        SpecError: as `complete`, or if values contradict one another. Without a place: see SpecError.located.
+        SpecError: as `complete`, or if values contradict one another. Without a place: see
+            SpecError.located.
     """
     done = complete(values, keys)
     config = TrialConfig(
@@ -93,7 +121,11 @@ def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
             split=_split(done.get("schedule.stages"), done.get("schedule.split")),
             initial_choice=done["schedule.initial_choice"],
         ),
-        query=QueryConfig(strategy=_plugin("query", done, keys), requery=done["query.requery"], mask_refused=done["query.mask_refused"]),
+        query=QueryConfig(
+            strategy=_plugin("query", done, keys),
+            requery=done["query.requery"],
+            mask_refused=done["query.mask_refused"],
+        ),
         oracle=_plugin("oracle", done, keys),
     )
     _check(config)
@@ -109,7 +141,8 @@ def _instance(cls: type[Any], prefix: str, values: Mapping[str, Any]) -> Any:
 
 
 def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
-    """Asks each plug-in whether its settings agree with one another, with the data and with the number of ranks.
+    """Asks each plug-in whether its settings agree with one another, with the data and with the
+    number of ranks.
 
     Raises:
         SpecError: they do not. Without a place: see SpecError.located.
@@ -126,21 +159,32 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
             check(*arguments)
         except SettingsError as error:
             more = ("resources.workers",) if "resources.workers" in error.problem else ()
-            raise SpecError(error.problem, keys=(*(f"{section}.{name}" for name in error.fields), *more), hint=error.hint) from None
+            raise SpecError(
+                error.problem,
+                keys=(*(f"{section}.{name}" for name in error.fields), *more),
+                hint=error.hint,
+            ) from None
 
 
 def config_to_mapping(config: TrialConfig) -> dict[str, Any]:
-    """Returns the configuration as a nested mapping of JSON values, with every default; build_config(flatten(...)) is the inverse."""
+    """Returns the configuration as a nested mapping of JSON values, with every default;
+    build_config(flatten(...)) is the inverse.
+    """
     return nest(flat_settings(config))
 
 
 def flat_settings(config: TrialConfig) -> dict[str, Any]:
     """Returns key path -> JSON value of everything in the configuration, with every default."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, (value, _) in _items(config)}
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, (value, _) in _items(config)
+    }
 
 
 def config_fields(config: TrialConfig) -> dict[str, Field]:
-    """Returns key path -> field of everything in the configuration but the names of its plug-ins."""
+    """Returns key path -> field of everything in the configuration but the names of its
+    plug-ins.
+    """
     return {key: field for key, (_, field) in _items(config) if field is not None}
 
 
@@ -168,21 +212,41 @@ def _values(part: Any, prefix: str) -> Iterator[tuple[str, tuple[Any, Field | No
 def _split(stages: int | None, split: tuple[float, ...] | None) -> tuple[float, ...]:
     keys = ("schedule.stages", "schedule.split")
     if split is None and stages is None:
-        raise SpecError("must be given", key="schedule.split", hint="write split: [0.5, 0.5], or stages: 2 for equal shares")
+        raise SpecError(
+            "must be given",
+            key="schedule.split",
+            hint="write split: [0.5, 0.5], or stages: 2 for equal shares",
+        )
     if split is None:
         return equal_shares(stages or 0)
     if stages is not None and stages != len(split):
-        raise SpecError(f"stages: {stages} disagrees with the {len(split)} shares of split", keys=keys, hint="write one of them, or let them agree")
+        raise SpecError(
+            f"stages: {stages} disagrees with the {len(split)} shares of split",
+            keys=keys,
+            hint="write one of them, or let them agree",
+        )
     return split
 
 
 def _check(config: TrialConfig) -> None:
     """Checks what a trial's values must be to one another, apart from the data."""
     if config.dataset.name in ("folder", "features") and not config.dataset.path:
-        what = "the folder with train/ and test/ (or val/)" if config.dataset.name == "folder" else "an .npz file with arrays x and y"
-        raise SpecError(f"data set {config.dataset.name} needs dataset.path, {what}", keys=("dataset.path", "dataset.name"))
+        what = (
+            "the folder with train/ and test/ (or val/)"
+            if config.dataset.name == "folder"
+            else "an .npz file with arrays x and y"
+        )
+        raise SpecError(
+            f"data set {config.dataset.name} needs dataset.path, {what}",
+            keys=("dataset.path", "dataset.name"),
+        )
     if config.dataset.name == "digits" and config.dataset.path is not None:
-        raise SpecError("digits ship with scikit-learn and have no path", key="dataset.path", value=config.dataset.path, hint="leave path out")
+        raise SpecError(
+            "digits ship with scikit-learn and have no path",
+            key="dataset.path",
+            value=config.dataset.path,
+            hint="leave path out",
+        )
 
 
 def search_config(values: Mapping[str, Any], keys: Keys) -> SearchConfig:
@@ -192,7 +256,11 @@ def search_config(values: Mapping[str, Any], keys: Keys) -> SearchConfig:
         SpecError: as `complete`.
     """
     done = _section(values, "search", keys)
-    return SearchConfig(algorithm=_plugin("search", done, keys), num_candidates=done["search.num_candidates"], seed=done["search.seed"])
+    return SearchConfig(
+        algorithm=_plugin("search", done, keys),
+        num_candidates=done["search.num_candidates"],
+        seed=done["search.seed"],
+    )
 
 
 def resources_config(values: Mapping[str, Any], keys: Keys) -> ResourcesConfig:
@@ -201,7 +269,9 @@ def resources_config(values: Mapping[str, Any], keys: Keys) -> ResourcesConfig:
     Raises:
         SpecError: as `complete`.
     """
-    resources: ResourcesConfig = _instance(ResourcesConfig, "resources", _section(values, "resources", keys))
+    resources: ResourcesConfig = _instance(
+        ResourcesConfig, "resources", _section(values, "resources", keys)
+    )
     return resources
 
 
@@ -209,4 +279,7 @@ def _section(values: Mapping[str, Any], section: str, keys: Keys) -> dict[str, A
     for key in values:
         keys.lookup(key, values)
     known = keys.section(section, values)
-    return {key: field.convert(key, values[key]) if key in values else field.default for key, field in known.items()}
+    return {
+        key: field.convert(key, values[key]) if key in values else field.default
+        for key, field in known.items()
+    }

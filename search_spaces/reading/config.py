@@ -18,7 +18,9 @@ MOST_ROUNDS = 100
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationConfig:
     source: Literal["split", "initial_labels", "none"] = "split"
-    """`split`: fixed images outside the pool; `initial_labels`: carved from D_S, inside the budget. Written `from:` in YAML."""
+    """`split`: fixed images outside the pool; `initial_labels`: carved from D_S, inside the budget.
+    Written `from:` in YAML.
+    """
     per_class: Annotated[int, Interval(ge=1, le=10**9)] = 10
     """Validation images of each class."""
 
@@ -30,20 +32,25 @@ class DatasetConfig:
     path: str | None = None
     """Folder or file, for the sets that are not built in."""
     image_size: Annotated[int, Interval(ge=4, le=4096)] | None = None
-    """Pixels: each image's shorter side is resized to this and its centre square kept. None: as they are (mini_imagenet: 84, imagenet: 224)."""
+    """Pixels: each image's shorter side is resized to this and its centre square kept. None: as
+    they are (mini_imagenet: 84, imagenet: 224).
+    """
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetConfig:
     mode: Literal["exact", "table"] = "exact"
-    """`exact`: the questions are what the budget leaves after the initial labels; `table`: both are given, as in a paper's table."""
+    """`exact`: the questions are what the budget leaves after the initial labels; `table`: both are
+    given, as in a paper's table.
+    """
     bits: Annotated[float, Interval(gt=0)] | None = None
     """The budget. A full label among C classes costs log2 C bits, a yes/no answer one."""
     full_labels: Annotated[int, Interval(ge=1, le=10**9)] | None = None
     """The budget as a number of full labels, in place of `bits`."""
     questions: Annotated[int, Interval(ge=0, le=10**9)] | None = None
-    """Only in mode `table`, where |D_S| and the questions are given and their price is the budget."""
+    """Only in mode `table`, where |D_S| and the questions are given and their price is the budget.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +59,12 @@ class ScheduleConfig:
     split: tuple[Annotated[float, Interval(ge=0, le=1)], ...]
     """Share of the questions in each round; empty: full labels only. As many rounds as shares."""
     initial_choice: Literal["random", "first", "uniform", "priced_balanced"] = "random"
-    """Which images D_S takes. `random` and `first`: `initial_labels_per_class` of every class, keyed by the seed or the first ones of the data set (the
-    published code); who finds them knows every label, which the budget does not pay for. `uniform`: as many images in all, drawn blindly; a class may be
-    missing. `priced_balanced`: blind draws, each paid for and kept, until every class has its number; the rounds share what is left of the budget."""
+    """Which images D_S takes. `random` and `first`: `initial_labels_per_class` of every class,
+    keyed by the seed or the first ones of the data set (the published code); who finds them knows
+    every label, which the budget does not pay for. `uniform`: as many images in all, drawn blindly;
+    a class may be missing. `priced_balanced`: blind draws, each paid for and kept, until every
+    class has its number; the rounds share what is left of the budget.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +75,18 @@ class ScheduleWritten:
     """Initial labels of each class: |D_S| is this times the number of classes."""
     stages: Annotated[int, Interval(ge=0, le=MOST_ROUNDS)] | None = None
     """Rounds of questions with equal shares."""
-    split: Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], MaxLen(MOST_ROUNDS)] | None = None
+    split: (
+        Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], MaxLen(MOST_ROUNDS)] | None
+    ) = None
     """Share of the questions in each round; empty: full labels only."""
     initial_choice: Literal["random", "first", "uniform", "priced_balanced"] = "random"
-    """Which images are labelled before any question. `random` and `first`: `initial_labels_per_class` of every class, drawn by the seed, or the first ones of
-    the data set (the published code); who finds them knows every label, which the budget does not pay for. `uniform`: as many images in all, drawn blindly; a
-    class may be missing. `priced_balanced`: blind draws, each paid for and kept, until every class has its number; the rounds share the rest of the budget."""
+    """Which images are labelled before any question. `random` and `first`:
+    `initial_labels_per_class` of every class, drawn by the seed, or the first ones of the data set
+    (the published code); who finds them knows every label, which the budget does not pay for.
+    `uniform`: as many images in all, drawn blindly; a class may be missing. `priced_balanced`:
+    blind draws, each paid for and kept, until every class has its number; the rounds share the rest
+    of the budget.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +96,13 @@ class QueryConfig:
     strategy: Any
     """The query strategy: an object of a class that the catalogue has under its name."""
     requery: Literal["pool", "never"] = "pool"
-    """`pool`: an image without a label may be asked again in a later round; `never`: one question an image."""
+    """`pool`: an image without a label may be asked again in a later round; `never`: one question
+    an image.
+    """
     mask_refused: bool = True
-    """Refused classes are not guessed again. False is the published code's behaviour; repeats are then counted as wasted."""
+    """Refused classes are not guessed again. False is the published code's behaviour; repeats are
+    then counted as wasted.
+    """
 
 
 class Plugin(Protocol):
@@ -134,7 +154,9 @@ class ResourcesConfig:
     checkpoint_seconds: Annotated[float, Interval(ge=0, le=10**6)] = 5.0
     """Least time between two epoch checkpoints; 0 writes one after every epoch."""
     max_failures: Annotated[int, Interval(ge=0, le=10**6)] = 3
-    """Restarts in a row of one candidate or stage whose process died, as long as it gets no further in between; others are not counted."""
+    """Restarts in a row of one candidate or stage whose process died, as long as it gets no further
+    in between; others are not counted.
+    """
     share_stages: bool = True
     """Whether trials that need the same training share it."""
 
@@ -158,7 +180,9 @@ class Schedule:
     initial_labels: int
     """|D_S|; of `priced_balanced` what is expected of it."""
     quotas: tuple[int, ...]
-    """Questions in each round; of `priced_balanced` those that the expected |D_S| leaves. What a trial may really ask is in its ledger."""
+    """Questions in each round; of `priced_balanced` those that the expected |D_S| leaves. What a
+    trial may really ask is in its ledger.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +224,9 @@ class Spec:
     overrides: tuple[str, ...]
     """`--set` strings, in order."""
     base: dict[str, Any]
-    """Key path -> value of the complete base trial; the schedule as written, with `schedule.stages`, `schedule.split` or both."""
+    """Key path -> value of the complete base trial; the schedule as written, with
+    `schedule.stages`, `schedule.split` or both.
+    """
     cases: dict[str, dict[str, Any]]
     vary: dict[str, Any]
     """Key path -> domain (see search_spaces.reading.domains)."""
@@ -213,6 +239,9 @@ class Spec:
     smallest_class: int
     """Training images of the class that has the fewest."""
     keys: Any
-    """The keys that it may have (search_spaces.reading.settings.Keys), with the plug-ins that it was read with."""
+    """The keys that it may have (search_spaces.reading.settings.Keys), with the plug-ins that it
+    was read with.
+    """
     places: Mapping[tuple[str, ...], Place] = field(default_factory=dict)
-    """("base", key), ("cases", name, key) or ("vary", key) -> where it was written; for messages."""
+    """("base", key), ("cases", name, key) or ("vary", key) -> where it was written; for messages.
+    """

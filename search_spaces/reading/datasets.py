@@ -1,4 +1,6 @@
-"""Sizes of data sets, known before anything is decoded: constants of the built-in ones, counted files of a folder, headers of a feature file."""
+"""Sizes of data sets, known before anything is decoded: constants of the built-in ones, counted
+files of a folder, headers of a feature file.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,21 @@ class DatasetSize:
 
     facts: DatasetFacts
     smallest_class: int
-    """Training images of the class that has the fewest; of classes held out by shares, at least this many."""
+    """Training images of the class that has the fewest; of classes held out by shares, at least
+    this many.
+    """
 
 
-def _images(name: str, num_classes: int, train_items: int, test_items: int, smallest_class: int) -> DatasetSize:
-    facts = DatasetFacts(name=name, num_classes=num_classes, train_items=train_items, test_items=test_items, kind="images")
+def _images(
+    name: str, num_classes: int, train_items: int, test_items: int, smallest_class: int
+) -> DatasetSize:
+    facts = DatasetFacts(
+        name=name,
+        num_classes=num_classes,
+        train_items=train_items,
+        test_items=test_items,
+        kind="images",
+    )
     return DatasetSize(facts=facts, smallest_class=smallest_class)
 
 
@@ -65,11 +77,17 @@ def size(config: DatasetConfig) -> DatasetSize:
             case "features":
                 found = _features(place)
             case unknown:
-                raise SpecError(f"no reader knows the sizes of data set {unknown}", key="dataset.name", value=unknown)
+                raise SpecError(
+                    f"no reader knows the sizes of data set {unknown}",
+                    key="dataset.name",
+                    value=unknown,
+                )
     except DataError as error:
         raise SpecError(str(error), key="dataset.path", value=path) from None
     except OSError as error:
-        raise SpecError(f"cannot be read ({error.strerror or error})", key="dataset.path", value=path) from None
+        raise SpecError(
+            f"cannot be read ({error.strerror or error})", key="dataset.path", value=path
+        ) from None
     return found
 
 
@@ -77,7 +95,9 @@ def _folder(path: Path) -> DatasetSize:
     splits = train_and_test(path)
     train = {name: len(files) for name, files in splits["train"].items()}
     test = splits["test"]
-    return _images("folder", len(train), sum(train.values()), sum(map(len, test.values())), min(train.values()))
+    return _images(
+        "folder", len(train), sum(train.values()), sum(map(len, test.values())), min(train.values())
+    )
 
 
 def _features(path: Path) -> DatasetSize:
@@ -94,5 +114,11 @@ def _features(path: Path) -> DatasetSize:
         items -= test_items
     else:
         test_items = len(read.y_test)
-    facts = DatasetFacts(name="features", num_classes=len(read.class_names), train_items=items, test_items=test_items, kind="features")
+    facts = DatasetFacts(
+        name="features",
+        num_classes=len(read.class_names),
+        train_items=items,
+        test_items=test_items,
+        kind="features",
+    )
     return DatasetSize(facts=facts, smallest_class=smallest)

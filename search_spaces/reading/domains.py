@@ -1,4 +1,6 @@
-"""Domains: the values that a varied key may take, one by one and, for a grid, all of them together."""
+"""Domains: the values that a varied key may take, one by one and, for a grid, all of them
+together.
+"""
 
 from __future__ import annotations
 
@@ -76,22 +78,34 @@ class Simplex:
         return self.units - stages * self.floor_units
 
     def equal(self, stages: int) -> tuple[float, ...]:
-        """Shares as equal as the step allows; of what is left over, the earlier rounds have one step more."""
+        """Shares as equal as the step allows; of what is left over, the earlier rounds have one
+        step more.
+        """
         each, over = divmod(self.units, stages) if stages else (0, 0)
         return tuple((each + (i < over)) / self.units for i in range(stages))
 
     def split(self, numbers: Sequence[float]) -> tuple[float, ...]:
         """The shares that numbers from 0 to 1 stand for, one for each round but the last.
 
-        A number is the part of all ways to share out what is left in which that round has more than its share: the smaller it is, the larger the share. Numbers
-        drawn uniformly make every possible split equally likely. Computed in whole numbers, so that no machine rounds it otherwise.
+        A number is the part of all ways to share out what is left in which that round has more than
+        its share: the smaller it is, the larger the share. Numbers drawn uniformly make every
+        possible split equally likely. Computed in whole numbers, so that no machine rounds it
+        otherwise.
         """
         left, steps = self.free_units(len(numbers) + 1), []
         for others, number in zip(range(len(numbers), 0, -1), numbers, strict=True):
             top, bottom = number.as_integer_ratio()
             most = top * _ways(left, others)
             # An estimate in floating point; the whole numbers near it decide.
-            taken = min(left, max(0, int(left + (others - 1) / 2 - (left + (others + 1) / 2) * number ** (1 / others))))
+            taken = min(
+                left,
+                max(
+                    0,
+                    int(
+                        left + (others - 1) / 2 - (left + (others + 1) / 2) * number ** (1 / others)
+                    ),
+                ),
+            )
             while taken < left and _ways(left - taken - 1, others) * bottom > most:
                 taken += 1
             while taken > 0 and _ways(left - taken, others) * bottom <= most:
@@ -125,9 +139,16 @@ def parse_domain(key: str, written: Any) -> Domain:
     Raises:
         SpecError: it describes none.
     """
-    forms = "{choice: [1, 2, 4]}, {int: [1, 4]}, {uniform: [0.9, 0.99]}, {loguniform: [1, 100]} or {simplex: {floor: 0.05, step: 0.05}}"
+    forms = (
+        "{choice: [1, 2, 4]}, {int: [1, 4]}, {uniform: [0.9, 0.99]}, {loguniform: [1, 100]} or"
+        " {simplex: {floor: 0.05, step: 0.05}}"
+    )
     if not isinstance(written, Mapping) or len(written) != 1:
-        hint = f"write {{choice: {show(written)}}}" if isinstance(written, list) and len(written) < 10 else f"write {forms}"
+        hint = (
+            f"write {{choice: {show(written)}}}"
+            if isinstance(written, list) and len(written) < 10
+            else f"write {forms}"
+        )
         raise SpecError("is not a domain", key=key, value=written, hint=hint)
     ((form, inside),) = written.items()
     match form:
@@ -159,8 +180,14 @@ def _range(key: str, form: str, inside: Any) -> Domain:
     whole = form == "int"
     kinds = int if whole else (int, float)
     ends = inside if isinstance(inside, list) else []
-    if len(ends) != 2 or not all(isinstance(end, kinds) and not isinstance(end, bool) for end in ends):
-        raise SpecError(f"{form} needs [low, high], two {'whole ' if whole else ''}numbers", key=key, value=inside)
+    if len(ends) != 2 or not all(
+        isinstance(end, kinds) and not isinstance(end, bool) for end in ends
+    ):
+        raise SpecError(
+            f"{form} needs [low, high], two {'whole ' if whole else ''}numbers",
+            key=key,
+            value=inside,
+        )
     low, high = ends
     if low > high or (low == high and not whole):
         raise SpecError(f"{form} needs a low end below its high end", key=key, value=inside)
@@ -168,31 +195,55 @@ def _range(key: str, form: str, inside: Any) -> Domain:
         return IntRange(low, high)
     if form == "loguniform" and low <= 0:
         raise SpecError("loguniform needs a low end above 0", key=key, value=inside)
-    return LogUniform(float(low), float(high)) if form == "loguniform" else Uniform(float(low), float(high))
+    return (
+        LogUniform(float(low), float(high))
+        if form == "loguniform"
+        else Uniform(float(low), float(high))
+    )
 
 
 def _simplex(key: str, inside: Any) -> Simplex:
     inside = {} if inside is None else inside
     if not isinstance(inside, Mapping) or not set(inside) <= {"floor", "step"}:
-        raise SpecError("simplex takes floor and step", key=key, value=inside, hint="write {simplex: {floor: 0.05, step: 0.05}}")
+        raise SpecError(
+            "simplex takes floor and step",
+            key=key,
+            value=inside,
+            hint="write {simplex: {floor: 0.05, step: 0.05}}",
+        )
     floor, step = inside.get("floor", 0.0), inside.get("step")
     for name, value, least in (("floor", floor, 0.0), ("step", step, 1e-4)):
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= 1):
-            raise SpecError(f"simplex: {name} must be a number from {least:g} to 1", key=key, value=value)
+        if value is not None and (
+            not isinstance(value, (int, float))
+            or isinstance(value, bool)
+            or not least <= value <= 1
+        ):
+            raise SpecError(
+                f"simplex: {name} must be a number from {least:g} to 1", key=key, value=value
+            )
     if floor is None:
         raise SpecError("simplex: floor must be a number from 0 to 1", key=key, value=floor)
     if step is not None and abs(1 / step - round(1 / step)) > 1e-6:
-        raise SpecError("simplex: 1 / step must be a whole number", key=key, value=step, hint="write 0.1, 0.05, 0.02 or 0.01")
+        raise SpecError(
+            "simplex: 1 / step must be a whole number",
+            key=key,
+            value=step,
+            hint="write 0.1, 0.05, 0.02 or 0.01",
+        )
     return Simplex(float(floor), None if step is None else float(step))
 
 
 def is_continuous(domain: Domain) -> bool:
     """Whether the domain has no end of values, so that a grid cannot hold them."""
-    return isinstance(domain, (Uniform, LogUniform)) or (isinstance(domain, Simplex) and domain.step is None)
+    return isinstance(domain, (Uniform, LogUniform)) or (
+        isinstance(domain, Simplex) and domain.step is None
+    )
 
 
 def grid_values(domain: Domain, stages: int) -> Iterator[Any]:
-    """Every value of a domain that has an end of them, in order; for a simplex, every split into `stages` shares."""
+    """Every value of a domain that has an end of them, in order; for a simplex, every split into
+    `stages` shares.
+    """
     match domain:
         case Choice(options):
             yield from options
@@ -228,7 +279,10 @@ def stage_counts(vary: Mapping[str, Domain], stages: int | None) -> list[int]:
 
 def grid_size(vary: Mapping[str, Domain], stages: int | None) -> int:
     """How many candidates a grid has, without listing them."""
-    return sum(math.prod(_size(domain, count) for key, domain in vary.items() if key != STAGES) for count in stage_counts(vary, stages))
+    return sum(
+        math.prod(_size(domain, count) for key, domain in vary.items() if key != STAGES)
+        for count in stage_counts(vary, stages)
+    )
 
 
 def _size(domain: Domain, stages: int) -> int:
@@ -243,16 +297,27 @@ def _size(domain: Domain, stages: int) -> int:
 
 
 def grid(vary: Mapping[str, Domain], stages: int | None) -> Iterator[dict[str, Any]]:
-    """The settings of every point, the last key changing fastest; the number of stages is settled before its split."""
+    """The settings of every point, the last key changing fastest; the number of stages is settled
+    before its split.
+    """
     for count in stage_counts(vary, stages):
-        values = [[count] if key == STAGES else list(grid_values(domain, count)) for key, domain in vary.items()]
+        values = [
+            [count] if key == STAGES else list(grid_values(domain, count))
+            for key, domain in vary.items()
+        ]
         for point in itertools.product(*values):
             yield {key: as_written(value) for key, value in zip(vary, point, strict=True)}
 
 
 def corners(vary: Mapping[str, Domain], stages: int | None) -> Iterator[dict[str, Any]]:
-    """The settings in which every domain stands at one of its ends; a listed domain at each of its values, a simplex at equal shares."""
-    ends = {key: _ends(domain) for key, domain in vary.items() if key != SPLIT or not isinstance(domain, Simplex)}
+    """The settings in which every domain stands at one of its ends; a listed domain at each of its
+    values, a simplex at equal shares.
+    """
+    ends = {
+        key: _ends(domain)
+        for key, domain in vary.items()
+        if key != SPLIT or not isinstance(domain, Simplex)
+    }
     for point in itertools.product(*ends.values()):
         settings = dict(zip(ends, point, strict=True))
         if isinstance(simplex := vary.get(SPLIT), Simplex):

@@ -38,9 +38,15 @@ class Place:
         return f"{name}:{self.line}" if name and self.line is not None else name
 
     def inside(self, other: Place) -> str:
-        """Where this is, for a message about another place; begins with a space, and is empty where both are the same override."""
+        """Where this is, for a message about another place; begins with a space, and is empty where
+        both are the same override.
+        """
         if self.override is not None:
-            return "" if self.override == other.override else f" in --set {printable(self.override, _LONGEST_KEY)}"
+            return (
+                ""
+                if self.override == other.override
+                else f" in --set {printable(self.override, _LONGEST_KEY)}"
+            )
         return f" in line {self.line}" if self.line is not None else ""
 
 
@@ -69,7 +75,8 @@ class SpecError(UserError):
         Args:
             problem: what is wrong, without the place, key and value.
             hint: what to write instead.
-            keys: every key path that has a part in it, the likeliest to be changed first; `located` picks the one to show.
+            keys: every key path that has a part in it, the likeliest to be changed first; `located`
+                picks the one to show.
         """
         self.problem = problem
         self.key = key
@@ -101,16 +108,26 @@ class SpecError(UserError):
     def located(self, places: Mapping[str, Place], values: Mapping[str, Any]) -> SpecError:
         """The same error with its place, unless it has one.
 
-        Of the keys that have a part in it, one that a case, `vary` or `--set` wrote goes first; for a key that was not written, the section it is missing from.
+        Of the keys that have a part in it, one that a case, `vary` or `--set` wrote goes first; for
+        a key that was not written, the section it is missing from.
         """
         if self.place is not None:
             return self
         written = [key for key in self.keys if key in places]
         if not written:
             return self._in_section(places)
-        key = next((k for k in written if places[k].case is not None or places[k].varied or places[k].override is not None), written[0])
+        key = next(
+            (
+                k
+                for k in written
+                if places[k].case is not None or places[k].varied or places[k].override is not None
+            ),
+            written[0],
+        )
         value = values.get(key, ABSENT) if key != self.key or self.value is ABSENT else self.value
-        return SpecError(self.problem, key=key, value=value, place=places[key], hint=self.hint, keys=self.keys)
+        return SpecError(
+            self.problem, key=key, value=value, place=places[key], hint=self.hint, keys=self.keys
+        )
 
     def _in_section(self, places: Mapping[str, Place]) -> SpecError:
         section = self.keys[0] if self.keys else ""
@@ -119,13 +136,29 @@ class SpecError(UserError):
             if section in places:
                 break
         place = places.get(section) or places.get("base")
-        return self if place is None else SpecError(self.problem, key=self.key, value=self.value, place=place, hint=self.hint, keys=self.keys)
+        return (
+            self
+            if place is None
+            else SpecError(
+                self.problem,
+                key=self.key,
+                value=self.value,
+                place=place,
+                hint=self.hint,
+                keys=self.keys,
+            )
+        )
 
 
 def written_twice(key: str, place: Place, first: Place) -> SpecError:
     """The error for a key that one mapping writes twice."""
     where = first.inside(place)
-    return SpecError("the key is written twice" + (f", first{where}" if where else ""), key=key, place=place, hint="keep one of them")
+    return SpecError(
+        "the key is written twice" + (f", first{where}" if where else ""),
+        key=key,
+        place=place,
+        hint="keep one of them",
+    )
 
 
 def printable(text: str, longest: int) -> str:
@@ -140,12 +173,16 @@ def show(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (list, tuple)) and all(isinstance(item, (int, float, str, bool)) for item in value):
+    if isinstance(value, (list, tuple)) and all(
+        isinstance(item, (int, float, str, bool)) for item in value
+    ):
         return printable("[" + ", ".join(show(item) for item in value[:50]) + "]", _LONGEST_VALUE)
     return printable(str(value) if isinstance(value, (int, float)) else repr(value), _LONGEST_VALUE)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the nearest of `known`, or None where nothing is near."""
-    near = difflib.get_close_matches(word[:_LONGEST_KEY], list(itertools.islice(known, _MOST_COMPARED)), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(
+        word[:_LONGEST_KEY], list(itertools.islice(known, _MOST_COMPARED)), n=1, cutoff=0.6
+    )
     return f'did you mean "{near[0]}"?' if near else None

@@ -1,7 +1,9 @@
-"""Reads one .npz file of feature vectors: `x` [N, D], `y` [N], and optionally `x_test`, `y_test`, `class_names`.
+"""Reads one .npz file of feature vectors: `x` [N, D], `y` [N], and optionally `x_test`, `y_test`,
+`class_names`.
 
-The one reader of such files: what `plan` accepts, `data prepare` accepts, but for the values of the vectors, which only the latter reads. Nothing in a
-file is unpickled or evaluated, and no array is made before its size is known to be that of the bytes stored for it.
+The one reader of such files: what `plan` accepts, `data prepare` accepts, but for the values of the
+vectors, which only the latter reads. Nothing in a file is unpickled or evaluated, and no array is
+made before its size is known to be that of the bytes stored for it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from trainers.errors import DataError
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int32]
 
-EXPECTED: Final = "Expected numpy.savez(FILE, x=features [N, D], y=classes [N]), optionally with x_test, y_test and class_names"
+EXPECTED: Final = (
+    "Expected numpy.savez(FILE, x=features [N, D], y=classes [N]), optionally with x_test, y_test"
+    " and class_names"
+)
 
 TEST_SHARE: Final = 5
 """Without x_test, one of so many rows is held out."""
@@ -75,7 +80,10 @@ def read_feature_file(path: Path) -> FeatureFile:
             if f"{name}.npy" not in stored:
                 raise DataError(f"{path}: has no array {name}. {EXPECTED}.")
         if ("x_test.npy" in stored) != ("y_test.npy" in stored):
-            raise DataError(f"{path}: x_test and y_test belong together, and only one of them is there. {EXPECTED}.")
+            raise DataError(
+                f"{path}: x_test and y_test belong together, and only one of them is there."
+                f" {EXPECTED}."
+            )
         x, y = _vectors(archive, path, "x"), _classes(archive, path, "y")
         _same_length(path, x, y, "x", "y")
         names = _class_names(archive, path, y, given="class_names.npy" in stored)
@@ -86,15 +94,21 @@ def read_feature_file(path: Path) -> FeatureFile:
         x_test, y_test = _vectors(archive, path, "x_test"), _classes(archive, path, "y_test")
     _same_length(path, x_test, y_test, "x_test", "y_test")
     if x_test.shape[1] != x.shape[1]:
-        raise DataError(f"{path}: x has {x.shape[1]} features a row and x_test {x_test.shape[1]}; both must come from the same model.")
+        raise DataError(
+            f"{path}: x has {x.shape[1]} features a row and x_test {x_test.shape[1]}; both must"
+            " come from the same model."
+        )
     if y_test.max() >= len(names):
         row = int(np.argmax(y_test >= len(names)))
-        raise DataError(f"{path}: y_test[{row}] is {y_test[row]}, but the classes are 0..{len(names) - 1}.")
+        raise DataError(
+            f"{path}: y_test[{row}] is {y_test[row]}, but the classes are 0..{len(names) - 1}."
+        )
     return FeatureFile(path=path, x=x, y=y, class_names=names, x_test=x_test, y_test=y_test)
 
 
 def row_blocks(path: Path, name: str) -> Iterator[tuple[int, Array]]:
-    """(number of the first row, rows [n, D] as stored) of `x` or `x_test`, block by block, so that they need not fit in memory.
+    """(number of the first row, rows [n, D] as stored) of `x` or `x_test`, block by block, so that
+    they need not fit in memory.
 
     Raises:
         DataError: the rows cannot be read.
@@ -109,7 +123,12 @@ def row_blocks(path: Path, name: str) -> Iterator[tuple[int, Array]]:
         step = max(1, _BLOCK_BYTES // row_bytes)
         for start in range(0, count, step):
             rows = min(step, count - start)
-            yield start, _read_values(file, path, name, ArrayHeader((rows, *header.shape[1:]), header.dtype, False))
+            yield (
+                start,
+                _read_values(
+                    file, path, name, ArrayHeader((rows, *header.shape[1:]), header.dtype, False)
+                ),
+            )
 
 
 @contextlib.contextmanager
@@ -117,23 +136,38 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with open_regular(path) as file:
             if file.read(len(_MAGIC)) == _MAGIC:
-                raise DataError(f"{path}: holds one bare array. Write it with numpy.savez. {EXPECTED}.")
+                raise DataError(
+                    f"{path}: holds one bare array. Write it with numpy.savez. {EXPECTED}."
+                )
             try:
                 archive = zipfile.ZipFile(file)
             except Exception:  # what is no archive can fail anywhere in its directory
-                raise DataError(f"{path}: not a readable .npz file (it is no archive, or one that was cut short). {EXPECTED}.") from None
+                raise DataError(
+                    f"{path}: not a readable .npz file (it is no archive, or one that was cut"
+                    f" short). {EXPECTED}."
+                ) from None
             with archive:
                 yield archive
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file (features). Set dataset.path to where the data is.") from None
+        raise DataError(
+            f"{path}: no such file (features). Set dataset.path to where the data is."
+        ) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}). {EXPECTED}.") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}). {EXPECTED}."
+        ) from None
     except MemoryError:
-        raise DataError(f"{path}: its arrays do not fit in this machine's memory. {EXPECTED}.") from None
-    except Exception as error:  # zlib.error, LZMAError and the like: a damaged archive can fail anywhere
-        raise DataError(f"{path}: damaged: {type(error).__name__}: {error}. Write the file again. {EXPECTED}.") from None
+        raise DataError(
+            f"{path}: its arrays do not fit in this machine's memory. {EXPECTED}."
+        ) from None
+    except (
+        Exception
+    ) as error:  # zlib.error, LZMAError and the like: a damaged archive can fail anywhere
+        raise DataError(
+            f"{path}: damaged: {type(error).__name__}: {error}. Write the file again. {EXPECTED}."
+        ) from None
 
 
 _HEADER: Final = re.compile(
@@ -144,24 +178,38 @@ _HEADER: Final = re.compile(
 
 
 def _read_header(archive: zipfile.ZipFile, file: IO[bytes], path: Path, name: str) -> ArrayHeader:
-    """The header of the array, after which `file` stands at its values; they have as many bytes as it says."""
+    """The header of the array, after which `file` stands at its values; they have as many bytes as
+    it says.
+    """
     start = file.read(8)
-    width = {1: 2, 2: 4, 3: 4}.get(start[6]) if len(start) == 8 and start.startswith(_MAGIC) else None
+    width = (
+        {1: 2, 2: 4, 3: 4}.get(start[6]) if len(start) == 8 and start.startswith(_MAGIC) else None
+    )
     length = int.from_bytes(file.read(width), "little") if width else 0
     text = file.read(length).decode("latin-1") if 0 < length <= _LONGEST_HEADER else ""
     if re.search(r"'descr'\s*+:\s*+\[", text):
         raise DataError(f"{path}: {name} holds records; expected numbers. {EXPECTED}.")
     found = _HEADER.fullmatch(text)
     if width is None or found is None:
-        raise DataError(f"{path}: {name} has no header of numpy's. Write the file again. {EXPECTED}.")
+        raise DataError(
+            f"{path}: {name} has no header of numpy's. Write the file again. {EXPECTED}."
+        )
     if None in (found["descr"], found["fortran"], found["shape"]):
-        raise DataError(f"{path}: {name} has a header that lacks descr, fortran_order or shape. Write the file again. {EXPECTED}.")
+        raise DataError(
+            f"{path}: {name} has a header that lacks descr, fortran_order or shape. Write the file"
+            f" again. {EXPECTED}."
+        )
     dtype = _dtype(path, name, found["descr"])
-    shape = tuple(int(size.strip().removesuffix("L")) for size in found["shape"].split(",") if size.strip())
+    shape = tuple(
+        int(size.strip().removesuffix("L")) for size in found["shape"].split(",") if size.strip()
+    )
     header = ArrayHeader(shape, dtype, found["fortran"] == "True")
     stored = archive.getinfo(f"{name}.npy").file_size - 8 - width - length
     if stored != header.nbytes:
-        raise DataError(f"{path}: {name} is {dtype} {list(shape)}, which takes {header.nbytes:,} bytes, but {stored:,} are stored. Write the file again.")
+        raise DataError(
+            f"{path}: {name} is {dtype} {list(shape)}, which takes {header.nbytes:,} bytes, but"
+            f" {stored:,} are stored. Write the file again."
+        )
     return header
 
 
@@ -169,26 +217,45 @@ def _dtype(path: Path, name: str, descr: str) -> np.dtype[Any]:
     try:
         dtype = np.dtype(descr)
     except Exception:  # a mangled description can fail anywhere in numpy's parser
-        raise DataError(f"{path}: {name} holds {descr!r}, which is no type of numpy's. Write the file again. {EXPECTED}.") from None
+        raise DataError(
+            f"{path}: {name} holds {descr!r}, which is no type of numpy's. Write the file again."
+            f" {EXPECTED}."
+        ) from None
     if dtype.hasobject:
-        left_out = ", or leave it out: a None is stored so, too" if name in ("x_test", "y_test", "class_names") else ""
-        raise DataError(f"{path}: {name} cannot be read without pickle, which could run code. Store plain numbers or strings{left_out}.")
+        left_out = (
+            ", or leave it out: a None is stored so, too"
+            if name in ("x_test", "y_test", "class_names")
+            else ""
+        )
+        raise DataError(
+            f"{path}: {name} cannot be read without pickle, which could run code. Store plain"
+            f" numbers or strings{left_out}."
+        )
     if dtype.fields or dtype.subdtype or not dtype.itemsize:
-        raise DataError(f"{path}: {name} holds {descr}; expected numbers or, in class_names, strings.")
+        raise DataError(
+            f"{path}: {name} holds {descr}; expected numbers or, in class_names, strings."
+        )
     return dtype
 
 
 def _read_values(file: IO[bytes], path: Path, name: str, header: ArrayHeader) -> Array:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if header.nbytes > memory:
-        raise DataError(f"{path}: {name} takes {header.nbytes / 1e9:,.1f} GB, more than this machine's memory ({memory / 1e9:,.1f} GB).")
+        raise DataError(
+            f"{path}: {name} takes {header.nbytes / 1e9:,.1f} GB, more than this machine's memory"
+            f" ({memory / 1e9:,.1f} GB)."
+        )
     content = file.read(header.nbytes)
     if len(content) != header.nbytes:
         raise DataError(f"{path}: {name} is cut short. Write the file again.")
-    return np.frombuffer(content, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
+    return np.frombuffer(content, header.dtype).reshape(
+        header.shape, order="F" if header.fortran else "C"
+    )
 
 
-def _read_list(archive: zipfile.ZipFile, path: Path, name: str, kinds: str, wanted: str, shape: str) -> Array:
+def _read_list(
+    archive: zipfile.ZipFile, path: Path, name: str, kinds: str, wanted: str, shape: str
+) -> Array:
     """The array of one axis, read only if its header says that it is one, of one of the `kinds`."""
     with archive.open(f"{name}.npy") as file:
         header = _read_header(archive, file, path, name)
@@ -205,32 +272,53 @@ def _vectors(archive: zipfile.ZipFile, path: Path, name: str) -> ArrayHeader:
     if header.dtype.kind not in "fiu":
         raise DataError(f"{path}: {name} holds {header.dtype}; expected numbers.")
     if len(header.shape) != 2 or 0 in header.shape:
-        raise DataError(f"{path}: {name} has shape {list(header.shape)}; expected [N, D], one row an item.")
+        raise DataError(
+            f"{path}: {name} has shape {list(header.shape)}; expected [N, D], one row an item."
+        )
     return header
 
 
 def _classes(archive: zipfile.ZipFile, path: Path, name: str) -> Labels:
-    y = _read_list(archive, path, name, "iu", "whole class numbers 0..C-1, for example y.astype('int64')", "[N], one class a row")
+    y = _read_list(
+        archive,
+        path,
+        name,
+        "iu",
+        "whole class numbers 0..C-1, for example y.astype('int64')",
+        "[N], one class a row",
+    )
     if y.min() < 0:
         row = int(np.argmax(y < 0))
-        raise DataError(f"{path}: {name}[{row}] is {y[row]}; expected class numbers 0..C-1, and every row needs its class.")
+        raise DataError(
+            f"{path}: {name}[{row}] is {y[row]}; expected class numbers 0..C-1, and every row needs"
+            " its class."
+        )
     if y.max() >= 2**31:
         row = int(np.argmax(y >= 2**31))
         raise DataError(f"{path}: {name}[{row}] is {y[row]}; expected class numbers 0..C-1.")
     return y.astype(np.int32)
 
 
-def _class_names(archive: zipfile.ZipFile, path: Path, y: Labels, *, given: bool) -> tuple[str, ...]:
+def _class_names(
+    archive: zipfile.ZipFile, path: Path, y: Labels, *, given: bool
+) -> tuple[str, ...]:
     if not given:
-        # A stray huge number must not become a list of as many names: it is found to leave gaps first.
+        # A stray huge number must not become a list of as many names: it is found to leave gaps
+        # first.
         if y.max() >= len(y):
             row = int(y.argmax())
-            raise DataError(f"{path}: y[{row}] is {y[row]}, but {len(y)} rows cannot hold so many classes. Expected class numbers 0..C-1, each with a row.")
+            raise DataError(
+                f"{path}: y[{row}] is {y[row]}, but {len(y)} rows cannot hold so many classes."
+                " Expected class numbers 0..C-1, each with a row."
+            )
         return tuple(str(c) for c in range(int(y.max()) + 1))
     names = _read_list(archive, path, "class_names", "U", "strings", "[C], one a class")
     if y.max() >= len(names):
         row = int(y.argmax())
-        raise DataError(f"{path}: y[{row}] is {y[row]}, but class_names has {len(names)} entries: classes are 0..{len(names) - 1}.")
+        raise DataError(
+            f"{path}: y[{row}] is {y[row]}, but class_names has {len(names)} entries: classes are"
+            f" 0..{len(names) - 1}."
+        )
     return tuple(str(name) for name in names)
 
 
@@ -240,7 +328,10 @@ def _check_classes(path: Path, y: Labels, names: tuple[str, ...]) -> None:
     empty = np.flatnonzero(np.bincount(y, minlength=len(names)) == 0)
     if len(empty):
         hint = " If your classes start at 1, subtract 1." if list(empty) == [0] else ""
-        raise DataError(f"{path}: no row of y has class {empty[0]} ({names[empty[0]]}); each of the {len(names)} classes 0..{len(names) - 1} needs some.{hint}")
+        raise DataError(
+            f"{path}: no row of y has class {empty[0]} ({names[empty[0]]}); each of the"
+            f" {len(names)} classes 0..{len(names) - 1} needs some.{hint}"
+        )
 
 
 def _check_share(path: Path, y: Labels, names: tuple[str, ...]) -> None:
@@ -249,10 +340,14 @@ def _check_share(path: Path, y: Labels, names: tuple[str, ...]) -> None:
     if counts.min() < 2 or len(y) < TEST_SHARE:
         few = int(counts.argmin())
         raise DataError(
-            f"{path}: class {few} ({names[few]}) has {counts[few]} of {len(y)} rows, too few to hold some out as test set. Add rows, or give x_test and y_test."
+            f"{path}: class {few} ({names[few]}) has {counts[few]} of {len(y)} rows, too few to"
+            " hold some out as test set. Add rows, or give x_test and y_test."
         )
 
 
 def _same_length(path: Path, x: ArrayHeader, y: Labels, x_name: str, y_name: str) -> None:
     if x.shape[0] != len(y):
-        raise DataError(f"{path}: {x_name} has {x.shape[0]} rows and {y_name} {len(y)}; each row needs exactly one class.")
+        raise DataError(
+            f"{path}: {x_name} has {x.shape[0]} rows and {y_name} {len(y)}; each row needs exactly"
+            " one class."
+        )

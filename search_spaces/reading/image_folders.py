@@ -1,4 +1,6 @@
-"""Image files below one folder per class, found in an order that is the same everywhere; what is passed over is counted."""
+"""Image files below one folder per class, found in an order that is the same everywhere; what is
+passed over is counted.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,25 @@ from typing import Final
 from search_spaces.reading.user_files import check_regular
 from trainers.errors import DataError
 
-IMAGE_SUFFIXES: Final = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES: Final = (
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 
-LAYOUT: Final = "Expected one folder per class: PATH/train/<class>/*.jpg, and the same classes in PATH/test or PATH/val"
+LAYOUT: Final = (
+    "Expected one folder per class: PATH/train/<class>/*.jpg, and the same classes in PATH/test or"
+    " PATH/val"
+)
 
 _LITTER: Final = (".ds_store", "thumbs.db", "desktop.ini")
 """What file managers leave, and names that begin with `._`: passed over without a word."""
@@ -45,17 +63,32 @@ class PassedOver:
         """A line for each sort, with their number and some of their names."""
         found = []
         if self.beside:
-            found.append(f"passed over {len(self.beside)} files and folders beside those that are read: {named(self.beside, self.root)}")
+            found.append(
+                f"passed over {len(self.beside)} files and folders beside those that are read:"
+                f" {named(self.beside, self.root)}"
+            )
         if self.others:
-            suffixes = Counter(os.path.splitext(path)[1].lower() or "no suffix" for path in self.others)  # noqa: PTH122
-            counts = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(_NAMED))
+            endings = (os.path.splitext(path)[1] for path in self.others)  # noqa: PTH122
+            suffixes = Counter(ending.lower() or "no suffix" for ending in endings)
+            counts = ", ".join(
+                f"{count} {suffix}" for suffix, count in suffixes.most_common(_NAMED)
+            )
             more = ", ..." if len(suffixes) > _NAMED else ""
             known = " ".join(IMAGE_SUFFIXES)
-            found.append(f"passed over {len(self.others)} files in class folders ({counts}{more}; read are {known}): {named(self.others, self.root)}")
+            found.append(
+                f"passed over {len(self.others)} files in class folders ({counts}{more}; read are"
+                f" {known}): {named(self.others, self.root)}"
+            )
         if self.hidden:
-            found.append(f"passed over {len(self.hidden)} hidden files and folders: {named(self.hidden, self.root)}")
+            found.append(
+                f"passed over {len(self.hidden)} hidden files and folders:"
+                f" {named(self.hidden, self.root)}"
+            )
         if self.surplus:
-            found.append(f"passed over {len(self.surplus)} images beyond those that the set takes of each class: {named(self.surplus, self.root)}")
+            found.append(
+                f"passed over {len(self.surplus)} images beyond those that the set takes of each"
+                f" class: {named(self.surplus, self.root)}"
+            )
         return tuple(found)
 
 
@@ -86,14 +119,18 @@ def train_and_test(root: Path, passed: PassedOver | None = None) -> Splits:
 def class_images(folder: Path, passed: PassedOver | None = None) -> dict[str, list[str]]:
     """Class -> paths of its image files, both sorted.
 
-    Files may lie deeper (`<class>/images/`); links are followed; hidden names and files that are no images are passed over.
+    Files may lie deeper (`<class>/images/`); links are followed; hidden names and files that are no
+    images are passed over.
 
     Raises:
-        DataError: if there is no such folder, or no class folder in it, or a class without images, or an image that is no file.
+        DataError: if there is no such folder, or no class folder in it, or a class without images,
+            or an image that is no file.
     """
     passed = passed or PassedOver(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}. {LAYOUT}.")
+        raise DataError(
+            f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}. {LAYOUT}."
+        )
     try:
         names = []
         with os.scandir(folder) as entries:
@@ -106,12 +143,17 @@ def class_images(folder: Path, passed: PassedOver | None = None) -> dict[str, li
                     passed.beside.append(entry.path)
         found = {name: sorted(_images(folder / name, passed)) for name in sorted(names)}
     except OSError as error:
-        raise DataError(f"{error.filename or folder}: {error.strerror or error}. The folder cannot be read.") from None
+        raise DataError(
+            f"{error.filename or folder}: {error.strerror or error}. The folder cannot be read."
+        ) from None
     if not found:
         raise DataError(f"{folder}: no class folders in it. {LAYOUT}.")
     for name, images in found.items():
         if not images:
-            raise DataError(f"{folder / name}: a class without images{_instead(folder / name)}. Add some ({' '.join(IMAGE_SUFFIXES)}), or remove the folder.")
+            raise DataError(
+                f"{folder / name}: a class without images{_instead(folder / name)}. Add some"
+                f" ({' '.join(IMAGE_SUFFIXES)}), or remove the folder."
+            )
     _check_forms(folder, folder, list(found), list(found))
     return found
 
@@ -123,17 +165,28 @@ def split_folders(root: Path, passed: PassedOver | None = None) -> tuple[Path, P
         DataError: if one is missing.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}. {LAYOUT}.")
+        raise DataError(
+            f"{root}: {'not a folder' if root.exists() else 'no such folder'}. {LAYOUT}."
+        )
     for needed in ("train", "test"):
         if not (root / needed).is_dir() and not (needed == "test" and (root / "val").is_dir()):
-            raise DataError(f"{root}: has no folder {'train' if needed == 'train' else 'test or val'}. {LAYOUT}.")
+            raise DataError(
+                f"{root}: has no folder {'train' if needed == 'train' else 'test or val'}."
+                f" {LAYOUT}."
+            )
     test = "test" if (root / "test").is_dir() else "val"
     if passed is not None:
         try:
             with os.scandir(root) as entries:
-                passed.beside += [entry.path for entry in entries if not _is_hidden(entry, passed) and entry.name not in ("train", test)]
+                passed.beside += [
+                    entry.path
+                    for entry in entries
+                    if not _is_hidden(entry, passed) and entry.name not in ("train", test)
+                ]
         except OSError as error:
-            raise DataError(f"{root}: {error.strerror or error}. The folder cannot be read.") from None
+            raise DataError(
+                f"{root}: {error.strerror or error}. The folder cannot be read."
+            ) from None
     return root / "train", root / test
 
 
@@ -144,22 +197,31 @@ def same_classes(train: Path, test: Path, train_names: list[str], test_names: li
         DataError: names a folder that only one of them has.
     """
     _check_forms(train, test, train_names, test_names)
-    for here, there, names, others in ((train, test, train_names, test_names), (test, train, test_names, train_names)):
+    for here, there, names, others in (
+        (train, test, train_names, test_names),
+        (test, train, test_names, train_names),
+    ):
         extra = sorted(set(names) - set(others))
         if extra:
             more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-            raise DataError(f"{here / extra[0]}{more}: a class that {there} has no folder for. Both need the same class folders.")
+            raise DataError(
+                f"{here / extra[0]}{more}: a class that {there} has no folder for. Both need the"
+                " same class folders."
+            )
 
 
 def _check_forms(here: Path, there: Path, names: list[str], others: list[str]) -> None:
-    """Two names that differ in their Unicode form alone print alike, so they are said with their code points."""
+    """Two names that differ in their Unicode form alone print alike, so they are said with their
+    code points.
+    """
     forms = {unicodedata.normalize("NFC", name): name for name in others}
     for name in names:
         other = forms.get(unicodedata.normalize("NFC", name), name)
         if other != name:
             raise DataError(
-                f"{here / name} and {there / other}: the names {name!a} and {other!a} differ in their Unicode form alone (the same letters, "
-                "composed or not). Name both folders alike, for example by renaming one to the other's name."
+                f"{here / name} and {there / other}: the names {name!a} and {other!a} differ in"
+                " their Unicode form alone (the same letters, composed or not). Name both folders"
+                " alike, for example by renaming one to the other's name."
             )
 
 
@@ -190,7 +252,11 @@ def _refuse(entry: os.DirEntry[str]) -> None:
     try:
         check_regular(entry.path, entry.stat().st_mode)
     except FileNotFoundError:
-        gone = "a link to a file that does not exist" if stat.S_ISLNK(entry.stat(follow_symlinks=False).st_mode) else "vanished while the folder was read"
+        gone = (
+            "a link to a file that does not exist"
+            if stat.S_ISLNK(entry.stat(follow_symlinks=False).st_mode)
+            else "vanished while the folder was read"
+        )
         raise DataError(f"{entry.path}: {gone}.") from None
 
 
@@ -207,4 +273,6 @@ def _is_hidden(entry: os.DirEntry[str], passed: PassedOver) -> bool:
 
 def _instead(folder: Path) -> str:
     others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return f" (it holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''})" if others else ""
+    return (
+        f" (it holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''})" if others else ""
+    )

@@ -7,14 +7,25 @@ from typing import Final
 NOT_OFFERED: Final = {
     **dict.fromkeys(
         ("pbt", "pb2", "population_based", "population_based_training"),
-        "population-based training is not offered: a copied checkpoint without its ledger would lie about its bits",
+        "population-based training is not offered: a copied checkpoint without its ledger would lie"
+        " about its bits",
     ),
     **dict.fromkeys(
-        ("early_stopping", "early_terminate", "scheduler", "asha", "hyperband", "bohb", "median", "pruner"),
+        (
+            "early_stopping",
+            "early_terminate",
+            "scheduler",
+            "asha",
+            "hyperband",
+            "bohb",
+            "median",
+            "pruner",
+        ),
         "early stopping is not offered: every candidate runs its whole schedule",
     ),
     **dict.fromkeys(
         ("nsga2", "nsgaii", "nsga3", "nsgaiii", "motpe", "moead", "multi_objective"),
-        "a search for several objectives is not offered: candidates are told apart by validation accuracy alone",
+        "a search for several objectives is not offered: candidates are told apart by validation"
+        " accuracy alone",
     ),
 }

@@ -1,4 +1,6 @@
-"""What the reader of specs must know of plug-ins: which kinds there are, where their names stand, and who finds their classes."""
+"""What the reader of specs must know of plug-ins: which kinds there are, where their names stand,
+and who finds their classes.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ KINDS: Final[tuple[Kind, ...]] = ("method", "query", "oracle", "source", "search
 class Catalogue(Protocol):
     """Finds the class of a plug-in by its name.
 
-    The class is a frozen dataclass with `name: ClassVar[str]`. Its fields are the settings: each has a type with its limits
-    (`Annotated[float, Interval(ge=0, le=1)]`), and a default unless it must be given.
+    The class is a frozen dataclass with `name: ClassVar[str]`. Its fields are the settings: each
+    has a type with its limits (`Annotated[float, Interval(ge=0, le=1)]`), and a default unless it
+    must be given.
     """
 
     def names(self, kind: Kind) -> tuple[str, ...]:
@@ -21,7 +24,9 @@ class Catalogue(Protocol):
         ...
 
     def own(self, kind: Kind) -> tuple[str, ...]:
-        """The names that ship with this program or were handed over in Python, whose classes are loaded at little risk and cost."""
+        """The names that ship with this program or were handed over in Python, whose classes are
+        loaded at little risk and cost.
+        """
         ...
 
     def load(self, kind: Kind, name: str) -> type[Any]:

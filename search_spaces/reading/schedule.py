@@ -1,4 +1,5 @@
-"""Bits, questions, quotas and annotation time of a schedule, in whole numbers where things are counted.
+"""Bits, questions, quotas and annotation time of a schedule, in whole numbers where things are
+counted.
 
 A full label is worth log2 C bits and any yes/no answer 1 bit (Hu et al. 2020, arXiv:2009.06168).
 """
@@ -13,11 +14,20 @@ from functools import cache
 from typing import Final
 
 from search_spaces.reading.blind_draws import BlindDraws, blind_draws
-from search_spaces.reading.config import BudgetConfig, DatasetConfig, DatasetFacts, QueryConfig, Schedule, ScheduleConfig
+from search_spaces.reading.config import (
+    BudgetConfig,
+    DatasetConfig,
+    DatasetFacts,
+    QueryConfig,
+    Schedule,
+    ScheduleConfig,
+)
 from search_spaces.reading.errors import SpecError
 
 SECONDS_PER_QUESTION: Final = 2.72
-"""A yes/no answer, measured with three labellers on 100 ImageNet images (Hu et al. 2020, user study)."""
+"""A yes/no answer, measured with three labellers on 100 ImageNet images (Hu et al. 2020, user
+study).
+"""
 SECONDS_PER_LABEL: Final = 60.0
 """A full label among 1,000 classes (Hu et al. 2020, user study)."""
 
@@ -30,17 +40,22 @@ def bits_per_label(num_classes: int) -> float:
 
 
 def worth_of_labels(labels: int, num_classes: int) -> int:
-    """Whole yes/no questions that cost no more than `labels` full labels: floor(labels * log2 C), exactly."""
+    """Whole yes/no questions that cost no more than `labels` full labels: floor(labels * log2 C),
+    exactly.
+    """
     if num_classes & (num_classes - 1) == 0:
         return labels * (num_classes.bit_length() - 1)
     product = labels * bits_per_label(num_classes)
     digits = 50
     while abs(product - round(product)) <= 1e-9 * max(1.0, product) and labels:
-        # Too near to a whole number for floating point. log2 C is irrational where C is no power of 2, so that enough digits always tell.
+        # Too near to a whole number for floating point. log2 C is irrational where C is no power of
+        # 2, so that enough digits always tell.
         with localcontext() as context:
             context.prec = digits
             exact = labels * _log2(num_classes, digits)
-            below, above = (math.floor(exact * (1 + sign * Decimal(10) ** (5 - digits))) for sign in (-1, 1))
+            below, above = (
+                math.floor(exact * (1 + sign * Decimal(10) ** (5 - digits))) for sign in (-1, 1)
+            )
         if below == above:
             return below
         digits *= 2
@@ -55,7 +70,8 @@ def _log2(number: int, digits: int) -> Decimal:
 
 
 def quotas(questions: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Whole quotas that sum to `questions` exactly: largest remainders are rounded up, of equal ones the earlier rounds'.
+    """Whole quotas that sum to `questions` exactly: largest remainders are rounded up, of equal
+    ones the earlier rounds'.
 
     Shares are taken as the decimals they print as, so that 0.29 is 29 hundredths and ties are ties.
     """
@@ -81,7 +97,11 @@ def annotation_hours(labels: int, questions: int) -> float:
 
 def validation_bits(dataset: DatasetConfig, facts: DatasetFacts) -> float:
     """Price of a `split` validation set, which is beside the budget; 0 for the other kinds."""
-    return dataset.validation.per_class * facts.num_classes * bits_per_label(facts.num_classes) if dataset.validation.source == "split" else 0.0
+    return (
+        dataset.validation.per_class * facts.num_classes * bits_per_label(facts.num_classes)
+        if dataset.validation.source == "split"
+        else 0.0
+    )
 
 
 def held_out(dataset: DatasetConfig) -> int:
@@ -90,29 +110,41 @@ def held_out(dataset: DatasetConfig) -> int:
 
 
 def draws(schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0) -> BlindDraws | None:
-    """How many labels `priced_balanced` buys, if classes are equally large: the true sizes are hidden labels. None for any other choice of D_S.
+    """How many labels `priced_balanced` buys, if classes are equally large: the true sizes are
+    hidden labels. None for any other choice of D_S.
 
     Args:
         apart: images of each class that are not in the pool.
     """
     class_size = facts.train_items // facts.num_classes - apart
-    if schedule.initial_choice != "priced_balanced" or schedule.initial_labels_per_class > class_size:
+    if (
+        schedule.initial_choice != "priced_balanced"
+        or schedule.initial_labels_per_class > class_size
+    ):
         # Where a class cannot be filled, check_pool says so.
         return None
     return blind_draws(facts.num_classes, class_size, schedule.initial_labels_per_class)
 
 
-def resolve(budget: BudgetConfig, schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0) -> tuple[Schedule, float]:
-    """The schedule in whole numbers and the budget in bits. What the schedule costs never exceeds the budget.
+def resolve(
+    budget: BudgetConfig, schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0
+) -> tuple[Schedule, float]:
+    """The schedule in whole numbers and the budget in bits. What the schedule costs never exceeds
+    the budget.
 
     Args:
         apart: as for `draws`.
 
     Raises:
-        SpecError: the budget is not said once and clearly, D_S costs more than it, or the rounds do not fit the questions that are left.
+        SpecError: the budget is not said once and clearly, D_S costs more than it, or the rounds do
+            not fit the questions that are left.
     """
     expected = draws(schedule, facts, apart)
-    initial = schedule.initial_labels_per_class * facts.num_classes if expected is None else expected.expected
+    initial = (
+        schedule.initial_labels_per_class * facts.num_classes
+        if expected is None
+        else expected.expected
+    )
     label_bits = bits_per_label(facts.num_classes)
     _check_budget_keys(budget)
     _check_drawn(budget, schedule)
@@ -127,28 +159,52 @@ def resolve(budget: BudgetConfig, schedule: ScheduleConfig, facts: DatasetFacts,
         assert budget.bits is not None
         bits = budget.bits
         _check_initial(initial, label_bits, bits, "budget.bits", expected is not None)
-        # The sum is what is charged; the difference may have been rounded to the next whole number, up or down.
+        # The sum is what is charged; the difference may have been rounded to the next whole number,
+        # up or down.
         questions = math.floor(bits - initial * label_bits) + 1
         while initial * label_bits + questions > bits:
             questions -= 1
     _check_split(schedule.split, questions, initial)
-    return Schedule(initial_labels=initial, quotas=quotas(questions, schedule.split) if schedule.split else ()), bits
+    return (
+        Schedule(
+            initial_labels=initial,
+            quotas=quotas(questions, schedule.split) if schedule.split else (),
+        ),
+        bits,
+    )
 
 
 def _check_budget_keys(budget: BudgetConfig) -> None:
-    given = [name for name in ("bits", "full_labels", "questions") if getattr(budget, name) is not None]
+    given = [
+        name for name in ("bits", "full_labels", "questions") if getattr(budget, name) is not None
+    ]
     if budget.mode == "table":
         if given != ["questions"]:
             keys = tuple(f"budget.{name}" for name in given if name != "questions")
-            problem = f"mode table takes the number of questions and nothing else, not {' and '.join(given) or 'nothing'}"
-            raise SpecError(problem, keys=(*keys, "budget.mode"), hint="write budget: {mode: table, questions: 47000}")
+            problem = (
+                "mode table takes the number of questions and nothing else, not"
+                f" {' and '.join(given) or 'nothing'}"
+            )
+            raise SpecError(
+                problem,
+                keys=(*keys, "budget.mode"),
+                hint="write budget: {mode: table, questions: 47000}",
+            )
     elif "questions" in given:
         raise SpecError(
-            "questions are given only in mode table; in mode exact they are what the bits leave after D_S", keys=("budget.questions", "budget.mode")
+            "questions are given only in mode table; in mode exact they are what the bits leave"
+            " after D_S",
+            keys=("budget.questions", "budget.mode"),
         )
     elif len(given) != 1:
-        problem = "bits and full_labels say the same thing twice" if given else "the budget is not given"
-        raise SpecError(problem, keys=("budget.bits", "budget.full_labels", "budget.mode"), hint="write one of {full_labels: 100} and {bits: 332.2}")
+        problem = (
+            "bits and full_labels say the same thing twice" if given else "the budget is not given"
+        )
+        raise SpecError(
+            problem,
+            keys=("budget.bits", "budget.full_labels", "budget.mode"),
+            hint="write one of {full_labels: 100} and {bits: 332.2}",
+        )
 
 
 def _check_drawn(budget: BudgetConfig, schedule: ScheduleConfig) -> None:
@@ -162,15 +218,25 @@ def _check_drawn(budget: BudgetConfig, schedule: ScheduleConfig) -> None:
         )
     if not schedule.split:
         raise SpecError(
-            "how many labels priced_balanced buys is known once they are drawn, and no round spends what they leave",
+            "how many labels priced_balanced buys is known once they are drawn, and no round spends"
+            " what they leave",
             keys=("schedule.split", "schedule.stages", "schedule.initial_choice"),
-            hint="give this row a round, or write initial_choice: uniform to spend its whole budget on labels drawn blindly",
+            hint=(
+                "give this row a round, or write initial_choice: uniform to spend its whole budget"
+                " on labels drawn blindly"
+            ),
         )
 
 
-def _check_initial(initial: int, label_bits: float, bits: float, budget_key: str, expected: bool) -> None:
+def _check_initial(
+    initial: int, label_bits: float, bits: float, budget_key: str, expected: bool
+) -> None:
     if initial * label_bits > bits:
-        labels = f"priced_balanced is expected to draw {initial} labels, which" if expected else f"|D_S| = {initial} labels"
+        labels = (
+            f"priced_balanced is expected to draw {initial} labels, which"
+            if expected
+            else f"|D_S| = {initial} labels"
+        )
         raise SpecError(
             f"{labels} cost {initial * label_bits:.6g} bits, and the budget is {bits:.6g}",
             keys=("schedule.initial_labels_per_class", budget_key),
@@ -182,27 +248,56 @@ def _check_split(split: Sequence[float], questions: int, initial: int) -> None:
     keys = ("schedule.split", "schedule.stages")
     negative = [share for share in split if share < 0]
     if negative:
-        raise SpecError(f"a share of the questions cannot be negative ({negative[0]})", keys=keys, hint="write shares from 0 to 1 that sum to 1")
+        raise SpecError(
+            f"a share of the questions cannot be negative ({negative[0]})",
+            keys=keys,
+            hint="write shares from 0 to 1 that sum to 1",
+        )
     if split and abs(math.fsum(split) - 1) > SHARES_TOLERANCE:
-        raise SpecError(f"the shares sum to {math.fsum(split):.10g}, not to 1", keys=keys, hint="write one share of the questions for each round")
+        raise SpecError(
+            f"the shares sum to {math.fsum(split):.10g}, not to 1",
+            keys=keys,
+            hint="write one share of the questions for each round",
+        )
     if not split and questions > 0:
         raise SpecError(
-            f"there is no round, and {questions} questions of the budget are left after |D_S| = {initial} labels",
-            keys=(*keys, "schedule.initial_labels_per_class", "budget.full_labels", "budget.bits", "budget.questions"),
+            f"there is no round, and {questions} questions of the budget are left after |D_S| ="
+            f" {initial} labels",
+            keys=(
+                *keys,
+                "schedule.initial_labels_per_class",
+                "budget.full_labels",
+                "budget.bits",
+                "budget.questions",
+            ),
             hint="write split: [1.0] to ask them in one round, or let |D_S| use the budget",
         )
     if len(split) > questions:
         raise SpecError(
             f"{len(split)} rounds share {questions} questions; each round needs one",
-            keys=(*keys, "schedule.initial_labels_per_class", "budget.full_labels", "budget.bits", "budget.questions"),
-            hint="take fewer rounds, fewer initial labels or a larger budget" + ("" if questions else "; split: [] trains on full labels only"),
+            keys=(
+                *keys,
+                "schedule.initial_labels_per_class",
+                "budget.full_labels",
+                "budget.bits",
+                "budget.questions",
+            ),
+            hint="take fewer rounds, fewer initial labels or a larger budget"
+            + ("" if questions else "; split: [] trains on full labels only"),
         )
 
 
 def check_pool(
-    schedule: Schedule, dataset: DatasetConfig, query: QueryConfig, facts: DatasetFacts, smallest_class: int, per_class: int, blind: bool = False
+    schedule: Schedule,
+    dataset: DatasetConfig,
+    query: QueryConfig,
+    facts: DatasetFacts,
+    smallest_class: int,
+    per_class: int,
+    blind: bool = False,
 ) -> None:
-    """The images suffice for the labels bought and, where no image is asked twice, for the questions.
+    """The images suffice for the labels bought and, where no image is asked twice, for the
+    questions.
 
     Args:
         smallest_class: training images of the class that has the fewest.
@@ -215,27 +310,35 @@ def check_pool(
     validation = dataset.validation
     if validation.source == "initial_labels" and validation.per_class >= per_class:
         raise SpecError(
-            f"{validation.per_class} validation labels of each class are carved from {per_class} initial ones, and none is left to train on",
-            keys=("dataset.validation.per_class", "schedule.initial_labels_per_class", "dataset.validation.from"),
+            f"{validation.per_class} validation labels of each class are carved from {per_class}"
+            " initial ones, and none is left to train on",
+            keys=(
+                "dataset.validation.per_class",
+                "schedule.initial_labels_per_class",
+                "dataset.validation.from",
+            ),
             hint="take fewer, or more initial labels",
         )
     apart = held_out(dataset)
     if apart >= smallest_class:
         raise SpecError(
-            f"the validation split takes {apart} images of each class, and the smallest class of {facts.name} has {smallest_class}",
+            f"the validation split takes {apart} images of each class, and the smallest class of"
+            f" {facts.name} has {smallest_class}",
             keys=("dataset.validation.per_class", "dataset.validation.from", "dataset.validation"),
             hint=f"take fewer than {smallest_class}",
         )
     left = facts.train_items - apart * facts.num_classes
     if blind and schedule.initial_labels > left:
         raise SpecError(
-            f"{schedule.initial_labels} initial labels are asked for, and {facts.name} has {left} training images" + (" beside validation" if apart else ""),
+            f"{schedule.initial_labels} initial labels are asked for, and {facts.name} has {left}"
+            " training images" + (" beside validation" if apart else ""),
             keys=("schedule.initial_labels_per_class", "dataset.validation.per_class"),
             hint=f"take at most {left // facts.num_classes}",
         )
     if not blind and apart + per_class > smallest_class:
         raise SpecError(
-            f"{per_class} initial labels of each class are asked for, and the smallest class of {facts.name} has {smallest_class - apart} images"
+            f"{per_class} initial labels of each class are asked for, and the smallest class of"
+            f" {facts.name} has {smallest_class - apart} images"
             + (f" beside {apart} for validation" if apart else ""),
             keys=("schedule.initial_labels_per_class", "dataset.validation.per_class"),
             hint=f"take at most {smallest_class - apart}",
@@ -243,7 +346,14 @@ def check_pool(
     unlabelled = left - schedule.initial_labels
     if query.requery == "never" and sum(schedule.quotas) > unlabelled:
         raise SpecError(
-            f"requery: never asks each image at most once, and there are {sum(schedule.quotas)} questions for {unlabelled} images",
-            keys=("query.requery", "schedule.initial_labels_per_class", "budget.full_labels", "budget.bits", "budget.questions"),
+            f"requery: never asks each image at most once, and there are {sum(schedule.quotas)}"
+            f" questions for {unlabelled} images",
+            keys=(
+                "query.requery",
+                "schedule.initial_labels_per_class",
+                "budget.full_labels",
+                "budget.bits",
+                "budget.questions",
+            ),
             hint="write requery: pool, or lower the budget",
         )

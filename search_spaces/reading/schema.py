@@ -1,8 +1,10 @@
-"""Which settings a record spells out: those that differ from the defaults of a numbered schema, so that a new setting renames nothing.
+"""Which settings a record spells out: those that differ from the defaults of a numbered schema, so
+that a new setting renames nothing.
 
-The defaults are data and are not read from the classes: a default changed in code must not change the name of a trial on disk. A setting that is added later
-gets a line in the table of its section, with the default it was born with; that changes no name either. A line that stands is never edited: where a default
-is to change, write a new schema beside this one.
+The defaults are data and are not read from the classes: a default changed in code must not change
+the name of a trial on disk. A setting that is added later gets a line in the table of its section,
+with the default it was born with; that changes no name either. A line that stands is never edited:
+where a default is to change, write a new schema beside this one.
 """
 
 from __future__ import annotations
@@ -84,29 +86,46 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 UNREAD: Final = frozenset(DEFAULTS)
-"""Keys that stand in specs and records of schema 2 whether or not the plug-ins that they name read them."""
+"""Keys that stand in specs and records of schema 2 whether or not the plug-ins that they name read
+them.
+"""
 
 
 def written(flat: Mapping[str, Any], known: Mapping[str, Field] | None = None) -> dict[str, Any]:
-    """Returns, of these settings (key path -> value), the ones that differ from the schema's defaults.
+    """Returns, of these settings (key path -> value), the ones that differ from the schema's
+    defaults.
 
     Args:
-        known: fields of settings that the tables do not have, which have been added since or are another package's: their classes' defaults count.
+        known: fields of settings that the tables do not have, which have been added since or are
+            another package's: their classes' defaults count.
     """
     since = {key: field.default for key, field in (known or {}).items()}
     defaults = {**since, **DEFAULTS, **METHOD_DEFAULTS.get(str(flat.get("method.name")), {})}
-    return {key: value for key, value in flat.items() if not _same(value, defaults.get(key, ABSENT))}
+    return {
+        key: value for key, value in flat.items() if not _same(value, defaults.get(key, ABSENT))
+    }
 
 
 def written_method(method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns, of a method's settings (name -> value), the ones that differ from the schema's defaults."""
-    flat = {"method.name": method.name, **{f"method.{key}": value for key, value in settings.items()}}
+    """Returns, of a method's settings (name -> value), the ones that differ from the schema's
+    defaults.
+    """
+    flat = {
+        "method.name": method.name,
+        **{f"method.{key}": value for key, value in settings.items()},
+    }
     differing = written(flat, class_fields(method, "method"))
-    return {key.removeprefix("method."): value for key, value in differing.items() if key != "method.name"}
+    return {
+        key.removeprefix("method."): value
+        for key, value in differing.items()
+        if key != "method.name"
+    }
 
 
 def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns key path -> value of a recorded trial's nested configuration, with the schema's defaults of what it does not spell out."""
+    """Returns key path -> value of a recorded trial's nested configuration, with the schema's
+    defaults of what it does not spell out.
+    """
     flat = flatten(mapping)
     frozen = {**DEFAULTS, **METHOD_DEFAULTS.get(str(flat.get("method.name")), {})}
     apart = ("search.", "resources.", "oracle.false_")
@@ -114,6 +133,8 @@ def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same(value: Any, default: Any) -> bool:
-    """Whether a value is the default; 1 is not true, and a list is the tuple that YAML and JSON cannot have."""
+    """Whether a value is the default; 1 is not true, and a list is the tuple that YAML and JSON
+    cannot have.
+    """
     value = tuple(value) if isinstance(value, list) else value
     return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)

@@ -1,4 +1,6 @@
-"""Takes a spec's document apart into its sections, each key path with its value and place, and applies `--set` to them."""
+"""Takes a spec's document apart into its sections, each key path with its value and place, and
+applies `--set` to them.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,28 @@ from typing import Final
 
 from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable, written_twice
 from search_spaces.reading.not_offered import NOT_OFFERED
-from search_spaces.reading.settings import PLUGINS, SWEEP_SECTIONS, TRIAL_SECTIONS, Field, Keys, unknown_key
+from search_spaces.reading.settings import (
+    PLUGINS,
+    SWEEP_SECTIONS,
+    TRIAL_SECTIONS,
+    Field,
+    Keys,
+    unknown_key,
+)
 from search_spaces.reading.yaml_source import Node, has_comment, parse, plain, read_word
 
-TOP_LEVEL: Final = ("name", "dataset", "budget", "base", "cases", "vary", "seeds", "search", "resources", "baseline")
+TOP_LEVEL: Final = (
+    "name",
+    "dataset",
+    "budget",
+    "base",
+    "cases",
+    "vary",
+    "seeds",
+    "search",
+    "resources",
+    "baseline",
+)
 BASE: Final = ("method", "schedule", "query", "oracle")
 """Sections under `base`."""
 
@@ -43,10 +63,13 @@ def read_sections(root: Node, source: Place, keys: Keys) -> Sections:
     """The sections of a document.
 
     Raises:
-        SpecError: it is no mapping, a key is unknown or stands at the wrong level, or a section is not a mapping.
+        SpecError: it is no mapping, a key is unknown or stands at the wrong level, or a section is
+            not a mapping.
     """
     if root.value is None:
-        raise SpecError("is empty", place=source, hint="a spec has the keys " + ", ".join(TOP_LEVEL))
+        raise SpecError(
+            "is empty", place=source, hint="a spec has the keys " + ", ".join(TOP_LEVEL)
+        )
     if not isinstance(root.value, dict):
         raise SpecError(f"must be a mapping with the keys {', '.join(TOP_LEVEL)}", place=root.place)
     found = Sections(source=source, keys=keys)
@@ -67,15 +90,25 @@ def read_sections(root: Node, source: Place, keys: Keys) -> Sections:
 
 
 def _read_base(found: Sections, node: Node) -> None:
-    for key, child in _mapping(node, "base", "the sections method, schedule, query and oracle").items():
+    for key, child in _mapping(
+        node, "base", "the sections method, schedule, query and oracle"
+    ).items():
         section = key.split(".")[0]
         if section in ("dataset", "budget"):
             raise SpecError(
-                "stands under base, and belongs at the top level", key=key, place=child.place, hint=f"move it out of base: one {section} holds for all rows"
+                "stands under base, and belongs at the top level",
+                key=key,
+                place=child.place,
+                hint=f"move it out of base: one {section} holds for all rows",
             )
         if section not in BASE:
             raise SpecError(
-                "unknown key", key=f"base.{key}", place=child.place, hint=NOT_OFFERED.get(key) or did_you_mean(key, BASE) or f"known here: {', '.join(BASE)}"
+                "unknown key",
+                key=f"base.{key}",
+                place=child.place,
+                hint=NOT_OFFERED.get(key)
+                or did_you_mean(key, BASE)
+                or f"known here: {', '.join(BASE)}",
             )
         _check_name(child, section, found.keys)
         for path, leaf in leaves(child, key, found.keys).items():
@@ -86,7 +119,9 @@ def _read_base(found: Sections, node: Node) -> None:
 
 
 def _check_name(node: Node, section: str, keys: Keys) -> None:
-    """Checks the name of a section's plug-in before its settings, which are unknown where the plug-in is."""
+    """Checks the name of a section's plug-in before its settings, which are unknown where the
+    plug-in is.
+    """
     if section not in PLUGINS or not isinstance(node.value, dict):
         return
     key = PLUGINS[section].key
@@ -109,10 +144,24 @@ def _note_headings(found: Sections, node: Node, path: str) -> None:
 
 def _unknown_top(key: str, place: Place) -> SpecError:
     if key in BASE:
-        return SpecError("stands at the top level, and belongs under base", key=key, place=place, hint=f"write base: {{{key}: ...}}")
+        return SpecError(
+            "stands at the top level, and belongs under base",
+            key=key,
+            place=place,
+            hint=f"write base: {{{key}: ...}}",
+        )
     if "." in key and key.split(".")[0] in TOP_LEVEL:
-        return SpecError("key paths with dots are for cases, vary and --set", key=key, place=place, hint=f"write {key.replace('.', ': {', 1)}: ...}}")
-    hint = NOT_OFFERED.get(key.lower()) or did_you_mean(key, TOP_LEVEL) or f"known here: {', '.join(TOP_LEVEL)}"
+        return SpecError(
+            "key paths with dots are for cases, vary and --set",
+            key=key,
+            place=place,
+            hint=f"write {key.replace('.', ': {', 1)}: ...}}",
+        )
+    hint = (
+        NOT_OFFERED.get(key.lower())
+        or did_you_mean(key, TOP_LEVEL)
+        or f"known here: {', '.join(TOP_LEVEL)}"
+    )
     return SpecError("unknown key", key=key, place=place, hint=hint)
 
 
@@ -123,18 +172,29 @@ def _mapping(node: Node, key: str, of: str) -> dict[str, Node]:
 
 
 def _known(path: str, keys: Keys) -> Mapping[str, Field]:
-    """Keys among which a path must be; plug-ins of other packages are loaded only for one that nothing here has."""
+    """Keys among which a path must be; plug-ins of other packages are loaded only for one that
+    nothing here has.
+    """
     section = path.split(".")[0]
 
     def among(*, foreign: bool) -> Mapping[str, Field]:
-        return keys.any_plugin(section, foreign=foreign) if section in SWEEP_SECTIONS else keys.trial(foreign=foreign)
+        return (
+            keys.any_plugin(section, foreign=foreign)
+            if section in SWEEP_SECTIONS
+            else keys.trial(foreign=foreign)
+        )
 
     own = among(foreign=False)
-    return own if path in own or any(key.startswith(f"{path}.") for key in own) else among(foreign=True)
+    return (
+        own
+        if path in own or any(key.startswith(f"{path}.") for key in own)
+        else among(foreign=True)
+    )
 
 
 def leaves(node: Node, path: str, keys: Keys) -> Leaves:
-    """Every key path below `path` with its value; a value is what stands at a known key, whatever its type.
+    """Every key path below `path` with its value; a value is what stands at a known key, whatever
+    its type.
 
     Raises:
         SpecError: a key is unknown, or a section is not a mapping.
@@ -142,11 +202,19 @@ def leaves(node: Node, path: str, keys: Keys) -> Leaves:
     known = _known(path, keys)
     if path in known:
         return {path: node}
-    inside = sorted({key.removeprefix(f"{path}.").split(".")[0] for key in known if key.startswith(f"{path}.")})
+    inside = sorted(
+        {key.removeprefix(f"{path}.").split(".")[0] for key in known if key.startswith(f"{path}.")}
+    )
     if not inside:
         error = unknown_key(path, known)
         word = path.rpartition(".")[2].lower()
-        raise SpecError("unknown key", key=path, value=plain(node), place=node.place, hint=NOT_OFFERED.get(word) or error.hint)
+        raise SpecError(
+            "unknown key",
+            key=path,
+            value=plain(node),
+            place=node.place,
+            hint=NOT_OFFERED.get(word) or error.hint,
+        )
     found: Leaves = {}
     for key, child in _mapping(node, path, ", ".join(inside)).items():
         for leaf_path, leaf in leaves(child, f"{path}.{key}", keys).items():
@@ -157,7 +225,8 @@ def leaves(node: Node, path: str, keys: Keys) -> Leaves:
 
 
 def trial_leaves(key: str, node: Node, what: str, keys: Keys) -> Leaves:
-    """The key paths that an entry of `cases` or a key of `vary` sets; `base.` in front may be left out.
+    """The key paths that an entry of `cases` or a key of `vary` sets; `base.` in front may be left
+    out.
 
     Raises:
         SpecError: a key is unknown, or is one that holds for the whole sweep.
@@ -165,16 +234,26 @@ def trial_leaves(key: str, node: Node, what: str, keys: Keys) -> Leaves:
     path = key.removeprefix("base.")
     section = path.split(".")[0]
     if section == "dataset":
-        raise SpecError(f"{what} cannot change the data set: one data set and one validation set hold for all rows", key=key, place=node.place)
+        raise SpecError(
+            f"{what} cannot change the data set: one data set and one validation set hold for all"
+            " rows",
+            key=key,
+            place=node.place,
+        )
     if section in TOP_LEVEL and section not in TRIAL_SECTIONS:
-        raise SpecError(f"{what} cannot change {printable(section, 40)}, which holds for the whole sweep", key=key, place=node.place)
+        raise SpecError(
+            f"{what} cannot change {printable(section, 40)}, which holds for the whole sweep",
+            key=key,
+            place=node.place,
+        )
     return leaves(node, path, keys)
 
 
 def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
     """The sections hold what each `--set key.path=value` says, a later one over an earlier one.
 
-    Where a key holds text (a path, a name), the value is that text as it stands; elsewhere it is YAML without comments.
+    Where a key holds text (a path, a name), the value is that text as it stands; elsewhere it is
+    YAML without comments.
 
     Raises:
         SpecError: one cannot be read, or names an unknown key.
@@ -190,9 +269,16 @@ def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
         elif first == "vary":
             _set_domain(sections, rest, node)
         elif first == "cases":
-            raise SpecError("a single case cannot be set", key=key, place=node.place, hint="edit the file, or drop all cases with --set 'cases={}'")
+            raise SpecError(
+                "a single case cannot be set",
+                key=key,
+                place=node.place,
+                hint="edit the file, or drop all cases with --set 'cases={}'",
+            )
         elif first in ("name", "seeds", "baseline"):
-            raise SpecError("unknown key", key=key, place=node.place, hint=f'did you mean "{first}"?')
+            raise SpecError(
+                "unknown key", key=key, place=node.place, hint=f'did you mean "{first}"?'
+            )
         elif first in SWEEP_SECTIONS:
             sections.outside.update(leaves(node, key, sections.keys))
         else:
@@ -207,11 +293,23 @@ def _set_trial_key(sections: Sections, key: str, node: Node) -> None:
     else:
         written = leaves(node, key.removeprefix("base."), sections.keys)
     if not written:
-        raise SpecError("sets nothing: its mapping is empty", key=key, place=node.place, hint=f"write what it sets, as in {key}={{...}}")
-    plain_trial, plain_written = ({path: plain(leaf) for path, leaf in part.items()} for part in (sections.trial, written))
+        raise SpecError(
+            "sets nothing: its mapping is empty",
+            key=key,
+            place=node.place,
+            hint=f"write what it sets, as in {key}={{...}}",
+        )
+    plain_trial, plain_written = (
+        {path: plain(leaf) for path, leaf in part.items()} for part in (sections.trial, written)
+    )
     left = sections.keys.overlay(plain_trial, plain_written)
-    # What another --set wrote stands, also where this one names another plug-in: the order of --set of different keys is no part of what is meant.
-    kept = {path: leaf for path, leaf in sections.trial.items() if path in left or path in sections.overridden}
+    # What another --set wrote stands, also where this one names another plug-in: the order of --set
+    # of different keys is no part of what is meant.
+    kept = {
+        path: leaf
+        for path, leaf in sections.trial.items()
+        if path in left or path in sections.overridden
+    }
     sections.trial = kept | written
     sections.overridden.update(written)
 
@@ -232,18 +330,32 @@ def _parse_override(text: str, keys: Keys) -> tuple[str, Node]:
     if not equals or not key or key != printable(key, 400):
         raise SpecError("is not KEY=VALUE", place=place, hint="write --set method.epochs=5")
     if not value.strip():
-        raise SpecError("has no value", key=key, place=place, hint=f"write --set {key}=VALUE; null is written null")
+        raise SpecError(
+            "has no value",
+            key=key,
+            place=place,
+            hint=f"write --set {key}=VALUE; null is written null",
+        )
     field = _text_field(key, keys)
     if field is not None:
         # A name from a list has no spaces around it; any other text may.
-        return key, read_word(value.strip() if field.options else value, key, place, optional=field.optional)
+        return key, read_word(
+            value.strip() if field.options else value, key, place, optional=field.optional
+        )
     if has_comment(value):
-        raise SpecError("# starts a comment in YAML, and what follows would be dropped", key=key, place=place, hint="remove it, or quote text that holds #")
+        raise SpecError(
+            "# starts a comment in YAML, and what follows would be dropped",
+            key=key,
+            place=place,
+            hint="remove it, or quote text that holds #",
+        )
     return key, _placed(parse(value, place, key), place)
 
 
 def _text_field(key: str, keys: Keys) -> Field | None:
-    """The field of a key whose value is one piece of text; None where the value is YAML, or nothing is known of the key."""
+    """The field of a key whose value is one piece of text; None where the value is YAML, or nothing
+    is known of the key.
+    """
     if key in ("name", "baseline"):
         return Field(hint=str | None if key == "baseline" else str)
     field = _known(key, keys).get(key.removeprefix("base."))

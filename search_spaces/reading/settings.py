@@ -1,7 +1,9 @@
-"""What each key of a spec may hold, read off the classes that become of it: their fields, types, limits and defaults.
+"""What each key of a spec may hold, read off the classes that become of it: their fields, types,
+limits and defaults.
 
-Sections whose behaviour is a plug-in (method, query, oracle, search) take their settings from the class that their name chooses; which names there are and
-which class each means is handed down as a catalogue. Values are checked by pydantic, which is imported here alone.
+Sections whose behaviour is a plug-in (method, query, oracle, search) take their settings from the
+class that their name chooses; which names there are and which class each means is handed down as a
+catalogue. Values are checked by pydantic, which is imported here alone.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class PluginKey:
     kind: PluginKind
     key: str
     attribute: str
-    """Of the section's own class, which holds the plug-in; empty where the section is the plug-in."""
+    """Of the section's own class, which holds the plug-in; empty where the section is the plug-in.
+    """
     default: str | None
     """None: it must be given."""
 
@@ -124,7 +127,11 @@ class Field:
     @property
     def limits(self) -> Interval:
         """Of the number, or of each number of a list."""
-        inner = typing.get_args(self.plain)[0] if typing.get_origin(self.plain) is tuple else self._inner
+        inner = (
+            typing.get_args(self.plain)[0]
+            if typing.get_origin(self.plain) is tuple
+            else self._inner
+        )
         return next((item for item in _metadata(inner) if isinstance(item, Interval)), Interval())
 
     @property
@@ -148,7 +155,8 @@ class Field:
         return text + (" or null" if self.optional else "")
 
     def convert(self, key: str, value: Any) -> Any:
-        """Returns the value as the key's one type: a whole number where a fraction may stand becomes one, a list a tuple; nothing else is converted.
+        """Returns the value as the key's one type: a whole number where a fraction may stand
+        becomes one, a list a tuple; nothing else is converted.
 
         Raises:
             SpecError: it is of another type, or outside what the key allows.
@@ -174,7 +182,11 @@ class Field:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
+    return (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        else (hint,)
+    )
 
 
 def _bare(hint: Any) -> Any:
@@ -186,8 +198,20 @@ def _metadata(hint: Any) -> tuple[Any, ...]:
 
 
 def _range(limits: Interval) -> str:
-    low = f"more than {limits.gt:.12g}" if limits.gt is not None else f"at least {limits.ge:.12g}" if limits.ge is not None else ""
-    high = f"less than {limits.lt:.12g}" if limits.lt is not None else f"at most {limits.le:.12g}" if limits.le is not None else ""
+    low = (
+        f"more than {limits.gt:.12g}"
+        if limits.gt is not None
+        else f"at least {limits.ge:.12g}"
+        if limits.ge is not None
+        else ""
+    )
+    high = (
+        f"less than {limits.lt:.12g}"
+        if limits.lt is not None
+        else f"at most {limits.le:.12g}"
+        if limits.le is not None
+        else ""
+    )
     parts = " and ".join(part for part in (low, high) if part)
     return f", {parts}" if parts else ""
 
@@ -198,12 +222,22 @@ def _tuples(value: Any) -> Any:
 
 def _check_shares(field: Field, key: str, value: Any) -> None:
     if len(value) > MOST_ROUNDS:
-        raise SpecError(f"has {len(value)} shares, and at most {MOST_ROUNDS} rounds are possible", key=key)
+        raise SpecError(
+            f"has {len(value)} shares, and at most {MOST_ROUNDS} rounds are possible", key=key
+        )
     for share in value:
-        if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share):
+        if (
+            isinstance(share, bool)
+            or not isinstance(share, int | float)
+            or not math.isfinite(share)
+        ):
             raise SpecError(f"must be {field.allowed}", key=key, value=list(value))
         if not 0 <= share <= 1:
-            raise SpecError("every share must be from 0 to 1, and all of them sum to 1", key=key, value=list(value))
+            raise SpecError(
+                "every share must be from 0 to 1, and all of them sum to 1",
+                key=key,
+                value=list(value),
+            )
 
 
 @cache
@@ -228,8 +262,16 @@ def _documented(cls: Hashable) -> Mapping[str, str]:
     body = tree.body if isinstance(tree, ast.ClassDef) else []
     found = {}
     for node, after in itertools.pairwise(body):
-        text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(text, str):
+        text = (
+            after.value.value
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            else None
+        )
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and isinstance(text, str)
+        ):
             found[node.target.id] = " ".join(text.split())
     return found
 
@@ -240,7 +282,9 @@ def written(prefix: str, attribute: str) -> str:
 
 
 def class_fields(cls: Any, prefix: str) -> dict[str, Field]:
-    """Returns key path -> field of everything that a settings class has under `prefix`, in its order."""
+    """Returns key path -> field of everything that a settings class has under `prefix`, in its
+    order.
+    """
     return dict(_class_fields(cls, prefix))
 
 
@@ -277,19 +321,27 @@ class Keys:
 
     catalogue: Catalogue
     unread: frozenset[str] = frozenset()
-    """Keys that earlier versions let stand where no plug-in read them: of records, they are passed over where the plug-in does not have them."""
+    """Keys that earlier versions let stand where no plug-in read them: of records, they are passed
+    over where the plug-in does not have them.
+    """
 
     def is_unread(self, key: str, values: Flat) -> bool:
         """Returns whether a recorded value has no meaning for the plug-in that the values name."""
         section = key.partition(".")[0]
-        return key in self.unread and section in PLUGINS and key not in self.section(section, values)
+        return (
+            key in self.unread and section in PLUGINS and key not in self.section(section, values)
+        )
 
-    _cache: dict[tuple[str, ...], dict[str, Field]] = field(default_factory=dict, compare=False, repr=False)
+    _cache: dict[tuple[str, ...], dict[str, Field]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def name_field(self, section: str) -> Field:
         """Returns the field of the key that names a section's plug-in."""
         plugin = PLUGINS[section]
-        return names_field(self.catalogue.names(plugin.kind), ABSENT if plugin.default is None else plugin.default)
+        return names_field(
+            self.catalogue.names(plugin.kind), ABSENT if plugin.default is None else plugin.default
+        )
 
     def name_of(self, section: str, values: Flat) -> str:
         """Returns the name of a section's plug-in.
@@ -300,7 +352,9 @@ class Keys:
         plugin, names = PLUGINS[section], self.name_field(section)
         value = values.get(plugin.key, plugin.default)
         if value is None and plugin.key not in values:
-            raise SpecError("must be given", key=plugin.key, hint=f"write one of {', '.join(names.options)}")
+            raise SpecError(
+                "must be given", key=plugin.key, hint=f"write one of {', '.join(names.options)}"
+            )
         name: str = names.convert(plugin.key, value)
         return name
 
@@ -313,10 +367,14 @@ class Keys:
         try:
             return self.catalogue.load(PLUGINS[section].kind, name)
         except SpecError as error:
-            raise SpecError(error.problem, key=PLUGINS[section].key, value=name, hint=error.hint) from error
+            raise SpecError(
+                error.problem, key=PLUGINS[section].key, value=name, hint=error.hint
+            ) from error
 
     def of_plugin(self, section: str, name: str) -> dict[str, Field]:
-        """Returns key path -> field of a section with this plug-in: its own keys, the plug-in's name, the plug-in's settings."""
+        """Returns key path -> field of a section with this plug-in: its own keys, the plug-in's
+        name, the plug-in's settings.
+        """
         if ("plugin", section, name) in self._cache:
             return self._cache["plugin", section, name]
         found = dict(class_fields(_OWN[section], section)) if section in _OWN else {}
@@ -331,10 +389,15 @@ class Keys:
         if section in PLUGINS:
             return self.of_plugin(section, self.name_of(section, values))
         found = class_fields(_OWN[section], section)
-        return found | {"dataset.name": names_field(DATASETS, ABSENT)} if section == "dataset" else found
+        return (
+            found | {"dataset.name": names_field(DATASETS, ABSENT)}
+            if section == "dataset"
+            else found
+        )
 
     def any_plugin(self, section: str, *, foreign: bool = True) -> dict[str, Field]:
-        """Returns every key that a section can have with one plug-in or another; those that cannot be loaded are left out.
+        """Returns every key that a section can have with one plug-in or another; those that cannot
+        be loaded are left out.
 
         Args:
             foreign: plug-ins of other packages too.
@@ -354,7 +417,11 @@ class Keys:
         """Returns every key that a trial can have."""
         cached = ("trial", str(foreign))
         if cached not in self._cache:
-            self._cache[cached] = {key: found for section in TRIAL_SECTIONS for key, found in self.any_plugin(section, foreign=foreign).items()}
+            self._cache[cached] = {
+                key: found
+                for section in TRIAL_SECTIONS
+                for key, found in self.any_plugin(section, foreign=foreign).items()
+            }
         return self._cache[cached]
 
     def lookup(self, key: str, values: Flat) -> Field:
@@ -368,11 +435,17 @@ class Keys:
         if key in known:
             return known[key]
         if section in PLUGINS:
-            owners = [name for name in self.catalogue.names(PLUGINS[section].kind) if key in self._settings(section, name)]
+            owners = [
+                name
+                for name in self.catalogue.names(PLUGINS[section].kind)
+                if key in self._settings(section, name)
+            ]
             if owners:
                 plugin, mine = PLUGINS[section], self.name_of(section, values)
                 raise SpecError(
-                    f"{plugin.kind} {mine} has no such setting", keys=(key, plugin.key), hint=f"write {plugin.key}: {' or '.join(owners)}, or remove it"
+                    f"{plugin.kind} {mine} has no such setting",
+                    keys=(key, plugin.key),
+                    hint=f"write {plugin.key}: {' or '.join(owners)}, or remove it",
                 )
         raise unknown_key(key, self.trial())
 
@@ -385,14 +458,21 @@ class Keys:
     def overlay(self, values: Flat, *layers: Flat) -> dict[str, Any]:
         """Returns `values` with each layer's written over the one before.
 
-        A layer that names another plug-in starts that plug-in's settings afresh; one that says a thing in one of two ways takes the other back.
+        A layer that names another plug-in starts that plug-in's settings afresh; one that says a
+        thing in one of two ways takes the other back.
         """
         merged = dict(values)
         for layer in layers:
             for section, plugin in PLUGINS.items():
-                if plugin.key in layer and layer[plugin.key] != merged.get(plugin.key, plugin.default):
+                if plugin.key in layer and layer[plugin.key] != merged.get(
+                    plugin.key, plugin.default
+                ):
                     own = class_fields(_OWN[section], section) if section in _OWN else {}
-                    merged = {key: value for key, value in merged.items() if not key.startswith(f"{section}.") or key in own or key == "method.preset"}
+                    merged = {
+                        key: value
+                        for key, value in merged.items()
+                        if not key.startswith(f"{section}.") or key in own or key == "method.preset"
+                    }
             for key in layer:
                 for other in self.other_ways(key, layer, merged):
                     if other not in layer:
@@ -401,7 +481,9 @@ class Keys:
         return merged
 
     def other_ways(self, key: str, *layers: Flat) -> Iterator[str]:
-        """Yields the keys that say in another way what this one says, with the plug-ins that the layers name."""
+        """Yields the keys that say in another way what this one says, with the plug-ins that the
+        layers name.
+        """
         yield from _ALTERNATIVES.get(key, ())
         section = key.partition(".")[0]
         if section not in PLUGINS:
@@ -415,19 +497,30 @@ class Keys:
                     yield f"{section}.{other}"
 
 
-_ALTERNATIVES: Final = {"budget.bits": ("budget.full_labels",), "budget.full_labels": ("budget.bits",)}
+_ALTERNATIVES: Final = {
+    "budget.bits": ("budget.full_labels",),
+    "budget.full_labels": ("budget.bits",),
+}
 """Keys that say one thing in two ways: setting one takes the other back."""
 
 
 def unknown_key(key: str, known: Mapping[str, Any]) -> SpecError:
-    """Returns the error for a key path that is not among `known`, with the nearest one in its section, or one of that name in another."""
+    """Returns the error for a key path that is not among `known`, with the nearest one in its
+    section, or one of that name in another.
+    """
     section, _, word = key.rpartition(".")
-    siblings = {path.removeprefix(f"{section}.") for path in known if path.startswith(f"{section}.")} if section else set()
+    siblings = (
+        {path.removeprefix(f"{section}.") for path in known if path.startswith(f"{section}.")}
+        if section
+        else set()
+    )
     siblings |= {path.split(".")[0] for path in siblings}
     hint = did_you_mean(word, siblings)
     elsewhere = [path for path in known if path.rpartition(".")[2] == word]
     if elsewhere:
         hint = f'did you mean "{elsewhere[0]}"?'
     elif hint is None:
-        hint = did_you_mean(key, known) or (f"known here: {', '.join(sorted(siblings))}" if siblings else None)
+        hint = did_you_mean(key, known) or (
+            f"known here: {', '.join(sorted(siblings))}" if siblings else None
+        )
     return SpecError("unknown key", key=key, hint=hint)

@@ -1,4 +1,6 @@
-"""Reads a spec: from a YAML file and `--set` overrides to a checked Spec, every candidate of which is known to be a valid trial."""
+"""Reads a spec: from a YAML file and `--set` overrides to a checked Spec, every candidate of which
+is known to be a valid trial.
+"""
 
 from __future__ import annotations
 
@@ -19,30 +21,57 @@ from search_spaces.reading.schema import UNREAD
 from search_spaces.reading.sections import Sections, apply_overrides, read_sections
 from search_spaces.reading.settings import Keys
 from search_spaces.reading.trials import check_candidates, make_trial
-from search_spaces.reading.variations import Places, check_crossing, check_number_of_trials, explained, read_cases, read_vary
+from search_spaces.reading.variations import (
+    Places,
+    check_crossing,
+    check_number_of_trials,
+    explained,
+    read_cases,
+    read_vary,
+)
 from search_spaces.reading.yaml_source import find_spec, parse, plain, read_text
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LARGEST_SEED: Final = 2**31 - 1
 
 
-def load_spec(path_or_name: str, overrides: Sequence[str], catalogue: Catalogue, *, recorded: bool = False) -> Spec:
-    """The spec in a file, all of it checked: the file, the overrides, the base trial and every candidate.
+def load_spec(
+    path_or_name: str, overrides: Sequence[str], catalogue: Catalogue, *, recorded: bool = False
+) -> Spec:
+    """The spec in a file, all of it checked: the file, the overrides, the base trial and every
+    candidate.
 
     Args:
-        path_or_name: a path, or a bare name to be found in the working folder or among the packaged specs.
+        path_or_name: a path, or a bare name to be found in the working folder or among the packaged
+            specs.
         overrides: `key.path=value`, the value in YAML or, where the key holds text, as it stands.
         catalogue: the plug-ins that it may name.
         recorded: it is of a sweep's folder, and may say what earlier versions let stand unread.
 
     Raises:
-        SpecError: anything is wrong with it. The message names the file and line (or the override), the key, the value and what is allowed.
+        SpecError: anything is wrong with it. The message names the file and line (or the override),
+            the key, the value and what is allowed.
     """
     path = find_spec(path_or_name)
-    return read_spec(read_text(path, path_or_name), overrides, catalogue, path=path, shown=path_or_name, recorded=recorded)
+    return read_spec(
+        read_text(path, path_or_name),
+        overrides,
+        catalogue,
+        path=path,
+        shown=path_or_name,
+        recorded=recorded,
+    )
 
 
-def read_spec(text: str, overrides: Sequence[str], catalogue: Catalogue, *, path: Path, shown: str, recorded: bool = False) -> Spec:
+def read_spec(
+    text: str,
+    overrides: Sequence[str],
+    catalogue: Catalogue,
+    *,
+    path: Path,
+    shown: str,
+    recorded: bool = False,
+) -> Spec:
     """The spec in a text; as `load_spec`.
 
     Args:
@@ -50,7 +79,9 @@ def read_spec(text: str, overrides: Sequence[str], catalogue: Catalogue, *, path
         shown: what messages call that file.
     """
     source = Place(file=shown)
-    sections = read_sections(parse(text, source), source, Keys(catalogue, UNREAD if recorded else frozenset()))
+    sections = read_sections(
+        parse(text, source), source, Keys(catalogue, UNREAD if recorded else frozenset())
+    )
     apply_overrides(sections, overrides)
     return _check(sections, path, text, tuple(overrides))
 
@@ -93,9 +124,16 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         places=places,
     )
     if search.algorithm.adaptive and base["dataset.validation.from"] == "none":
-        problem = f"search {search.algorithm.name} learns from validation accuracy, and dataset.validation is none"
+        problem = (
+            f"search {search.algorithm.name} learns from validation accuracy, and"
+            " dataset.validation is none"
+        )
         keys = ("search.algorithm", "dataset.validation.from")
-        raise SpecError(problem, keys=keys, hint="write validation: {from: split, per_class: 10}, or search with grid or random").located(base_places, base)
+        raise SpecError(
+            problem,
+            keys=keys,
+            hint="write validation: {from: split, per_class: 10}, or search with grid or random",
+        ).located(base_places, base)
     make_trial(spec, {}, spec.seeds[0])
     check_number_of_trials(spec)
     check_candidates(spec)
@@ -118,7 +156,10 @@ def _name(sections: Sections) -> str:
     _needed(sections, "name", "name" in sections.top)
     node = sections.top["name"]
     if not isinstance(node.value, str) or not _NAME.fullmatch(node.value):
-        problem = "must be a word of letters, digits, dots, dashes and underscores that starts with a letter or digit; it names a folder"
+        problem = (
+            "must be a word of letters, digits, dots, dashes and underscores that starts with a"
+            " letter or digit; it names a folder"
+        )
         hint = "put it in quotes" if isinstance(node.value, (int, float)) else None
         raise SpecError(problem, key="name", value=plain(node), place=node.place, hint=hint)
     return node.value
@@ -134,9 +175,20 @@ def _seeds(sections: Sections) -> tuple[int, ...]:
     for item in node.value:
         place, seed = item.place, item.value
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= _LARGEST_SEED:
-            raise SpecError(f"is no seed; seeds must be different whole numbers from 0 to {_LARGEST_SEED}", key="seeds", value=plain(item), place=place)
+            raise SpecError(
+                f"is no seed; seeds must be different whole numbers from 0 to {_LARGEST_SEED}",
+                key="seeds",
+                value=plain(item),
+                place=place,
+            )
         if seed in seeds:
-            raise SpecError(f"the seed {seed} stands there twice", key="seeds", value=plain(node), place=place, hint="the same seed is the same trial")
+            raise SpecError(
+                f"the seed {seed} stands there twice",
+                key="seeds",
+                value=plain(node),
+                place=place,
+                hint="the same seed is the same trial",
+            )
         seeds[seed] = None
     return tuple(seeds)
 
@@ -147,14 +199,24 @@ def _baseline(sections: Sections, cases: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(node.value, str) or node.value not in cases:
         hint = (did_you_mean(str(node.value), cases) if cases else None) or (
-            f"the cases are {printable(', '.join(cases), 200)}" if cases else "this spec has no cases"
+            f"the cases are {printable(', '.join(cases), 200)}"
+            if cases
+            else "this spec has no cases"
         )
-        raise SpecError("is not the name of a case", key="baseline", value=plain(node), place=node.place, hint=hint)
+        raise SpecError(
+            "is not the name of a case",
+            key="baseline",
+            value=plain(node),
+            place=node.place,
+            hint=hint,
+        )
     return node.value
 
 
 def _search(sections: Sections, places: Mapping[str, Place]) -> SearchConfig:
-    values = {key: plain(node) for key, node in sections.outside.items() if key.startswith("search.")}
+    values = {
+        key: plain(node) for key, node in sections.outside.items() if key.startswith("search.")
+    }
     word = str(values.get("search.algorithm", "")).lower()
     try:
         if word in NOT_OFFERED:
@@ -166,11 +228,17 @@ def _search(sections: Sections, places: Mapping[str, Place]) -> SearchConfig:
             )
         search = search_config(values, sections.keys)
         if search.algorithm.name == "grid" and search.num_candidates is not None:
-            raise SpecError("a grid runs every candidate and takes no number", keys=("search.num_candidates",), hint="remove it, or search with random or tpe")
+            raise SpecError(
+                "a grid runs every candidate and takes no number",
+                keys=("search.num_candidates",),
+                hint="remove it, or search with random or tpe",
+            )
         if search.algorithm.name != "grid" and search.num_candidates is None:
             keys = ("search.num_candidates", "search.algorithm")
             raise SpecError(
-                f"search {search.algorithm.name} needs num_candidates", keys=keys, hint="write how many candidates to draw, as in num_candidates: 40"
+                f"search {search.algorithm.name} needs num_candidates",
+                keys=keys,
+                hint="write how many candidates to draw, as in num_candidates: 40",
             )
     except SpecError as error:
         raise error.located(places, values) from None
@@ -178,11 +246,18 @@ def _search(sections: Sections, places: Mapping[str, Place]) -> SearchConfig:
 
 
 def _resources(sections: Sections, places: Mapping[str, Place]) -> ResourcesConfig:
-    values = {key: plain(node) for key, node in sections.outside.items() if key.startswith("resources.")}
+    values = {
+        key: plain(node) for key, node in sections.outside.items() if key.startswith("resources.")
+    }
     try:
         resources = resources_config(values, sections.keys)
-        if resources.gpus_per_worker > 1 and resources.gpus_per_worker != int(resources.gpus_per_worker):
-            raise SpecError("must be at most 1, or whole: a worker has a part of one GPU or several whole ones", keys=("resources.gpus_per_worker",))
+        if resources.gpus_per_worker > 1 and resources.gpus_per_worker != int(
+            resources.gpus_per_worker
+        ):
+            raise SpecError(
+                "must be at most 1, or whole: a worker has a part of one GPU or several whole ones",
+                keys=("resources.gpus_per_worker",),
+            )
     except SpecError as error:
         raise error.located(places, values) from None
     return resources

@@ -1,4 +1,6 @@
-"""From a checked spec to its trials: which there are, what each is called, what it costs, and which stage trainings it shares with others."""
+"""From a checked spec to its trials: which there are, what each is called, what it costs, and which
+stage trainings it shares with others.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,27 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Final
 
-from search_spaces.reading.assemble import build_config, check_plugins, config_fields, config_to_mapping, flat_settings, nest, number_of_stages
+from search_spaces.reading.assemble import (
+    build_config,
+    check_plugins,
+    config_fields,
+    config_to_mapping,
+    flat_settings,
+    nest,
+    number_of_stages,
+)
 from search_spaces.reading.config import DatasetFacts, Schedule, Spec, Trial, TrialConfig
 from search_spaces.reading.domains import as_written, corners, grid
 from search_spaces.reading.errors import Place, SpecError, printable, show
 from search_spaces.reading.plugins import Catalogue
-from search_spaces.reading.schedule import annotation_hours, bits_per_label, check_pool, held_out, resolve, validation_bits
+from search_spaces.reading.schedule import (
+    annotation_hours,
+    bits_per_label,
+    check_pool,
+    held_out,
+    resolve,
+    validation_bits,
+)
 from search_spaces.reading.schema import SCHEMA, UNREAD, with_defaults, written, written_method
 from search_spaces.reading.settings import PLUGINS, Keys
 from search_spaces.reading.suggest import Ask, keyed_ask, settings_from
@@ -26,11 +43,14 @@ _ID: Final = re.compile(f"[0-9a-f]{{{_ID_DIGITS}}}")
 _MOST_CORNERS: Final = 20_000
 
 
-def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[str, ...] = ()) -> Trial:
+def make_trial(
+    spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[str, ...] = ()
+) -> Trial:
     """The trial that `settings` (key path -> value) make of the spec's base, checked as a whole.
 
     Raises:
-        SpecError: the settings do not make a valid trial; says which line, case or varied key is to blame.
+        SpecError: the settings do not make a valid trial; says which line, case or varied key is to
+            blame.
     """
     values = spec.keys.overlay(spec.base, settings)
     try:
@@ -38,9 +58,19 @@ def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[
         values = {key: value for key, value in values.items() if key not in unread}
         config = build_config(values, spec.keys)
         found = spec.facts
-        schedule, budget_bits = resolve(config.budget, config.schedule, found, held_out(config.dataset))
+        schedule, budget_bits = resolve(
+            config.budget, config.schedule, found, held_out(config.dataset)
+        )
         blind = config.schedule.initial_choice == "uniform"
-        check_pool(schedule, config.dataset, config.query, found, spec.smallest_class, config.schedule.initial_labels_per_class, blind)
+        check_pool(
+            schedule,
+            config.dataset,
+            config.query,
+            found,
+            spec.smallest_class,
+            config.schedule.initial_labels_per_class,
+            blind,
+        )
         check_plugins(config, found, spec.resources.workers)
     except SpecError as error:
         raise error.located(_places(spec, values, settings, cases), values) from None
@@ -50,7 +80,11 @@ def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[
         id=_trial_id(candidate, seed),
         candidate=candidate,
         cases=cases,
-        settings={key: as_written(value) for key, value in settings.items() if key in spec.vary and key not in unread},
+        settings={
+            key: as_written(value)
+            for key, value in settings.items()
+            if key in spec.vary and key not in unread
+        },
         seed=seed,
         config=config,
         facts=found,
@@ -63,19 +97,27 @@ def make_trial(spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[
 
 
 def _unread(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any]) -> set[str]:
-    """Returns the varied keys that this candidate's plug-ins do not have, where the plug-in is varied too: `mixed` alone reads its share."""
+    """Returns the varied keys that this candidate's plug-ins do not have, where the plug-in is
+    varied too: `mixed` alone reads its share.
+    """
     found = set()
     for section, plugin in PLUGINS.items():
         if plugin.key in spec.vary:
             known = spec.keys.section(section, values)
-            found |= {key for key in settings if key.startswith(f"{section}.") and key in spec.vary and key not in known}
+            found |= {
+                key
+                for key in settings
+                if key.startswith(f"{section}.") and key in spec.vary and key not in known
+            }
     return found
 
 
 def enumerate_trials(spec: Spec) -> list[Trial] | None:
-    """Every trial in order, candidate by candidate and each candidate's seeds together; None for a search that learns from results.
+    """Every trial in order, candidate by candidate and each candidate's seeds together; None for a
+    search that learns from results.
 
-    The same settings under several cases are one trial that has all their names. Candidate i of a random search depends on the search's seed and i alone.
+    The same settings under several cases are one trial that has all their names. Candidate i of a
+    random search depends on the search's seed and i alone.
     """
     if spec.search.algorithm.adaptive:
         return None
@@ -83,7 +125,11 @@ def enumerate_trials(spec: Spec) -> list[Trial] | None:
     for cases, settings in _candidates(spec):
         trial = make_trial(spec, settings, spec.seeds[0], cases)
         first = found.get(trial.candidate)
-        found[trial.candidate] = trial if first is None else replace(first, cases=first.cases + tuple(c for c in cases if c not in first.cases))
+        found[trial.candidate] = (
+            trial
+            if first is None
+            else replace(first, cases=first.cases + tuple(c for c in cases if c not in first.cases))
+        )
     return [with_seed(trial, seed) for trial in found.values() for seed in spec.seeds]
 
 
@@ -93,14 +139,18 @@ def with_seed(trial: Trial, seed: int) -> Trial:
 
 
 def candidate_settings(spec: Spec, ask: Ask) -> dict[str, Any]:
-    """Settings of one candidate of a search, made of the numbers that `ask` suggests; make_trial turns them into trials."""
+    """Settings of one candidate of a search, made of the numbers that `ask` suggests; make_trial
+    turns them into trials.
+    """
     return settings_from(spec.vary, number_of_stages(spec.base), ask)
 
 
 def check_candidates(spec: Spec) -> None:
-    """Every candidate makes a valid trial; of a search, whose candidates are not known yet, those at the ends of its domains.
+    """Every candidate makes a valid trial; of a search, whose candidates are not known yet, those
+    at the ends of its domains.
 
-    What a schedule needs grows or shrinks with each of its keys, so that the ends decide for all between.
+    What a schedule needs grows or shrinks with each of its keys, so that the ends decide for all
+    between.
 
     Raises:
         SpecError: one does not.
@@ -117,9 +167,10 @@ def check_candidates(spec: Spec) -> None:
 def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     """One key for each stage training: equal keys are, by configuration, one training.
 
-    A key holds what the stage can depend on: data set, seed, D_S, the settings that its method reads in that stage, from the first round on all that
-    decided the questions, and by its chain of parents the number of rounds with questions before it. As in an id, defaults and the data's path are no
-    part of it.
+    A key holds what the stage can depend on: data set, seed, D_S, the settings that its method
+    reads in that stage, from the first round on all that decided the questions, and by its chain of
+    parents the number of rounds with questions before it. As in an id, defaults and the data's path
+    are no part of it.
     """
     config = trial.config
     said = _said(config)
@@ -135,17 +186,30 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     keys = [key]
     asked = False
     drawn = config.schedule.initial_choice == "priced_balanced"
-    # A share that is planned to come to no question may come to one where it is of what the draws leave.
+    # A share that is planned to come to no question may come to one where it is of what the draws
+    # leave.
     may_ask = [bool(part) for part in (config.schedule.split if drawn else trial.schedule.quotas)]
     for stage, quota in enumerate(trial.schedule.quotas, start=1):
-        if may_ask[stage - 1] or config.method.init != "scratch" or config.method.for_stage(stage) != config.method.for_stage(stage - 1):
-            parts: dict[str, Any] = {"parent": key, "quota": quota, "strategy": config.query.strategy.name, "oracle": said.get("oracle", {})}
+        if (
+            may_ask[stage - 1]
+            or config.method.init != "scratch"
+            or config.method.for_stage(stage) != config.method.for_stage(stage - 1)
+        ):
+            parts: dict[str, Any] = {
+                "parent": key,
+                "quota": quota,
+                "strategy": config.query.strategy.name,
+                "oracle": said.get("oracle", {}),
+            }
             parts |= asdict(config.query.strategy)
             if drawn:
                 parts |= {"budget_bits": trial.budget_bits, "split": config.schedule.split}
             if asked:
                 # Before the second round no image has been asked and no class refused.
-                parts |= {"requery": config.query.requery, "mask_refused": config.query.mask_refused}
+                parts |= {
+                    "requery": config.query.requery,
+                    "mask_refused": config.query.mask_refused,
+                }
             asked = asked or may_ask[stage - 1]
             key = _hash(parts | {"method": _method_read(config, stage, has_negatives=asked)})
         # A round without questions, from fresh weights, is the training before it again.
@@ -163,7 +227,10 @@ def trial_to_mapping(trial: Trial) -> dict[str, Any]:
         "seed": trial.seed,
         "config": config_to_mapping(trial.config),
         "facts": asdict(trial.facts),
-        "schedule": {"initial_labels": trial.schedule.initial_labels, "quotas": list(trial.schedule.quotas)},
+        "schedule": {
+            "initial_labels": trial.schedule.initial_labels,
+            "quotas": list(trial.schedule.quotas),
+        },
         "budget_bits": trial.budget_bits,
         "bits": trial.bits,
         "validation_bits": trial.validation_bits,
@@ -171,8 +238,11 @@ def trial_to_mapping(trial: Trial) -> dict[str, Any]:
     }
 
 
-def trials_from_mappings(mappings: Sequence[Mapping[str, Any]], catalogue: Catalogue) -> tuple[Trial, ...]:
-    """The trials that trial_to_mapping described; settings that several of them have in common, as the seeds of a candidate do, are checked once.
+def trials_from_mappings(
+    mappings: Sequence[Mapping[str, Any]], catalogue: Catalogue
+) -> tuple[Trial, ...]:
+    """The trials that trial_to_mapping described; settings that several of them have in common, as
+    the seeds of a candidate do, are checked once.
 
     Raises:
         SpecError: one is no such description.
@@ -188,19 +258,30 @@ def trials_from_mappings(mappings: Sequence[Mapping[str, Any]], catalogue: Catal
     return tuple(found)
 
 
-def trial_from_mapping(mapping: Mapping[str, Any], catalogue: Catalogue, config: TrialConfig | None = None) -> Trial:
-    """The trial that trial_to_mapping described, this release's or an earlier one's: settings that were added since have their defaults.
+def trial_from_mapping(
+    mapping: Mapping[str, Any], catalogue: Catalogue, config: TrialConfig | None = None
+) -> Trial:
+    """The trial that trial_to_mapping described, this release's or an earlier one's: settings that
+    were added since have their defaults.
 
     Args:
         catalogue: the plug-ins that it may name.
-        config: what an equal description of the settings came to before; None: they are checked now.
+        config: what an equal description of the settings came to before; None: they are checked
+            now.
 
     Raises:
         SpecError: it is not such a description.
     """
     try:
         schedule, facts = mapping["schedule"], DatasetFacts(**mapping["facts"])
-        for count in (facts.num_classes, facts.train_items, facts.test_items, schedule["initial_labels"], mapping["seed"], *schedule["quotas"]):
+        for count in (
+            facts.num_classes,
+            facts.train_items,
+            facts.test_items,
+            schedule["initial_labels"],
+            mapping["seed"],
+            *schedule["quotas"],
+        ):
             if type(count) is not int or count < 0:
                 raise ValueError(f"{show(count)} is no whole number from 0")
         for key in ("id", "candidate"):
@@ -218,16 +299,32 @@ def trial_from_mapping(mapping: Mapping[str, Any], catalogue: Catalogue, config:
             cases=tuple(mapping["cases"]),
             settings=dict(mapping["settings"]),
             seed=mapping["seed"],
-            config=build_config(with_defaults(mapping["config"]), Keys(catalogue, UNREAD)) if config is None else config,
+            config=(
+                build_config(with_defaults(mapping["config"]), Keys(catalogue, UNREAD))
+                if config is None
+                else config
+            ),
             facts=facts,
-            schedule=Schedule(initial_labels=schedule["initial_labels"], quotas=tuple(schedule["quotas"])),
+            schedule=Schedule(
+                initial_labels=schedule["initial_labels"], quotas=tuple(schedule["quotas"])
+            ),
             budget_bits=_number(mapping["budget_bits"]),
             bits=_number(mapping["bits"]),
             validation_bits=_number(mapping["validation_bits"]),
             annotation_hours=_number(mapping["annotation_hours"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise SpecError(f"the record of a trial is damaged ({type(error).__name__}: {printable(str(error), 200)})") from None
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise SpecError(
+            f"the record of a trial is damaged ({type(error).__name__}:"
+            f" {printable(str(error), 200)})"
+        ) from None
 
 
 def _number(value: Any) -> float:
@@ -243,16 +340,24 @@ def _candidates(spec: Spec) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
         for index in range(spec.search.num_candidates or 0):
             yield (), settings_from(spec.vary, stages, keyed_ask(spec.search.seed, index))
         return
-    rows: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]] = [((name,), case) for name, case in spec.cases.items()] or [((), {})]
+    rows: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]] = [
+        ((name,), case) for name, case in spec.cases.items()
+    ] or [((), {})]
     for cases, case in rows:
         for point in grid(spec.vary, number_of_stages(spec.keys.overlay(base, case))):
             yield cases, {**case, **point}
 
 
-def _places(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any], cases: tuple[str, ...]) -> dict[str, Place]:
+def _places(
+    spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any], cases: tuple[str, ...]
+) -> dict[str, Place]:
     """Where each key's value in effect was written."""
     gone = set(spec.base) - set(values)
-    places = {path[1]: place for path, place in spec.places.items() if path[0] == "base" and path[1] not in gone}
+    places = {
+        path[1]: place
+        for path, place in spec.places.items()
+        if path[0] == "base" and path[1] not in gone
+    }
     for key in settings:
         for path in (("cases", *cases[:1], key), ("vary", key)):
             if path in spec.places:
@@ -261,17 +366,23 @@ def _places(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any], 
 
 
 def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> dict[str, Any]:
-    """What makes a candidate itself. The budget is in bits and the schedule in whole questions, however they were written."""
+    """What makes a candidate itself. The budget is in bits and the schedule in whole questions,
+    however they were written.
+    """
     said = _said(config)
     said["budget"] = {"bits": budget_bits}
     # The quotas of priced_balanced are expectations: its shares are what was decided.
     drawn = config.schedule.initial_choice == "priced_balanced"
-    said["schedule"] |= {"split": list(config.schedule.split)} if drawn else {"quotas": list(schedule.quotas)}
+    said["schedule"] |= (
+        {"split": list(config.schedule.split)} if drawn else {"quotas": list(schedule.quotas)}
+    )
     return {"schema": SCHEMA, **said}
 
 
 def _said(config: TrialConfig) -> dict[str, Any]:
-    """The settings that are no default, by section. Without the path, for where the data lies is no part of what a trial is, and without the shares."""
+    """The settings that are no default, by section. Without the path, for where the data lies is no
+    part of what a trial is, and without the shares.
+    """
     said = written(flat_settings(config), config_fields(config))
     said.pop("dataset.path", None)
     del said["schedule.split"]
@@ -295,5 +406,7 @@ def _trial_id(candidate: str, seed: int) -> str:
 
 def _hash(value: Any) -> str:
     """12 hex digits of the SHA-256 over canonical JSON: keys sorted, no spaces, no NaN."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]

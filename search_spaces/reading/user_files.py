@@ -1,4 +1,6 @@
-"""Paths that a user writes, and files opened only if they are files: a pipe would be waited for, and a device never ends."""
+"""Paths that a user writes, and files opened only if they are files: a pipe would be waited for,
+and a device never ends.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,17 @@ def expand(text: str, what: str) -> Path:
         return Path(text).expanduser().absolute()
     except RuntimeError:
         start = Path(text).parts[0]
-        whose = "this user has no home folder; set HOME, or write" if start == "~" else f"there is no user {start[1:]} with a home folder; write"
+        whose = (
+            "this user has no home folder; set HOME, or write"
+            if start == "~"
+            else f"there is no user {start[1:]} with a home folder; write"
+        )
         raise DataError(f"{what} = {text}: {whose} the whole path.") from None
     except FileNotFoundError:
-        raise DataError(f"{what} = {text}: the folder that this command was started in is gone; write the whole path.") from None
+        raise DataError(
+            f"{what} = {text}: the folder that this command was started in is gone; write the whole"
+            " path."
+        ) from None
 
 
 def check_regular(path: str | Path, mode: int) -> None:
@@ -52,7 +61,8 @@ def open_regular(path: str | Path) -> BinaryIO:
         DataError: it is not a regular file; it is then not waited for.
         OSError: it cannot be opened.
     """
-    check_regular(path, os.stat(path).st_mode)  # noqa: PTH116 (a million Path objects would be slow)
+    # A million Path objects would be slow.
+    check_regular(path, os.stat(path).st_mode)  # noqa: PTH116
     # Looked at again once it is open: it may have been exchanged.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -76,5 +86,7 @@ def read_regular(path: str | Path, most: int | None = None) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if most is not None and size > most:
-            raise DataError(f"{path}: has {size:,} bytes, and what belongs there never has more than {most:,}.")
+            raise DataError(
+                f"{path}: has {size:,} bytes, and what belongs there never has more than {most:,}."
+            )
         return file.read()

@@ -1,4 +1,6 @@
-"""The rows of a sweep: its cases and varied keys, read and checked against the base and against each other."""
+"""The rows of a sweep: its cases and varied keys, read and checked against the base and against
+each other.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +42,15 @@ def _entries(sections: Sections, key: str, what: str) -> dict[str, Node]:
     if node is None or node.value is None:
         return {}
     if not isinstance(node.value, dict):
-        raise SpecError(f"must be a mapping of {what}", key=key, value=plain(node), place=node.place)
+        raise SpecError(
+            f"must be a mapping of {what}", key=key, value=plain(node), place=node.place
+        )
     return node.value
 
 
-def read_cases(sections: Sections, places: Places, base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def read_cases(
+    sections: Sections, places: Places, base: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
     """Case -> key path -> value; notes in `places` where each was written.
 
     Raises:
@@ -53,10 +59,21 @@ def read_cases(sections: Sections, places: Places, base: Mapping[str, Any]) -> d
     found: dict[str, dict[str, Any]] = {}
     for name, node in _entries(sections, "cases", "names and what each changes").items():
         if not name.strip() or name != printable(name, _LONGEST_CASE):
-            raise SpecError(f"a case needs a printable name of at most {_LONGEST_CASE} characters", key="cases", value=name, place=node.place)
+            raise SpecError(
+                f"a case needs a printable name of at most {_LONGEST_CASE} characters",
+                key="cases",
+                value=name,
+                place=node.place,
+            )
         if node.value is not None and not isinstance(node.value, dict):
             hint = "write {} for the base as it is"
-            raise SpecError("must be a mapping of key paths and values", key=f"cases.{name}", value=plain(node), place=node.place, hint=hint)
+            raise SpecError(
+                "must be a mapping of key paths and values",
+                key=f"cases.{name}",
+                value=plain(node),
+                place=node.place,
+                hint=hint,
+            )
         leaves: Leaves = {}
         for key, child in (node.value or {}).items():
             for path, leaf in trial_leaves(key, child, "a case", sections.keys).items():
@@ -66,27 +83,43 @@ def read_cases(sections: Sections, places: Places, base: Mapping[str, Any]) -> d
         found[name] = {}
         values = sections.keys.overlay(base, {path: plain(leaf) for path, leaf in leaves.items()})
         for path, leaf in leaves.items():
-            place = Place(file=leaf.place.file, line=leaf.place.line, override=leaf.place.override, case=name)
+            place = Place(
+                file=leaf.place.file, line=leaf.place.line, override=leaf.place.override, case=name
+            )
             places["cases", name, path] = place
-            found[name][path] = as_written(_convert(path, plain(leaf), place, values, sections.keys))
+            found[name][path] = as_written(
+                _convert(path, plain(leaf), place, values, sections.keys)
+            )
     return found
 
 
 def explained(error: SpecError) -> SpecError:
     """The same error, saying where domains belong if one stands where a value should."""
     if isinstance(error.value, dict) and error.key is not None:
-        return SpecError(error.problem, key=error.key, value=error.value, hint="values that vary stand under vary")
+        return SpecError(
+            error.problem,
+            key=error.key,
+            value=error.value,
+            hint="values that vary stand under vary",
+        )
     return error
 
 
 def _convert(key: str, value: Any, place: Place, values: Mapping[str, Any], keys: Keys) -> Any:
     try:
-        return value if keys.is_unread(key, values) else keys.lookup(key, values).convert(key, value)
+        return (
+            value if keys.is_unread(key, values) else keys.lookup(key, values).convert(key, value)
+        )
     except SpecError as error:
         raise explained(error).located({key: place}, {key: value}) from None
 
 
-def read_vary(sections: Sections, places: Places, base: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Domain]:
+def read_vary(
+    sections: Sections,
+    places: Places,
+    base: Mapping[str, Any],
+    cases: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Domain]:
     """Key path -> domain; notes in `places` where each was written.
 
     Raises:
@@ -95,27 +128,50 @@ def read_vary(sections: Sections, places: Places, base: Mapping[str, Any], cases
     found: dict[str, Domain] = {}
     for key, node in _entries(sections, "vary", "key paths and domains").items():
         path = key.removeprefix("base.")
-        place = Place(file=node.place.file, line=node.place.line, override=node.place.override, varied=True)
+        place = Place(
+            file=node.place.file, line=node.place.line, override=node.place.override, varied=True
+        )
         known = sections.keys.trial()
         inside = [leaf for leaf in known if leaf.startswith(f"{path}.")]
         if inside:
-            raise SpecError("is a section; one key at a time is varied", key=path, place=place, hint=f"write {inside[0]}: ...")
+            raise SpecError(
+                "is a section; one key at a time is varied",
+                key=path,
+                place=place,
+                hint=f"write {inside[0]}: ...",
+            )
         trial_leaves(key, node, "vary", sections.keys)
         if path in found:
             raise written_twice(path, place, places["vary", path])
         if path in sections.overridden:
             problem = "is varied, and --set gives it one value"
-            raise SpecError(problem, key=path, place=sections.trial[path].place, hint=f"write --set 'vary.{path}={{choice: [...]}}' or remove it from vary")
+            raise SpecError(
+                problem,
+                key=path,
+                place=sections.trial[path].place,
+                hint=f"write --set 'vary.{path}={{choice: [...]}}' or remove it from vary",
+            )
         try:
-            found[path] = _fit(path, parse_domain(path, plain(node)), _field(path, sections.keys, base, cases, found))
+            found[path] = _fit(
+                path,
+                parse_domain(path, plain(node)),
+                _field(path, sections.keys, base, cases, found),
+            )
         except SpecError as error:
             raise error.located({path: place}, {path: plain(node)}) from None
         places["vary", path] = place
     return found
 
 
-def _field(key: str, keys: Keys, base: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]], vary: Mapping[str, Domain]) -> Field:
-    """Returns the field of a varied key: of the base's plug-in, of a case's, or of one that is varied too.
+def _field(
+    key: str,
+    keys: Keys,
+    base: Mapping[str, Any],
+    cases: Mapping[str, Mapping[str, Any]],
+    vary: Mapping[str, Domain],
+) -> Field:
+    """Returns the field of a varied key: of the base's plug-in, of a case's, or of one that is
+    varied too.
 
     Raises:
         SpecError: none of them has such a key.
@@ -124,7 +180,10 @@ def _field(key: str, keys: Keys, base: Mapping[str, Any], cases: Mapping[str, Ma
     rows: list[Mapping[str, Any]] = [base, *(keys.overlay(base, case) for case in cases.values())]
     if section in PLUGINS:
         named = vary.get(PLUGINS[section].key)
-        rows += [keys.overlay(base, {PLUGINS[section].key: option}) for option in (named.options if isinstance(named, Choice) else ())]
+        rows += [
+            keys.overlay(base, {PLUGINS[section].key: option})
+            for option in (named.options if isinstance(named, Choice) else ())
+        ]
     for values in rows[1:]:
         if key in keys.section(section, values):
             return keys.section(section, values)[key]
@@ -151,11 +210,18 @@ def _fit(key: str, domain: Domain, field: Field) -> Domain:
             field.convert(key, low), field.convert(key, high)
             return domain
     hint = "write {int: [1, 4]}" if field.kind == "whole" else "write {choice: [...]}"
-    raise SpecError(f"this domain gives numbers, and the key must be {field.allowed}", key=key, hint=hint)
+    raise SpecError(
+        f"this domain gives numbers, and the key must be {field.allowed}", key=key, hint=hint
+    )
 
 
 def check_crossing(
-    keys: Keys, search: SearchConfig, base: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]], vary: Mapping[str, Domain], places: Places
+    keys: Keys,
+    search: SearchConfig,
+    base: Mapping[str, Any],
+    cases: Mapping[str, Mapping[str, Any]],
+    vary: Mapping[str, Domain],
+    places: Places,
 ) -> None:
     """Cases, varied keys and the search fit together.
 
@@ -166,30 +232,70 @@ def check_crossing(
     if search.algorithm.name != "grid":
         if not vary:
             raise SpecError(
-                "has nothing to search: vary is empty", key="search.algorithm", value=search.algorithm.name, place=algorithm_place, hint="name the keys to vary"
+                "has nothing to search: vary is empty",
+                key="search.algorithm",
+                value=search.algorithm.name,
+                place=algorithm_place,
+                hint="name the keys to vary",
             )
         if cases:
             problem = "cases are crossed with vary in a grid only"
-            raise SpecError(problem, key="search.algorithm", value=search.algorithm.name, place=algorithm_place, hint="remove cases, or write algorithm: grid")
+            raise SpecError(
+                problem,
+                key="search.algorithm",
+                value=search.algorithm.name,
+                place=algorithm_place,
+                hint="remove cases, or write algorithm: grid",
+            )
     for key, domain in vary.items():
         place = places["vary", key]
         if search.algorithm.name == "grid" and is_continuous(domain):
-            hint = "write {choice: [...]}" + (" or give the simplex a step" if isinstance(domain, Simplex) else "") + ", or search with random or tpe"
-            raise SpecError("is continuous, and a grid needs values that can be listed", key=key, place=place, hint=hint)
+            hint = (
+                "write {choice: [...]}"
+                + (" or give the simplex a step" if isinstance(domain, Simplex) else "")
+                + ", or search with random or tpe"
+            )
+            raise SpecError(
+                "is continuous, and a grid needs values that can be listed",
+                key=key,
+                place=place,
+                hint=hint,
+            )
         for name, case in cases.items():
             if key in case:
                 where = places["cases", name, key].inside(place)
-                raise SpecError(f'is varied, and the case "{printable(name, 60)}" sets it{where}', key=key, place=place, hint="keep one of them")
+                raise SpecError(
+                    f'is varied, and the case "{printable(name, 60)}" sets it{where}',
+                    key=key,
+                    place=place,
+                    hint="keep one of them",
+                )
     if STAGES in vary and SPLIT not in vary and SPLIT in base:
-        hint = "write stages instead of split in base for equal shares, or vary schedule.split with {simplex: {}}"
-        raise SpecError("the number of stages is varied, and base lists the shares of a split", key=STAGES, place=places["vary", STAGES], hint=hint)
+        hint = (
+            "write stages instead of split in base for equal shares, or vary schedule.split with"
+            " {simplex: {}}"
+        )
+        raise SpecError(
+            "the number of stages is varied, and base lists the shares of a split",
+            key=STAGES,
+            place=places["vary", STAGES],
+            hint=hint,
+        )
     simplex = vary.get(SPLIT)
     if isinstance(simplex, Simplex):
         for layer in [{}, *cases.values()]:
             most = max(stage_counts(vary, number_of_stages(keys.overlay(base, layer))))
             if not simplex.fits(most):
-                problem = f"{most} shares of at least {simplex.floor_units / simplex.units:g} sum to more than 1"
-                raise SpecError(problem, key=SPLIT, place=places["vary", SPLIT], hint="lower floor, or take fewer stages")
+                problem = (
+                    f"{most} shares of at least {simplex.floor_units / simplex.units:g} sum to more"
+                    " than 1"
+                )
+                raise SpecError(
+                    problem,
+                    key=SPLIT,
+                    place=places["vary", SPLIT],
+                    hint="lower floor, or take fewer stages",
+                )
 
 
 def check_number_of_trials(spec: Spec) -> None:
@@ -201,8 +307,15 @@ def check_number_of_trials(spec: Spec) -> None:
     seeds = len(spec.seeds)
     if spec.search.algorithm.name == "grid":
         rows: list[Mapping[str, Any]] = list(spec.cases.values()) or [{}]
-        candidates = sum(grid_size(spec.vary, number_of_stages(spec.keys.overlay(spec.base, case))) for case in rows)
-        key, hint = ("vary", "vary fewer values, or search with random or tpe") if spec.vary else ("cases", "split them into several sweeps")
+        candidates = sum(
+            grid_size(spec.vary, number_of_stages(spec.keys.overlay(spec.base, case)))
+            for case in rows
+        )
+        key, hint = (
+            ("vary", "vary fewer values, or search with random or tpe")
+            if spec.vary
+            else ("cases", "split them into several sweeps")
+        )
     else:
         candidates = spec.search.num_candidates or 0
         key, hint = "search.num_candidates", "draw fewer; a sweep can be extended later"
@@ -210,9 +323,21 @@ def check_number_of_trials(spec: Spec) -> None:
         return
     if seeds > candidates:
         key, hint = "seeds", "take fewer seeds"
-    place = next((place for path, place in spec.places.items() if path[0] == "vary"), None) if key == "vary" else spec.places.get(("base", key))
-    each = f"{_counted(candidates, 'candidate')} with {_counted(seeds, 'seed')} each, {_counted(candidates * seeds, 'trial')}"
-    raise SpecError(f"asks for {each}; at most {MOST_TRIALS} are possible", key=key, place=place or Place(file=str(spec.source)), hint=hint)
+    place = (
+        next((place for path, place in spec.places.items() if path[0] == "vary"), None)
+        if key == "vary"
+        else spec.places.get(("base", key))
+    )
+    each = (
+        f"{_counted(candidates, 'candidate')} with {_counted(seeds, 'seed')} each,"
+        f" {_counted(candidates * seeds, 'trial')}"
+    )
+    raise SpecError(
+        f"asks for {each}; at most {MOST_TRIALS} are possible",
+        key=key,
+        place=place or Place(file=str(spec.source)),
+        hint=hint,
+    )
 
 
 def _counted(number: int, word: str) -> str:

@@ -1,7 +1,8 @@
 """Reads a spec's text: a small, strict part of YAML in which every key keeps its line.
 
-Built on the parser's events, not on its constructors: nothing is ever made of a tag, an alias is never expanded, and a plain word has one meaning.
-Where YAML 1.1 and 1.2 disagree (`on`, `010`, `1_000`), the value is refused rather than guessed; `1e-3` is the number it looks like.
+Built on the parser's events, not on its constructors: nothing is ever made of a tag, an alias is
+never expanded, and a plain word has one meaning. Where YAML 1.1 and 1.2 disagree (`on`, `010`,
+`1_000`), the value is refused rather than guessed; `1e-3` is the number it looks like.
 """
 
 from __future__ import annotations
@@ -16,18 +17,34 @@ from typing import Any, Final
 import yaml
 from yaml import events as ev
 
-from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable, show, written_twice
+from search_spaces.reading.errors import (
+    Place,
+    SpecError,
+    did_you_mean,
+    printable,
+    show,
+    written_twice,
+)
 
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 12
 PACKAGED: Final = Path(__file__).parents[1]
 
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
-_FLAGS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_FLAGS: Final = {
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
 _TRAPS: Final = frozenset({"yes", "no", "on", "off", "y", "n"})
 _WHOLE: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _NUMBER: Final = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
-_AMBIGUOUS_NUMBER: Final = re.compile(r"[-+]?(0[0-9]+|0[xob][0-9a-fA-F_]+|[0-9][0-9_,]*_[0-9_]*(\.[0-9_]*)?|[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?)")
+_AMBIGUOUS_NUMBER: Final = re.compile(
+    r"[-+]?(0[0-9]+|0[xob][0-9a-fA-F_]+|[0-9][0-9_,]*_[0-9_]*(\.[0-9_]*)?|[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?)"
+)
 _NOT_FINITE: Final = re.compile(r"[-+]?\.?(inf|infinity|nan)", re.IGNORECASE)
 _MAX_DIGITS: Final = 18
 _OPENING: Final = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken)
@@ -46,7 +63,8 @@ class Node:
 
 
 def find_spec(path_or_name: str) -> Path:
-    """The file that a path or a bare name means: a bare name is looked up in the working folder, then among the packaged files.
+    """The file that a path or a bare name means: a bare name is looked up in the working folder,
+    then among the packaged files.
 
     Raises:
         SpecError: there is no such file.
@@ -65,7 +83,10 @@ def find_spec(path_or_name: str) -> Path:
             raise SpecError("is a link to a file that is not there", place=place)
         if not path.exists():
             others = {p.name for folder in (PACKAGED, Path()) for p in folder.glob("*.yaml")}
-            hint = did_you_mean(path.name, others) or f"packaged: {', '.join(sorted(p.name for p in PACKAGED.glob('*.yaml')))}"
+            hint = (
+                did_you_mean(path.name, others)
+                or f"packaged: {', '.join(sorted(p.name for p in PACKAGED.glob('*.yaml')))}"
+            )
             raise SpecError("no such file", place=place, hint=hint)
         if not path.is_file():
             raise SpecError("is not a regular file", place=place)
@@ -108,7 +129,9 @@ def read_text(path: Path, shown: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SpecError("is not UTF-8 text", place=Place(file=shown, line=line), hint="save it as UTF-8") from None
+        raise SpecError(
+            "is not UTF-8 text", place=Place(file=shown, line=line), hint="save it as UTF-8"
+        ) from None
 
 
 def parse(text: str, origin: Place, key: str | None = None) -> Node:
@@ -119,7 +142,8 @@ def parse(text: str, origin: Place, key: str | None = None) -> Node:
         key: path of the key that the document is the value of, for messages.
 
     Raises:
-        SpecError: the text is not YAML, or uses what a spec may not: aliases, tags, duplicate keys, several documents, numbers that are not finite.
+        SpecError: the text is not YAML, or uses what a spec may not: aliases, tags, duplicate keys,
+            several documents, numbers that are not finite.
     """
     if bad := _NO_TEXT.search(text):
         problem = "holds a NUL byte" if bad.group() == "\x00" else "is not UTF-8 text"
@@ -129,10 +153,15 @@ def parse(text: str, origin: Place, key: str | None = None) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = printable(" ".join(filter(None, (error.context, error.problem))), 200)
-        raise SpecError(f"is not valid YAML: {said}", place=_at(origin, mark.line if mark else 0)) from None
+        raise SpecError(
+            f"is not valid YAML: {said}", place=_at(origin, mark.line if mark else 0)
+        ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position))
-        raise SpecError(f"holds a character that YAML does not allow: #x{_code(error.character):04x}", place=_at(origin, line)) from None
+        raise SpecError(
+            f"holds a character that YAML does not allow: #x{_code(error.character):04x}",
+            place=_at(origin, line),
+        ) from None
     except (yaml.YAMLError, ValueError, OverflowError, IndexError) as error:
         # Escapes and directives with impossible numbers; where, the parser does not say.
         raise SpecError(f"is not valid YAML: {printable(str(error), 200)}", place=origin) from None
@@ -141,17 +170,27 @@ def parse(text: str, origin: Place, key: str | None = None) -> Node:
 def read_word(text: str, key: str, place: Place, *, optional: bool) -> Node:
     """Text from a shell, as it stands: nothing in it is a comment, a number or a flag.
 
-    `null` is no text where the key is optional. A value that is one quoted YAML scalar as a whole is what it quotes: shells' users write 'key="a b"'.
+    `null` is no text where the key is optional. A value that is one quoted YAML scalar as a whole
+    is what it quotes: shells' users write 'key="a b"'.
 
     Raises:
         SpecError: it is no UTF-8, or holds a NUL byte.
     """
     if bad := _NO_TEXT.search(text):
-        raise SpecError("holds a NUL byte" if bad.group() == "\x00" else "is not UTF-8 text", key=key, place=place)
+        raise SpecError(
+            "holds a NUL byte" if bad.group() == "\x00" else "is not UTF-8 text",
+            key=key,
+            place=place,
+        )
     if optional and text == "null":
         return Node(None, place)
     quoted = text.strip()
-    if len(quoted) > 1 and quoted[0] in "'\"" and quoted[-1] == quoted[0] and not has_comment(quoted):
+    if (
+        len(quoted) > 1
+        and quoted[0] in "'\""
+        and quoted[-1] == quoted[0]
+        and not has_comment(quoted)
+    ):
         try:
             found = parse(quoted, place).value
         except SpecError:
@@ -171,7 +210,9 @@ def has_comment(text: str) -> bool:
                 return False  # refused for that, and slow to scan
             start = token.start_mark.index
             # The first line of a block (| or >) may have one, too.
-            if "#" in text[end:start] or (text[start : start + 1] in ("|", ">") and "#" in text[start:].partition("\n")[0]):
+            if "#" in text[end:start] or (
+                text[start : start + 1] in ("|", ">") and "#" in text[start:].partition("\n")[0]
+            ):
                 return True
             end = max(end, token.end_mark.index)
     except (yaml.YAMLError, ValueError, OverflowError, IndexError):
@@ -202,7 +243,11 @@ class _Reader:
                 continue
             if isinstance(event, ev.DocumentStartEvent):
                 if root is not None:
-                    raise SpecError("starts a second YAML document", place=self._place(event), hint="a spec is one document; remove the line ---")
+                    raise SpecError(
+                        "starts a second YAML document",
+                        place=self._place(event),
+                        hint="a spec is one document; remove the line ---",
+                    )
                 continue
             root = self._node(event, 1, key)
         return root or Node(None, _at(self._origin, 0))
@@ -213,9 +258,19 @@ class _Reader:
     def _node(self, event: Any, depth: int, key: str | None) -> Node:
         place = self._place(event)
         if isinstance(event, ev.AliasEvent) or event.anchor is not None:
-            raise SpecError(f"anchors and aliases (&{event.anchor}, *{event.anchor}) are not allowed", key=key, place=place, hint="write the value out")
+            raise SpecError(
+                f"anchors and aliases (&{event.anchor}, *{event.anchor}) are not allowed",
+                key=key,
+                place=place,
+                hint="write the value out",
+            )
         if event.tag is not None:
-            raise SpecError(f"the YAML tag {printable(event.tag, 60)} is not allowed", key=key, place=place, hint="write a plain value")
+            raise SpecError(
+                f"the YAML tag {printable(event.tag, 60)} is not allowed",
+                key=key,
+                place=place,
+                hint="write a plain value",
+            )
         if depth > MAX_DEPTH:
             raise SpecError(f"is nested deeper than {MAX_DEPTH} levels", key=key, place=place)
         if isinstance(event, ev.MappingStartEvent):
@@ -228,13 +283,22 @@ class _Reader:
         found: dict[str, Node] = {}
         while not isinstance(event := next(self._events), ev.MappingEndEvent):
             place = self._place(event)
-            if not isinstance(event, ev.ScalarEvent) or event.anchor is not None or event.tag is not None:
+            if (
+                not isinstance(event, ev.ScalarEvent)
+                or event.anchor is not None
+                or event.tag is not None
+            ):
                 raise SpecError("a key must be a plain word", key=path, place=place)
             key = event.value
             # As key paths are written elsewhere: inside base, they start there.
             below = key if path in (None, "base") else f"{path}.{key}"
             if key == "<<":
-                raise SpecError("merge keys (<<) are not allowed", key=below, place=place, hint="write the values out")
+                raise SpecError(
+                    "merge keys (<<) are not allowed",
+                    key=below,
+                    place=place,
+                    hint="write the values out",
+                )
             if key in found:
                 raise written_twice(below, place, found[key].place)
             found[key] = Node(self._node(next(self._events), depth + 1, below).value, place)
@@ -259,16 +323,28 @@ def _scalar(event: Any, key: str | None, place: Place) -> Scalar:
     if text in _FLAGS:
         return _FLAGS[text]
     if text.lower() in _TRAPS:
-        raise SpecError(f"`{text}` is true or false to some YAML readers and text to others", key=key, place=place, hint="write true or false, or quote it")
+        raise SpecError(
+            f"`{text}` is true or false to some YAML readers and text to others",
+            key=key,
+            place=place,
+            hint="write true or false, or quote it",
+        )
     if _NOT_FINITE.fullmatch(text):
-        raise SpecError(f"`{text}` is not a finite number", key=key, place=place, hint="quote it if it is text")
+        raise SpecError(
+            f"`{text}` is not a finite number", key=key, place=place, hint="quote it if it is text"
+        )
     if _WHOLE.fullmatch(text):
         if len(text.lstrip("+-")) > _MAX_DIGITS:
-            raise SpecError(f"{show(text)} has more than {_MAX_DIGITS} digits", key=key, place=place)
+            raise SpecError(
+                f"{show(text)} has more than {_MAX_DIGITS} digits", key=key, place=place
+            )
         return int(text)
     if _AMBIGUOUS_NUMBER.fullmatch(text):
         raise SpecError(
-            f"`{printable(text, 40)}` is read as different numbers by different YAML readers", key=key, place=place, hint="write plain decimals, or quote it"
+            f"`{printable(text, 40)}` is read as different numbers by different YAML readers",
+            key=key,
+            place=place,
+            hint="write plain decimals, or quote it",
         )
     if _NUMBER.fullmatch(text):
         number = float(text)

@@ -1,10 +1,15 @@
-"""Images per second of the training loop: as a share of what its arithmetic alone allows, and beside the published loop.
+"""Images per second of the training loop: as a share of what its arithmetic alone allows, and
+beside the published loop.
 
-    python -m tests.benchmark.bench_engine [--device cuda] [--backbone wide_resnet_28_2] [--parts limit,published] [--profile]
+    python -m tests.benchmark.bench_engine [--device cuda] [--backbone wide_resnet_28_2] [--parts
+    limit,published] [--profile]
 
-`limit`: the real loop (sampler, views, negatives, EMA, history) against the same step on one batch that lies on the device and is used again and again.
-`published`: the real loop against a reconstruction of the published one (tests/benchmark/published_loop.py) with the same network.
-Each pair is run in turns in one process, so that both meet the same load of the machine. An epoch has `--steps` steps; what an epoch costs once counts.
+`limit`: the real loop (sampler, views, negatives, EMA, history) against the same step on one batch
+    that lies on the device and is used again and again.
+`published`: the real loop against a reconstruction of the published one
+(tests/benchmark/published_loop.py) with the same network. Each pair is run in turns in one process,
+so that both meet the same load of the machine. An epoch has `--steps` steps; what an epoch costs
+once counts.
 """
 
 from __future__ import annotations
@@ -41,9 +46,13 @@ def plain_set_up() -> None:
 
 
 class RealLoop:
-    """Epochs of the real trainer, one after the other, with the one wait for the device that `run_stage` makes too."""
+    """Epochs of the real trainer, one after the other, with the one wait for the device that
+    `run_stage` makes too.
+    """
 
-    def __init__(self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device) -> None:
+    def __init__(
+        self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device
+    ) -> None:
         self.device, self.trainer = device, new_trainer(config, data, inputs, device)
         self.epoch = 0
 
@@ -55,9 +64,19 @@ class RealLoop:
 
 
 class PureMath:
-    """The trainer's step and nothing else, on one batch that lies on the device and never changes."""
+    """The trainer's step and nothing else, on one batch that lies on the device and never
+    changes.
+    """
 
-    def __init__(self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device, *, steps: int) -> None:
+    def __init__(
+        self,
+        config: MeanTeacherConfig,
+        data: StageData,
+        inputs: StageInputs,
+        device: torch.device,
+        *,
+        steps: int,
+    ) -> None:
         self.config, self.device, self.steps = config, device, steps
         self.trainer = new_trainer(config, data, inputs, device)
         self.batch = next(iter(self.trainer.batches(0, self.trainer.sampler.epoch(0))))
@@ -66,13 +85,22 @@ class PureMath:
         set_up(self.device, torch.get_num_threads())
         config = self.config
         for _ in range(self.steps):
-            self.trainer.take_step(self.batch, consistency_weight=config.consistency_weight, learning_rate=config.learning_rate, batch_size=config.batch_size)
+            self.trainer.take_step(
+                self.batch,
+                consistency_weight=config.consistency_weight,
+                learning_rate=config.learning_rate,
+                batch_size=config.batch_size,
+            )
         return self.steps
 
 
-def new_trainer(config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device) -> MeanTeacher:
+def new_trainer(
+    config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device
+) -> MeanTeacher:
     precision = precision_used(config.precision, str(device), data.kind)
-    return MeanTeacher(config, data, inputs, seed=0, device=device, precision=precision, ranks=ALONE)
+    return MeanTeacher(
+        config, data, inputs, seed=0, device=device, precision=precision, ranks=ALONE
+    )
 
 
 def rate(work: Work, batch: int, device: torch.device) -> float:
@@ -88,9 +116,13 @@ def rate(work: Work, batch: int, device: torch.device) -> float:
     return steps * batch / (finished() - start)
 
 
-def in_turns(first: Work, second: Work, *, batch: int, device: torch.device, repeats: int) -> tuple[list[float], list[float]]:
+def in_turns(
+    first: Work, second: Work, *, batch: int, device: torch.device, repeats: int
+) -> tuple[list[float], list[float]]:
     """Images per second of both, run ABAB after one run of each to warm up."""
-    rates = [(rate(first, batch, device), rate(second, batch, device)) for _ in range(repeats + 1)][1:]
+    rates = [(rate(first, batch, device), rate(second, batch, device)) for _ in range(repeats + 1)][
+        1:
+    ]
     return [one for one, _ in rates], [other for _, other in rates]
 
 
@@ -106,17 +138,30 @@ def print_profile(work: Work, device: torch.device) -> None:
     from torch.profiler import ProfilerActivity, profile
 
     on_gpu = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as found:
+    with profile(
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    ) as found:
         work()
     by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     print(found.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=60))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backbone", default="wide_resnet_28_2")
-    for name, value in (("size", 32), ("batch", 64), ("classes", 100), ("items", 2000), ("steps", 10), ("repeats", 5), ("threads", 1), ("workers", 1)):
+    for name, value in (
+        ("size", 32),
+        ("batch", 64),
+        ("classes", 100),
+        ("items", 2000),
+        ("steps", 10),
+        ("repeats", 5),
+        ("threads", 1),
+        ("workers", 1),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--parts", default="limit,published")
@@ -133,14 +178,27 @@ def main() -> None:
         precision=args.precision,
     )
     with tempfile.TemporaryDirectory(prefix="bench-engine-") as folder:
-        data = random_cache(Path(folder) / "cache", items=args.items, size=args.size, classes=args.classes)
-        inputs = random_inputs(items=args.items, classes=args.classes, batch=args.batch, steps=args.steps)
+        data = random_cache(
+            Path(folder) / "cache", items=args.items, size=args.size, classes=args.classes
+        )
+        inputs = random_inputs(
+            items=args.items, classes=args.classes, batch=args.batch, steps=args.steps
+        )
         used = precision_used(args.precision, args.device, data.kind)
         print(hardware(args.device))
-        print(f"{args.backbone}, {args.size} px, {args.classes} classes, batch {args.batch}, {args.steps} steps a run, n = {args.repeats}; median (min-max)")
+        print(
+            f"{args.backbone}, {args.size} px, {args.classes} classes, batch {args.batch},"
+            f" {args.steps} steps a run, n = {args.repeats}; median (min-max)"
+        )
         if "limit" in args.parts.split(","):
             limit = PureMath(config, data, inputs, device, steps=args.steps)
-            rates = in_turns(RealLoop(config, data, inputs, device), limit, batch=args.batch, device=device, repeats=args.repeats)
+            rates = in_turns(
+                RealLoop(config, data, inputs, device),
+                limit,
+                batch=args.batch,
+                device=device,
+                repeats=args.repeats,
+            )
             names = f"real loop, {used}", f"pure math, {used}"
             print_pair(names, rates, f"goal {LIMIT_GOAL[device.type]:.2f} on this device")
         if "published" in args.parts.split(","):
@@ -150,9 +208,22 @@ def main() -> None:
                 plain_set_up()
                 return published.train_epoch()
 
-            rates = in_turns(RealLoop(config, data, inputs, device), theirs, batch=args.batch, device=device, repeats=args.repeats)
-            names = f"real loop, {used}, no other process", f"published, fp32, and {args.workers} DataLoader process(es)"
-            note = "" if device.type == "cuda" else "; on a CPU the network's arithmetic dominates both, so the ratio is small"
+            rates = in_turns(
+                RealLoop(config, data, inputs, device),
+                theirs,
+                batch=args.batch,
+                device=device,
+                repeats=args.repeats,
+            )
+            names = (
+                f"real loop, {used}, no other process",
+                f"published, fp32, and {args.workers} DataLoader process(es)",
+            )
+            note = (
+                ""
+                if device.type == "cuda"
+                else "; on a CPU the network's arithmetic dominates both, so the ratio is small"
+            )
             print_pair(names, rates, f"goal {PUBLISHED_GOAL:.0f} on a GPU{note}")
         if args.profile:
             work = RealLoop(config, data, inputs, device)

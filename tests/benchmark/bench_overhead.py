@@ -1,4 +1,5 @@
-"""What a candidate costs beside a bare Ray Tune function trial that trains the same stages in its own process, side by side on one Ray.
+"""What a candidate costs beside a bare Ray Tune function trial that trains the same stages in its
+own process, side by side on one Ray.
 
 Run by hand: `python -m tests.benchmark.bench_overhead [--candidates 12] [--rounds 3] [--epochs 5]`.
 """
@@ -49,7 +50,9 @@ resources: {{workers: 1, cpus_per_worker: 1, max_concurrent: 1}}
 
 
 def stage_requests(trial: Trial, data: PreparedData, folder: Path) -> list[StageRequest]:
-    """The stages of a trial as a bare function would train them, with what a pool would have answered."""
+    """The stages of a trial as a bare function would train them, with what a pool would have
+    answered.
+    """
     pool = open_pool(trial, data, folder / "ledger")
     pool.open()
     requests = []
@@ -86,7 +89,9 @@ def train_bare(config: dict[str, Any]) -> None:
 
 
 def per_candidate(ends: list[float]) -> float:
-    """Seconds a candidate, from the end of the last one that warms up to the end of the last of all."""
+    """Seconds a candidate, from the end of the last one that warms up to the end of the last of
+    all.
+    """
     ends = sorted(ends)
     return (ends[-1] - ends[WARM - 1]) / (len(ends) - WARM)
 
@@ -95,18 +100,28 @@ def bare_round(trials: list[Trial], data: PreparedData, root: Path) -> float:
     from ray import tune
 
     folders = [root / trial.id for trial in trials]
-    requests = [stage_requests(trial, data, folder) for trial, folder in zip(trials, folders, strict=True)]
+    requests = [
+        stage_requests(trial, data, folder) for trial, folder in zip(trials, folders, strict=True)
+    ]
     tune.Tuner(
         tune.with_resources(train_bare, {"cpu": 1}),
         param_space={"requests": tune.grid_search(requests)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=1,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
         run_config=tune.RunConfig(name="bare", storage_path=str(root / "tune"), verbose=0),
     ).fit()
     return per_candidate([(folder / "done").stat().st_mtime for folder in folders])
 
 
-def our_round(spec_path: Path, data: PreparedData, cluster: Cluster, root: Path) -> tuple[float, float, float]:
-    """Seconds a candidate, seconds of it that are training, and the share of time that the gang was training."""
+def our_round(
+    spec_path: Path, data: PreparedData, cluster: Cluster, root: Path
+) -> tuple[float, float, float]:
+    """Seconds a candidate, seconds of it that are training, and the share of time that the gang was
+    training.
+    """
     spec, layout = load_spec(str(spec_path)), SweepLayout(root)
     root.mkdir()
     candidates = sweep.create(spec, layout, engine="ray", device="cpu")
@@ -114,10 +129,26 @@ def our_round(spec_path: Path, data: PreparedData, cluster: Cluster, root: Path)
         from rich.console import Console
 
         with Progress(None, Console(file=nowhere)) as progress:
-            _, use = engine_ray.run_on_ray(layout, Listed(deque(candidates)), candidates, len(candidates), data, spec.resources, "cpu", cluster, progress)
+            _, use = engine_ray.run_on_ray(
+                layout,
+                Listed(deque(candidates)),
+                candidates,
+                len(candidates),
+                data,
+                spec.resources,
+                "cpu",
+                cluster,
+                progress,
+            )
     trials = [layout.trial(trial.id) for candidate in candidates for trial in candidate.trials]
     training = [sum(record["seconds"] for record in read_stages(files)) for files in trials]
-    return per_candidate([max(path.stat().st_mtime for path in files.stages.glob("*.json")) for files in trials]), statistics.median(training), use["share"]
+    return (
+        per_candidate(
+            [max(path.stat().st_mtime for path in files.stages.glob("*.json")) for files in trials]
+        ),
+        statistics.median(training),
+        use["share"],
+    )
 
 
 def main() -> None:
@@ -128,7 +159,11 @@ def main() -> None:
     args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="bench-"))
     spec_path = root / "overhead.yaml"
-    spec_path.write_text(SPEC.format(epochs=args.epochs, weights=[float(10 + number) for number in range(args.candidates)]))
+    spec_path.write_text(
+        SPEC.format(
+            epochs=args.epochs, weights=[float(10 + number) for number in range(args.candidates)]
+        )
+    )
     spec = load_spec(str(spec_path))
     trials = sweep.enumerate_trials(spec) or []
     data = prepare(trials[0].config.dataset)
@@ -140,20 +175,35 @@ def main() -> None:
                 bare.append(bare_round(trials, data, root / f"bare-{number}"))
                 for per_gang, found in ours.items():
                     engine_ray.CANDIDATES_PER_GANG = per_gang
-                    found.append(our_round(spec_path, data, cluster, root / f"ours-{number}-{per_gang}"))
+                    found.append(
+                        our_round(spec_path, data, cluster, root / f"ours-{number}-{per_gang}")
+                    )
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load"
+        f" {os.getloadavg()[0]:.1f}"
+    )
     stages = len(trials[0].schedule.quotas) + 1
-    print(f"{args.rounds} rounds of {args.candidates} candidates ({WARM} of them to warm up), {stages} stages of {args.epochs} epochs each, one gang")
+    print(
+        f"{args.rounds} rounds of {args.candidates} candidates ({WARM} of them to warm up),"
+        f" {stages} stages of {args.epochs} epochs each, one gang"
+    )
     base = statistics.median(bare)
-    print(f"bare function trial            {base:7.3f} s a candidate  {[round(value, 2) for value in bare]}")
+    print(
+        f"bare function trial            {base:7.3f} s a candidate "
+        f" {[round(value, 2) for value in bare]}"
+    )
     for per_gang, found in ours.items():
         each = [seconds for seconds, _, _ in found]
-        trained, share = statistics.median(t for _, t, _ in found), statistics.median(s for _, _, s in found)
+        trained, share = (
+            statistics.median(t for _, t, _ in found),
+            statistics.median(s for _, _, s in found),
+        )
         print(
-            f"ours, {per_gang} candidate(s) a gang     {statistics.median(each):7.3f} s a candidate  {[round(value, 2) for value in each]}  "
-            f"ratio {statistics.median(each) / base:.2f}; training {trained:.2f} s of it, gang busy {100 * share:.0f}%"
+            f"ours, {per_gang} candidate(s) a gang     {statistics.median(each):7.3f} s a candidate"
+            f"  {[round(value, 2) for value in each]}  ratio {statistics.median(each) / base:.2f};"
+            f" training {trained:.2f} s of it, gang busy {100 * share:.0f}%"
         )
 
 

@@ -1,4 +1,6 @@
-"""Time and memory of one 977,000-question round over a pool of ImageNet's size. Run by hand: `python -m tests.benchmark.bench_pool`."""
+"""Time and memory of one 977,000-question round over a pool of ImageNet's size. Run by hand:
+`python -m tests.benchmark.bench_pool`.
+"""
 
 from __future__ import annotations
 
@@ -60,8 +62,28 @@ def main(repeats: int = 5) -> None:
             pool = Pool(of, Ledger(open_segments(folder)), oracle)
             timed("open, 30,000 initial labels", pool.open)
             eligible = timed("eligible", pool.eligible)
-            chosen = timed("choose, random", choose, Random(), scores, eligible, QUESTIONS, seed=0, round=1, mask_refused=True)
-            timed("choose, easy", choose, Easy(), scores, eligible, QUESTIONS, seed=0, round=1, mask_refused=True)
+            chosen = timed(
+                "choose, random",
+                choose,
+                Random(),
+                scores,
+                eligible,
+                QUESTIONS,
+                seed=0,
+                round=1,
+                mask_refused=True,
+            )
+            timed(
+                "choose, easy",
+                choose,
+                Easy(),
+                scores,
+                eligible,
+                QUESTIONS,
+                seed=0,
+                round=1,
+                mask_refused=True,
+            )
             timed("ask: plan, answers, both segments", pool.ask, 1, *chosen)
             timed("training_inputs", pool.training_inputs)
             timed("counts", pool.counts)
@@ -72,17 +94,27 @@ def main(repeats: int = 5) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pool = Pool(of, Ledger(open_segments(folder)), oracle)
         pool.open()
-        chosen = choose(Random(), scores, pool.eligible(), QUESTIONS, seed=0, round=1, mask_refused=True)
+        chosen = choose(
+            Random(), scores, pool.eligible(), QUESTIONS, seed=0, round=1, mask_refused=True
+        )
         tracemalloc.start()
         pool.ask(1, *chosen)
         held, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
 
-    print(f"{IMAGES:,} images, {CLASSES:,} classes, {QUESTIONS:,} questions; n = {repeats}; {platform.machine()}, Python {platform.python_version()}")
+    print(
+        f"{IMAGES:,} images, {CLASSES:,} classes, {QUESTIONS:,} questions; n = {repeats};"
+        f" {platform.machine()}, Python {platform.python_version()}"
+    )
     for name, seconds in times.items():
-        print(f"  {name:36} median {statistics.median(seconds):7.3f} s   worst {max(seconds):7.3f} s")
+        print(
+            f"  {name:36} median {statistics.median(seconds):7.3f} s   worst {max(seconds):7.3f} s"
+        )
     mib = 2**20
-    print(f"  state arrays {pool.state().nbytes() / mib:.1f} MiB; ask added {held / mib:.1f} MiB, {peak / mib:.1f} MiB at its peak")
+    print(
+        f"  state arrays {pool.state().nbytes() / mib:.1f} MiB; ask added {held / mib:.1f} MiB,"
+        f" {peak / mib:.1f} MiB at its peak"
+    )
     print(f"  ledger {disk / mib:.1f} MiB on disk")
     print(f"  process peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 

@@ -1,11 +1,15 @@
-"""A sweep on a machine that is lent for minutes at a time: data and earlier results go there as files, results come back as files, and the next loan goes on.
+"""A sweep on a machine that is lent for minutes at a time: data and earlier results go there as
+files, results come back as files, and the next loan goes on.
 
-    python -m tests.benchmark.half_hour tiny100.yaml --archive tiny100-32.tar.gz --results earlier --out back --seconds 540 [--set seeds=[0]]
+    python -m tests.benchmark.half_hour tiny100.yaml --archive tiny100-32.tar.gz --results earlier
+    --out back --seconds 540 [--set seeds=[0]]
 
-The archive is unpacked, what earlier loans brought back is laid in place, and the sweep runs (engine inline, one process, no Ray) until it ends or the
-seconds are over. Then ledgers, stage records, guesses and scores are packed into `--out`, in parts of at most 15 MiB; name that folder as `--results` the
-next time, with the same words otherwise. Weights stay behind: stages that start from scratch need none, so that the next loan goes on at the boundary of a
-stage. While the machine lives, `--work` holds everything, epoch checkpoints too.
+The archive is unpacked, what earlier loans brought back is laid in place, and the sweep runs
+(engine inline, one process, no Ray) until it ends or the seconds are over. Then ledgers, stage
+records, guesses and scores are packed into `--out`, in parts of at most 15 MiB; name that folder as
+`--results` the next time, with the same words otherwise. Weights stay behind: stages that start
+from scratch need none, so that the next loan goes on at the boundary of a stage. While the machine
+lives, `--work` holds everything, epoch checkpoints too.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ LEFT_BEHIND = (".pt", ".ckpt", ".lock", ".html")
 
 
 def unpack(archive: Path, work: Path) -> Path:
-    """The data folder: what the archive's one top folder is called, below work/data; unpacked once."""
+    """The data folder: what the archive's one top folder is called, below work/data; unpacked
+    once.
+    """
     with tarfile.open(archive) as packed:
         first = next(iter(packed)).name.split("/")[0]
         done = work / "data" / f".{archive.name}"
@@ -50,7 +56,11 @@ def pack(sweep: Path, out: Path) -> int:
     """Writes the parts; returns their number."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w:gz") as packed:
-        packed.add(sweep, sweep.name, filter=lambda member: None if member.name.endswith(LEFT_BEHIND) else member)
+        packed.add(
+            sweep,
+            sweep.name,
+            filter=lambda member: None if member.name.endswith(LEFT_BEHIND) else member,
+        )
     out.mkdir(parents=True, exist_ok=True)
     for left in out.glob("sweep-*.part"):
         left.unlink()
@@ -68,8 +78,14 @@ def stages(sweep: Path) -> int:
 
 def run(arguments: list[str], work: Path, seconds: float) -> int:
     """The exit status of the command, which Ctrl-C reaches when the seconds are over."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
-    started = subprocess.Popen([sys.executable, "-m", "orchestrator", *arguments], env=environment, cwd=work)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONUNBUFFERED": "1",
+    }
+    started = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *arguments], env=environment, cwd=work
+    )
     try:
         return started.wait(max(seconds, 1))
     except subprocess.TimeoutExpired:
@@ -83,10 +99,19 @@ def run(arguments: list[str], work: Path, seconds: float) -> int:
 
 def main() -> int:
     began = time.monotonic()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("spec")
-    parser.add_argument("--archive", type=Path, required=True, help=".tar.gz with one folder that holds train/ and val/")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="where the parts of earlier loans are")
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        required=True,
+        help=".tar.gz with one folder that holds train/ and val/",
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="where the parts of earlier loans are"
+    )
     parser.add_argument("--out", type=Path, required=True, help="where this loan's parts go")
     parser.add_argument("--work", type=Path, default=Path("/tmp/half-hour"))
     parser.add_argument("--seconds", type=float, default=540.0)
@@ -98,14 +123,31 @@ def main() -> int:
     data, sweep = unpack(args.archive, work), work / "sweep"
     restore(args.results, sweep)
     before = stages(sweep)
-    # Named from the working folder, the data is at the same place on every machine: a sweep with the same words is gone on with, one with others refused.
-    settings = [word for text in [f"dataset.path={data.relative_to(work)}", *args.set] for word in ("--set", text)]
+    # Named from the working folder, the data is at the same place on every machine: a sweep with
+    # the same words is gone on with, one with others refused.
+    settings = [
+        word
+        for text in [f"dataset.path={data.relative_to(work)}", *args.set]
+        for word in ("--set", text)
+    ]
     spec = str(Path(args.spec).absolute()) if Path(args.spec).exists() else args.spec
-    status = run(["sweep", spec, "--engine", "inline", "--out", "sweep", *settings], work, args.seconds - (time.monotonic() - began))
+    status = run(
+        ["sweep", spec, "--engine", "inline", "--out", "sweep", *settings],
+        work,
+        args.seconds - (time.monotonic() - began),
+    )
     if status in (0, 1, 130) and sweep.exists():
-        print(f"exit {status}; {stages(sweep) - before} stage(s) trained, {pack(sweep, args.out)} part(s) in {args.out}", flush=True)
+        print(
+            f"exit {status}; {stages(sweep) - before} stage(s) trained, {pack(sweep, args.out)}"
+            f" part(s) in {args.out}",
+            flush=True,
+        )
     if status == 130 and stages(sweep) == before:
-        print("No stage was trained to its end, so the next loan begins where this one did: give more --seconds, or fewer method.epochs.", flush=True)
+        print(
+            "No stage was trained to its end, so the next loan begins where this one did: give more"
+            " --seconds, or fewer method.epochs.",
+            flush=True,
+        )
     return 0 if status == 130 else status
 
 

@@ -1,4 +1,5 @@
-"""The orderings of the one-bit paper in a finished sweep of ablations.yaml, as paired differences on test that are corrected together.
+"""The orderings of the one-bit paper in a finished sweep of ablations.yaml, as paired differences
+on test that are corrected together.
 
 `python -m tests.benchmark.orderings DIR`
 """
@@ -29,26 +30,45 @@ ORDERINGS: Final = (
     ("hard questions", "random questions"),
     ("easy questions", "random questions"),
 )
-"""(row, row that it lies above in the paper, on CIFAR-100); fixed before any result was seen here."""
+"""(row, row that it lies above in the paper, on CIFAR-100); fixed before any result was seen here.
+"""
 
 
 def correct(result: TrialResult) -> Correct | None:
     """Which test images the last stage of a trial guessed right."""
     last = result.records[-1]
-    return of_trial(result.files.root, last.stage, result.trial.facts.test_items, last.test_correct_sha256)
+    return of_trial(
+        result.files.root, last.stage, result.trial.facts.test_items, last.test_correct_sha256
+    )
 
 
 def main(folder: Path) -> None:
-    """Prints a line an ordering: both means, the difference with its 95% interval, and p after Holm's correction for all of them."""
-    table: dict[str | None, Row] = {row.case: row for row in rows(load(SweepLayout(folder)).checked())}
+    """Prints a line an ordering: both means, the difference with its 95% interval, and p after
+    Holm's correction for all of them.
+    """
+    table: dict[str | None, Row] = {
+        row.case: row for row in rows(load(SweepLayout(folder)).checked())
+    }
     pairs = [(table[above], table[below]) for above, below in ORDERINGS]
     gaps = corrected([test_difference(above, below, correct) for above, below in pairs])
     for (above, below), gap in zip(pairs, gaps, strict=True):
         assert gap is not None
-        found, means = gap.difference, [row.mean(lambda record: record.test) or 0.0 for row in (above, below)]
-        told = "shows" if gap.told_apart and (found.mean or 0) > 0 else "the reverse shows" if gap.told_apart else "within noise"
+        found, means = (
+            gap.difference,
+            [row.mean(lambda record: record.test) or 0.0 for row in (above, below)],
+        )
+        told = (
+            "shows"
+            if gap.told_apart and (found.mean or 0) > 0
+            else "the reverse shows"
+            if gap.told_apart
+            else "within noise"
+        )
         p = "none" if gap.p_holm is None else f"{gap.p_holm:.3f}"
-        print(f"{above.case} over {below.case}: {means[0]:.1f} / {means[1]:.1f}, {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}], p = {p}: {told}")
+        print(
+            f"{above.case} over {below.case}: {means[0]:.1f} / {means[1]:.1f}, {found.mean:+.2f}"
+            f" [{found.low:+.2f}, {found.high:+.2f}], p = {p}: {told}"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python -m tests.benchmark.peak_memory [SPEC] [--engine inline]
 
-Samples five times a second. RSS counts a page once for every process that maps it; PSS divides it among them, so only PSS may be added up over a tree.
+Samples five times a second. RSS counts a page once for every process that maps it; PSS divides it
+among them, so only PSS may be added up over a tree.
 """
 
 from __future__ import annotations
@@ -70,7 +71,14 @@ def look(pid: int, command: str) -> Process | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in rollup.splitlines()[1:]}
-    return Process(pid=pid, kind=kind_of(command), command=command, pss=sizes.get("Pss:", 0), rss=sizes.get("Rss:", 0), torch=torch)
+    return Process(
+        pid=pid,
+        kind=kind_of(command),
+        command=command,
+        pss=sizes.get("Pss:", 0),
+        rss=sizes.get("Rss:", 0),
+        torch=torch,
+    )
 
 
 @dataclass(slots=True)
@@ -133,7 +141,9 @@ class Watched:
     kinds: dict[str, Peak]
 
 
-def watch(command: list[str], on_sample: Callable[[list[Process]], None] = lambda seen: None) -> Watched:
+def watch(
+    command: list[str], on_sample: Callable[[list[Process]], None] = lambda seen: None
+) -> Watched:
     """Runs the command to its end, looking at its tree five times a second."""
     started = time.monotonic()
     total, kinds, samples = Peak(), dict[str, Peak](), 0
@@ -147,7 +157,13 @@ def watch(command: list[str], on_sample: Callable[[list[Process]], None] = lambd
             for kind in {p.kind for p in seen}:
                 kinds.setdefault(kind, Peak()).see([p for p in seen if p.kind == kind])
             time.sleep(max(0.0, started + samples / SAMPLES_A_SECOND - time.monotonic()))
-    return Watched(returncode=child.returncode, seconds=time.monotonic() - started, samples=samples, total=total, kinds=kinds)
+    return Watched(
+        returncode=child.returncode,
+        seconds=time.monotonic() - started,
+        samples=samples,
+        total=total,
+        kinds=kinds,
+    )
 
 
 def sweep_command(spec: str, engine: str, out: Path) -> list[str]:
@@ -156,20 +172,36 @@ def sweep_command(spec: str, engine: str, out: Path) -> list[str]:
 
 
 def _row(name: str, peak: Peak) -> str:
-    return f"{name:18} {peak.processes:9} {peak.torch:10} {peak.pss / 2**20:9.0f} {peak.rss / 2**20:9.0f} {peak.largest / 2**20:16.0f}"
+    return (
+        f"{name:18} {peak.processes:9} {peak.torch:10} {peak.pss / 2**20:9.0f}"
+        f" {peak.rss / 2**20:9.0f} {peak.largest / 2**20:16.0f}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("spec", nargs="?", default="smoke.yaml")
     parser.add_argument("--engine", choices=["ray", "inline"], default="ray")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="peak-memory-") as folder:
-        found = watch([*sweep_command(args.spec, args.engine, Path(folder) / "sweep"), *(word for text in args.set for word in ("--set", text))])
+        found = watch(
+            [
+                *sweep_command(args.spec, args.engine, Path(folder) / "sweep"),
+                *(word for text in args.set for word in ("--set", text)),
+            ]
+        )
     machine = f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
-    print(f"\n{args.spec}, {args.engine}: exit {found.returncode}, {found.seconds:.1f} s, n = {found.samples} samples; {machine}")
-    print(f"{'peak of':18} {'processes':>9} {'with torch':>10} {'PSS MiB':>9} {'RSS MiB':>9} {'largest RSS MiB':>16}")
+    print(
+        f"\n{args.spec}, {args.engine}: exit {found.returncode}, {found.seconds:.1f} s, n ="
+        f" {found.samples} samples; {machine}"
+    )
+    print(
+        f"{'peak of':18} {'processes':>9} {'with torch':>10} {'PSS MiB':>9} {'RSS MiB':>9}"
+        f" {'largest RSS MiB':>16}"
+    )
     print(_row("whole tree", found.total))
     for name, peak in sorted(found.kinds.items(), key=lambda item: -item[1].pss):
         print(_row(name, peak))

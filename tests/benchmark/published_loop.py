@@ -1,8 +1,10 @@
 """The published Mean Teacher loop and its data path, rebuilt to measure against.
 
-As Tarvainen & Valpola 2017 (arXiv:1703.01780) and Hu et al. 2020 (arXiv:2009.06168) describe them, with the habits of their published programs and none of
-their code. What makes it slow is kept: images one by one as PIL images through torchvision's transforms in DataLoader workers, the teacher's logits brought
-to the CPU and masked there image by image, a Python loop over parameters for the EMA, and losses read from the device at every step.
+As Tarvainen & Valpola 2017 (arXiv:1703.01780) and Hu et al. 2020 (arXiv:2009.06168) describe them,
+with the habits of their published programs and none of their code. What makes it slow is kept:
+images one by one as PIL images through torchvision's transforms in DataLoader workers, the
+teacher's logits brought to the CPU and masked there image by image, a Python loop over parameters
+for the EMA, and losses read from the device at every step.
 """
 
 from __future__ import annotations
@@ -54,11 +56,16 @@ class TwoViews(Dataset[Sample]):
 
 
 class TwoStreams(Sampler[list[int]]):
-    """Batches of ids: one shuffled pass over the images without a label, and beside it endless reshuffles of the labelled ones."""
+    """Batches of ids: one shuffled pass over the images without a label, and beside it endless
+    reshuffles of the labelled ones.
+    """
 
     def __init__(self, inputs: StageInputs, batch: int) -> None:
         self.labelled, self.rows = inputs.label_ids, labelled_rows(batch)
-        self.unlabelled, self.other_rows = np.setdiff1d(inputs.pool_ids, inputs.label_ids), batch - labelled_rows(batch)
+        self.unlabelled, self.other_rows = (
+            np.setdiff1d(inputs.pool_ids, inputs.label_ids),
+            batch - labelled_rows(batch),
+        )
 
     def __len__(self) -> int:
         return len(self.unlabelled) // self.other_rows
@@ -66,7 +73,9 @@ class TwoStreams(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         first, second = np.random.permutation(self.unlabelled).tolist(), self._endless()
         for step in range(len(self)):
-            yield first[step * self.other_rows : (step + 1) * self.other_rows] + [next(second) for _ in range(self.rows)]
+            yield first[step * self.other_rows : (step + 1) * self.other_rows] + [
+                next(second) for _ in range(self.rows)
+            ]
 
     def _endless(self) -> Iterator[int]:
         while True:
@@ -74,9 +83,19 @@ class TwoStreams(Sampler[list[int]]):
 
 
 class PublishedLoop:
-    """Student, teacher and optimiser in float32 with contiguous images. Call `train_epoch` under the settings of torch that a plain script has."""
+    """Student, teacher and optimiser in float32 with contiguous images. Call `train_epoch` under
+    the settings of torch that a plain script has.
+    """
 
-    def __init__(self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, *, device: torch.device, workers: int) -> None:
+    def __init__(
+        self,
+        config: MeanTeacherConfig,
+        data: StageData,
+        inputs: StageInputs,
+        *,
+        device: torch.device,
+        workers: int,
+    ) -> None:
         self.config, self.device = config, device
 
         def network(seed: int) -> networks.TwoHeads:
@@ -86,9 +105,14 @@ class PublishedLoop:
         for weight in self.teacher.parameters():
             weight.detach_()
         self.optimizer = torch.optim.SGD(
-            self.student.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
+            self.student.parameters(),
+            config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
         )
-        # Workers live on from epoch to epoch: their start, which the published loop pays in every epoch, is not held against it.
+        # Workers live on from epoch to epoch: their start, which the published loop pays in every
+        # epoch, is not held against it.
         self.loader = DataLoader(
             TwoViews(data, inputs),
             batch_sampler=TwoStreams(inputs, config.batch_size),
@@ -97,7 +121,9 @@ class PublishedLoop:
             persistent_workers=workers > 0,
         )
         self.refused: dict[int, list[int]] = {}
-        for item, refused in zip(inputs.negative_ids.tolist(), inputs.negative_classes.tolist(), strict=True):
+        for item, refused in zip(
+            inputs.negative_ids.tolist(), inputs.negative_classes.tolist(), strict=True
+        ):
             self.refused.setdefault(item, []).append(refused)
         self.meters: dict[str, list[float]] = {}
         self.step = 0
@@ -110,16 +136,30 @@ class PublishedLoop:
         steps = 0
         for view, teacher_view, labels, ids in self.loader:
             rows = len(ids)
-            view, teacher_view, labels = (values.to(self.device) for values in (view, teacher_view, labels))
+            view, teacher_view, labels = (
+                values.to(self.device) for values in (view, teacher_view, labels)
+            )
             with torch.no_grad():
                 teacher_logits, _ = self.teacher(teacher_view, self._keys(rows))
             class_logits, consistency_logits = self.student(view, self._keys(rows))
             target = torch.softmax(self._suppressed(teacher_logits, ids), 1)
-            class_loss = functional.cross_entropy(class_logits, labels, reduction="sum", ignore_index=NO_LABEL) / rows
+            class_loss = (
+                functional.cross_entropy(
+                    class_logits, labels, reduction="sum", ignore_index=NO_LABEL
+                )
+                / rows
+            )
             self._meter("class", class_loss)
-            distance = config.logit_distance_weight * functional.mse_loss(class_logits, consistency_logits, reduction="sum") / class_logits.numel()
+            distance = (
+                config.logit_distance_weight
+                * functional.mse_loss(class_logits, consistency_logits, reduction="sum")
+                / class_logits.numel()
+            )
             self._meter("distance", distance)
-            consistency = functional.mse_loss(torch.softmax(consistency_logits, 1), target, reduction="sum") / class_logits.numel()
+            consistency = (
+                functional.mse_loss(torch.softmax(consistency_logits, 1), target, reduction="sum")
+                / class_logits.numel()
+            )
             consistency = config.consistency_weight * consistency
             self._meter("consistency", consistency)
             loss = class_loss + distance + consistency
@@ -133,7 +173,9 @@ class PublishedLoop:
         return steps
 
     def _suppressed(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """The teacher's logits by way of the CPU, where each image's refused classes are set to -1e6."""
+        """The teacher's logits by way of the CPU, where each image's refused classes are set to
+        -1e6.
+        """
         values = logits.cpu().numpy()
         for row, item in enumerate(ids.tolist()):
             for refused in self.refused.get(item, ()):

@@ -1,4 +1,6 @@
-"""SIGKILL of every kind of process, at several instants: the sweep ends as one that nobody disturbed, pays nothing twice and leaves nothing behind."""
+"""SIGKILL of every kind of process, at several instants: the sweep ends as one that nobody
+disturbed, pays nothing twice and leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,17 @@ import pytest
 
 from orchestrator.engines.patience import epochs_done
 from orchestrator.sweeps.layout import TrialLayout
-from tests.helpers.real_sweep import AGENTS, BROKER, CANDIDATE, POOL, RANK, TWO_RANKS, RealSweep, private_temp, uninterrupted
+from tests.helpers.real_sweep import (
+    AGENTS,
+    BROKER,
+    CANDIDATE,
+    POOL,
+    RANK,
+    TWO_RANKS,
+    RealSweep,
+    private_temp,
+    uninterrupted,
+)
 from tests.helpers.sweeps import ONE_TRIAL_SPEC, outcome_of, read_stages
 
 # A machine that is busy with other things takes many times as long.
@@ -41,12 +53,26 @@ def paid_once(root: Path) -> None:
         assert stages == list(range(len(stages)))
         spent = [record["bits"]["total"] for record in read_stages(TrialLayout(folder))]
         assert spent == sorted(spent)
-    ours = {"spec.yaml", "resolved.yaml", "manifest.json", "candidates", "seal.json", "driver.lock", "stages", "trials", "report"}
-    assert {path.name for path in root.iterdir()} <= ours, "somebody else wrote into the sweep's folder"
+    ours = {
+        "spec.yaml",
+        "resolved.yaml",
+        "manifest.json",
+        "candidates",
+        "seal.json",
+        "driver.lock",
+        "stages",
+        "trials",
+        "report",
+    }
+    assert {path.name for path in root.iterdir()} <= ours, (
+        "somebody else wrote into the sweep's folder"
+    )
     assert {path.name for path in root.glob("trials/*/*")} == {"ledger", "stages", "test_correct"}
 
 
-def test_any_process_may_be_killed_at_any_time(spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path) -> None:
+def test_any_process_may_be_killed_at_any_time(
+    spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "killed"
     shots: list[tuple[Instant, str]] = [
         (half_trained(), RANK),
@@ -71,7 +97,9 @@ def test_any_process_may_be_killed_at_any_time(spec: Path, alone: dict[str, Any]
     paid_once(root)
 
 
-def test_any_process_may_be_killed_at_any_time_with_two_ranks(spec: Path, two_ranks: dict[str, Any], temp: Path, tmp_path: Path) -> None:
+def test_any_process_may_be_killed_at_any_time_with_two_ranks(
+    spec: Path, two_ranks: dict[str, Any], temp: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "killed"
     shots: list[tuple[Instant, str]] = [
         (half_trained(), RANK),
@@ -80,7 +108,9 @@ def test_any_process_may_be_killed_at_any_time_with_two_ranks(spec: Path, two_ra
         (segments(4), POOL),
         (records(3), CANDIDATE),
     ]
-    with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root), *TWO_RANKS]) as sweep:
+    with RealSweep(
+        root, temp, ["sweep", str(spec), "--local", "--out", str(root), *TWO_RANKS]
+    ) as sweep:
         for (what, true), kind in shots:
             sweep.until(what, true)
             sweep.shoot(kind)
@@ -97,13 +127,24 @@ def test_any_process_may_be_killed_at_any_time_with_two_ranks(spec: Path, two_ra
 
 
 def test_deaths_between_which_it_gets_further_are_not_counted(temp: Path, tmp_path: Path) -> None:
-    """As on machines that are preempted: no failure is allowed, and ranks and candidates die again and again, each time after a checkpoint or a record."""
+    """As on machines that are preempted: no failure is allowed, and ranks and candidates die again
+    and again, each time after a checkpoint or a record.
+    """
     # One candidate: of several, one that waits for its turn gets no further meanwhile.
     spec = tmp_path / "one.yaml"
     spec.write_text(ONE_TRIAL_SPEC)
-    argv = ["--set", "method.epochs=60", "--set", "resources.max_failures=0", "--set", "resources.checkpoint_seconds=0"]
+    argv = [
+        "--set",
+        "method.epochs=60",
+        "--set",
+        "resources.max_failures=0",
+        "--set",
+        "resources.checkpoint_seconds=0",
+    ]
     undisturbed, root = tmp_path / "undisturbed", tmp_path / "preempted"
-    uninterrupted(undisturbed, ["sweep", str(spec), "--engine", "inline", "--out", str(undisturbed), *argv])
+    uninterrupted(
+        undisturbed, ["sweep", str(spec), "--engine", "inline", "--out", str(undisturbed), *argv]
+    )
 
     def newest(sweep: RealSweep) -> dict[str, int]:
         return {folder.name: epochs_done(folder) for folder in sweep.root.glob("stages/*")}
@@ -111,7 +152,12 @@ def test_deaths_between_which_it_gets_further_are_not_counted(temp: Path, tmp_pa
     with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root), *argv]) as sweep:
         for number in range(6):
             before = newest(sweep)
-            sweep.until("a checkpoint moves on", lambda sweep, before=before: any(n > before.get(key, 0) for key, n in newest(sweep).items()))  # type: ignore[misc]
+            sweep.until(
+                "a checkpoint moves on",
+                lambda sweep, before=before: any(
+                    n > before.get(key, 0) for key, n in newest(sweep).items()
+                ),
+            )  # type: ignore[misc]
             # The driver looks twice a second at how far the candidates are.
             time.sleep(1.5 if number % 2 else 0)
             sweep.shoot(CANDIDATE if number % 2 else RANK)
@@ -122,11 +168,16 @@ def test_deaths_between_which_it_gets_further_are_not_counted(temp: Path, tmp_pa
 
 
 def test_a_stopped_sweep_goes_on_from_its_own_records(spec: Path, tmp_path: Path) -> None:
-    """Stopped by a double Ctrl-C, SIGTERM, Ctrl-C and SIGKILL; everything that Ray wrote is deleted in between."""
-    # Stages go on to be trained while a sweep takes its leave: enough of them that the last stop, too, comes before the end.
+    """Stopped by a double Ctrl-C, SIGTERM, Ctrl-C and SIGKILL; everything that Ray wrote is deleted
+    in between.
+    """
+    # Stages go on to be trained while a sweep takes its leave: enough of them that the last stop,
+    # too, comes before the end.
     seeds = ["--set", "seeds=[0,1,2,3,4]"]
     undisturbed, root = tmp_path / "undisturbed", tmp_path / "stopped"
-    uninterrupted(undisturbed, ["sweep", str(spec), "--engine", "inline", "--out", str(undisturbed), *seeds])
+    uninterrupted(
+        undisturbed, ["sweep", str(spec), "--engine", "inline", "--out", str(undisturbed), *seeds]
+    )
     alone = outcome_of(undisturbed)
     stops: list[tuple[Instant, tuple[signal.Signals, ...]]] = [
         (half_trained(), (signal.SIGINT, signal.SIGINT)),
@@ -144,13 +195,18 @@ def test_a_stopped_sweep_goes_on_from_its_own_records(spec: Path, tmp_path: Path
             for number in signals:
                 sweep.signal(number)
                 if len(signals) > 1:
-                    sweep.until("the first signal is noticed", lambda sweep: "orchestrate resume" in sweep.said())
+                    sweep.until(
+                        "the first signal is noticed",
+                        lambda sweep: "orchestrate resume" in sweep.said(),
+                    )
             killed = signal.SIGKILL in signals
             assert sweep.ended() == (-signal.SIGKILL if killed else 130), sweep.said()
             assert killed or f"orchestrate resume {root}" in sweep.said()
             assert "Traceback" not in sweep.said()
             sweep.assert_nothing_is_left(but=AGENTS if killed or len(signals) > 1 else ())
-            assert killed or sweep.records() < sum(len(trial["records"]) for trial in alone.values())
+            assert killed or sweep.records() < sum(
+                len(trial["records"]) for trial in alone.values()
+            )
             shutil.rmtree(temp)
         argv = ["resume", str(root), "--local"]
     with private_temp() as temp, RealSweep(root, temp, argv) as sweep:

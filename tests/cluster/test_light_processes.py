@@ -1,4 +1,6 @@
-"""Processes that only schedule, ask and record stay light: what trains is loaded by those that train."""
+"""Processes that only schedule, ask and record stay light: what trains is loaded by those that
+train.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ LIGHT_KINDS = {"driver", "broker", "candidate", "pool", "idle worker", "other wo
 def _loaded_after(code: str) -> set[str]:
     """Top-level packages in memory after the code ran in a fresh interpreter."""
     ended = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"],
+        [
+            sys.executable,
+            "-c",
+            (
+                f"{code}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in"
+                " sys.modules}))"
+            ),
+        ],
         capture_output=True,
         text=True,
         timeout=120,
@@ -76,7 +85,9 @@ for _ in range(2):
 
 
 def _prepare() -> None:
-    """Decodes digits here, so that the fresh interpreter finds them in the cache and loads nothing for it."""
+    """Decodes digits here, so that the fresh interpreter finds them in the cache and loads nothing
+    for it.
+    """
     from orchestrator.data import prepare as datasets
     from search_spaces.reading.config import DatasetConfig
 
@@ -91,18 +102,27 @@ def test_in_a_sweep_on_ray_only_the_ranks_map_torch(tmp_path: Path) -> None:
         for process in sample:
             seen[process.kind] = seen.get(process.kind, False) or process.torch
 
-    command = [*sweep_command("smoke.yaml", "ray", tmp_path / "sweep"), "--set", "method.epochs=1", "--set", "seeds=[0]"]
+    command = [
+        *sweep_command("smoke.yaml", "ray", tmp_path / "sweep"),
+        "--set",
+        "method.epochs=1",
+        "--set",
+        "seeds=[0]",
+    ]
     assert watch(command, note).returncode == 0
     assert {"driver", "broker", "candidate", "pool", "rank"} <= seen.keys()
     assert seen["rank"]
     assert not [kind for kind in LIGHT_KINDS if seen.get(kind)]
 
 
-def test_training_a_stage_of_a_small_net_does_not_load_the_compiler_of_torch(tmp_path: Path) -> None:
+def test_training_a_stage_of_a_small_net_does_not_load_the_compiler_of_torch(
+    tmp_path: Path,
+) -> None:
     # In every rank: 150 MB and more than a second before the first step.
     code = f"""
 from orchestrator import cli
-words = ["sweep", "smoke.yaml", "--engine", "inline", "--set", "method.epochs=1", "--set", "seeds=[0]", "--out", {str(tmp_path / "sweep")!r}]
+words = ["sweep", "smoke.yaml", "--engine", "inline", "--out", {str(tmp_path / "sweep")!r}]
+words += ["--set", "method.epochs=1", "--set", "seeds=[0]"]
 assert cli.main(words) == 0
 import sys, torch
 assert torch.are_deterministic_algorithms_enabled()

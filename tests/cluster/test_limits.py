@@ -1,4 +1,6 @@
-"""Too few places, too many candidates, no place at all: a sweep ends well, or at once with a message that says what to do."""
+"""Too few places, too many candidates, no place at all: a sweep ends well, or at once with a
+message that says what to do.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ from typing import Any
 import pytest
 
 from orchestrator.sweeps.layout import TrialLayout
-from tests.helpers.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep, of_kind, private_temp, uninterrupted, wait_until
+from tests.helpers.real_sweep import (
+    BROKER,
+    CANDIDATE,
+    POOL,
+    RANK,
+    RealSweep,
+    of_kind,
+    private_temp,
+    uninterrupted,
+    wait_until,
+)
 from tests.helpers.sweeps import TINY_SPEC, outcome_of, read_stages
 
 # A machine that is busy with other things takes many times as long.
@@ -27,7 +39,8 @@ import json, sys
 import ray
 from ray.cluster_utils import Cluster
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(sys.argv[1]), "include_dashboard": False, "object_store_memory": 2**27})
+head = {"num_cpus": int(sys.argv[1]), "include_dashboard": False, "object_store_memory": 2**27}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 nodes = []
 print(json.dumps({"address": cluster.address}), flush=True)
 for line in sys.stdin:
@@ -78,7 +91,11 @@ class Nodes:
 
     def assert_free(self) -> None:
         """No process that a sweep had on these nodes is left."""
-        wait_until("the nodes are free", lambda: not of_kind(self._process.pid, RANK, BROKER, POOL, CANDIDATE), patience=120)
+        wait_until(
+            "the nodes are free",
+            lambda: not of_kind(self._process.pid, RANK, BROKER, POOL, CANDIDATE),
+            patience=120,
+        )
 
 
 @contextmanager
@@ -91,7 +108,8 @@ def cluster(head_cpus: int, *nodes: int) -> Iterator[Nodes]:
                     found.do(f"add {cpus}")
                 break
             except NotStarted:
-                # Ray gives its daemons a fixed time to start, which a crowded machine may not. What is tested begins once they run.
+                # Ray gives its daemons a fixed time to start, which a crowded machine may not. What
+                # is tested begins once they run.
                 if attempt == 2:
                     raise
         yield found
@@ -118,9 +136,15 @@ def records_of(root: Path) -> list[dict[str, Any]]:
     return [record for trial in root.glob("trials/*") for record in read_stages(TrialLayout(trial))]
 
 
-def test_a_gang_larger_than_the_machine_is_refused_before_anything_is_trained(spec: Path, temp: Path, tmp_path: Path) -> None:
+def test_a_gang_larger_than_the_machine_is_refused_before_anything_is_trained(
+    spec: Path, temp: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "large"
-    with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root), "--set", "resources.workers=64"]) as sweep:
+    with RealSweep(
+        root,
+        temp,
+        ["sweep", str(spec), "--local", "--out", str(root), "--set", "resources.workers=64"],
+    ) as sweep:
         assert sweep.ended() == 2
         assert "resources.workers = 64 needs 64 CPU(s)" in sweep.said()
         assert "Traceback" not in sweep.said()
@@ -129,9 +153,18 @@ def test_a_gang_larger_than_the_machine_is_refused_before_anything_is_trained(sp
         sweep.assert_nothing_is_left()
 
 
-def test_candidates_beyond_the_gangs_and_a_stage_that_all_of_them_want(spec: Path, temp: Path, tmp_path: Path) -> None:
-    """Six candidates differ in what they do from the second stage on; all want the same first stage, and there is one gang."""
-    cases = {f"lambda {number}": {"query.strategy": name} for number, name in enumerate(("random", "easy", "hard", "margin", "entropy", "class_balanced"))}
+def test_candidates_beyond_the_gangs_and_a_stage_that_all_of_them_want(
+    spec: Path, temp: Path, tmp_path: Path
+) -> None:
+    """Six candidates differ in what they do from the second stage on; all want the same first
+    stage, and there is one gang.
+    """
+    cases = {
+        f"lambda {number}": {"query.strategy": name}
+        for number, name in enumerate(
+            ("random", "easy", "hard", "margin", "entropy", "class_balanced")
+        )
+    }
     wide = tmp_path / "wide.yaml"
     head, _, rest = TINY_SPEC.partition("cases:\n")
     wide.write_text(head + "cases: " + json.dumps(cases) + "\n" + rest[rest.index("seeds:") :])
@@ -150,12 +183,21 @@ def test_candidates_beyond_the_gangs_and_a_stage_that_all_of_them_want(spec: Pat
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_nodes_may_die_while_they_train(ranks: int, spec: Path, temp: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """The head has no CPU to train with: gangs run on the other nodes, of which one after the other is killed and replaced."""
+def test_nodes_may_die_while_they_train(
+    ranks: int, spec: Path, temp: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The head has no CPU to train with: gangs run on the other nodes, of which one after the other
+    is killed and replaced.
+    """
     whole = request.getfixturevalue({1: "alone", 2: "two_ranks"}[ranks])
     root = tmp_path / "nodes"
     argv = ["--set", f"resources.workers={ranks}", "--set", "seeds=[0]"]
-    with cluster(0, 1, 1) as nodes, RealSweep(root, temp, ["sweep", str(spec), "--address", nodes.address, "--out", str(root), *argv]) as sweep:
+    with (
+        cluster(0, 1, 1) as nodes,
+        RealSweep(
+            root, temp, ["sweep", str(spec), "--address", nodes.address, "--out", str(root), *argv]
+        ) as sweep,
+    ):
         sweep.until("a stage is half trained", lambda sweep: bool(sweep.checkpoints()))
         nodes.do("kill 0")
         if ranks == 2:
@@ -170,18 +212,29 @@ def test_nodes_may_die_while_they_train(ranks: int, spec: Path, temp: Path, tmp_
     assert found == {trial: whole[trial] for trial in found}
 
 
-def test_a_gang_that_no_node_can_hold_or_that_others_keep_out_is_said(spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path) -> None:
+def test_a_gang_that_no_node_can_hold_or_that_others_keep_out_is_said(
+    spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path
+) -> None:
     with cluster(1, 1) as nodes:
         # Two CPUs in all, one on each node: no place for a rank that wants two.
         root = tmp_path / "scattered"
         argv = ["sweep", str(spec), "--address", nodes.address]
-        with RealSweep(root, temp, [*argv, "--out", str(root), "--set", "resources.cpus_per_worker=2"]) as sweep:
+        with RealSweep(
+            root, temp, [*argv, "--out", str(root), "--set", "resources.cpus_per_worker=2"]
+        ) as sweep:
             assert sweep.ended() == 2, sweep.said()
             assert "2 CPU(s) for each rank on one node" in sweep.said()
         # Somebody else holds one of them: two ranks do not fit, for the time being.
         nodes.do("hold 1")
         root = tmp_path / "held"
-        held = ["--set", "resources.workers=2", "--set", "resources.start_timeout=3", "--set", "seeds=[0]"]
+        held = [
+            "--set",
+            "resources.workers=2",
+            "--set",
+            "resources.start_timeout=3",
+            "--set",
+            "seeds=[0]",
+        ]
         with RealSweep(root, temp, [*argv, "--out", str(root), *held]) as sweep:
             assert sweep.ended() == 2, sweep.said()
             assert "waited 3 s (resources.start_timeout) for 2 worker(s)" in sweep.said()
@@ -189,7 +242,8 @@ def test_a_gang_that_no_node_can_hold_or_that_others_keep_out_is_said(spec: Path
         assert records_of(root) == []
         assert not list(root.glob("trials/*/error.json")), "no trial is to blame"
         nodes.assert_free()
-        # One of two gangs fits: it does all the work. A driver that is killed leaves the cluster free for its successor.
+        # One of two gangs fits: it does all the work. A driver that is killed leaves the cluster
+        # free for its successor.
         root = tmp_path / "narrow"
         with RealSweep(root, temp, [*argv, "--out", str(root), "--set", "seeds=[0]"]) as sweep:
             sweep.until("some of it is on record", lambda sweep: sweep.records() >= 2)

@@ -1,4 +1,6 @@
-"""The Ray under a sweep dies, or does not come up: one message that names the command to go on with, exit status 2, and the sweep can be gone on with."""
+"""The Ray under a sweep dies, or does not come up: one message that names the command to go on
+with, exit status 2, and the sweep can be gone on with.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ import psutil
 import pytest
 
 from tests.cluster.test_limits import cluster
-from tests.helpers.real_sweep import AGENTS, RANK, RealSweep, members, private_temp, uninterrupted, wait_until
+from tests.helpers.real_sweep import (
+    AGENTS,
+    RANK,
+    RealSweep,
+    members,
+    private_temp,
+    uninterrupted,
+    wait_until,
+)
 from tests.helpers.sweeps import outcome_of
 
 # A machine that is busy with other things takes many times as long.
@@ -30,7 +40,9 @@ def named(session: int, name: str) -> list[psutil.Process]:
 
 
 LONG = ["--set", "method.epochs=60"]
-"""A dead Ray is noticed after up to four seconds: the sweep must not be over by then, however fast the machine."""
+"""A dead Ray is noticed after up to four seconds: the sweep must not be over by then, however fast
+the machine.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,9 @@ def alone_for_long(spec: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("daemon", ["raylet", "gcs_server"])
-def test_a_sweep_that_loses_its_ray_says_how_to_go_on(daemon: str, spec: Path, alone_for_long: dict[str, Any], temp: Path, tmp_path: Path) -> None:
+def test_a_sweep_that_loses_its_ray_says_how_to_go_on(
+    daemon: str, spec: Path, alone_for_long: dict[str, Any], temp: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "lost"
     with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root), *LONG]) as sweep:
         sweep.until("a stage is on record", lambda sweep: sweep.records() >= 1)
@@ -59,15 +73,25 @@ def test_a_sweep_that_loses_its_ray_says_how_to_go_on(daemon: str, spec: Path, a
         # All of it dies with the driver: nobody goes on to train for nobody.
         wait_until("all processes are gone", lambda: not members(sweep.driver.pid), patience=30)
         assert not list(temp.glob("orchestrate-tune-*")), "a temporary folder was left"
-    with private_temp() as fresh, RealSweep(root, fresh, ["resume", str(root), "--local"]) as second:
+    with (
+        private_temp() as fresh,
+        RealSweep(root, fresh, ["resume", str(root), "--local"]) as second,
+    ):
         assert second.ended() == 0, second.said()
         second.assert_nothing_is_left()
     assert outcome_of(root) == alone_for_long
 
 
-def test_a_sweep_on_a_cluster_whose_head_dies_says_how_to_go_on(spec: Path, temp: Path, tmp_path: Path) -> None:
+def test_a_sweep_on_a_cluster_whose_head_dies_says_how_to_go_on(
+    spec: Path, temp: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "far"
-    with cluster(1) as nodes, RealSweep(root, temp, ["sweep", str(spec), "--address", nodes.address, "--out", str(root), *LONG]) as sweep:
+    with (
+        cluster(1) as nodes,
+        RealSweep(
+            root, temp, ["sweep", str(spec), "--address", nodes.address, "--out", str(root), *LONG]
+        ) as sweep,
+    ):
         sweep.until("a stage is on record", lambda sweep: sweep.records() >= 1)
         [process] = named(nodes.session, "gcs_server")
         process.kill()
@@ -76,7 +100,9 @@ def test_a_sweep_on_a_cluster_whose_head_dies_says_how_to_go_on(spec: Path, temp
         assert "Traceback" not in sweep.said()
 
 
-def test_a_ray_that_comes_up_too_slowly_is_given_up_with_one_message(spec: Path, temp: Path, tmp_path: Path) -> None:
+def test_a_ray_that_comes_up_too_slowly_is_given_up_with_one_message(
+    spec: Path, temp: Path, tmp_path: Path
+) -> None:
     """Ray gives its node 30 s to start; here it is held up for longer."""
     root = tmp_path / "slow"
     with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root)]) as sweep:
@@ -100,7 +126,9 @@ def test_a_ray_that_comes_up_too_slowly_is_given_up_with_one_message(spec: Path,
 
 
 @pytest.mark.parametrize("daemon", ["raylet", "gcs_server"])
-def test_a_ray_that_dies_while_it_starts_is_said_soon(daemon: str, spec: Path, temp: Path, tmp_path: Path) -> None:
+def test_a_ray_that_dies_while_it_starts_is_said_soon(
+    daemon: str, spec: Path, temp: Path, tmp_path: Path
+) -> None:
     """Ray itself waits for a minute, and then ends the process."""
     root = tmp_path / "stillborn"
     with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root), *LONG]) as sweep:

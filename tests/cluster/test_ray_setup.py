@@ -1,4 +1,6 @@
-"""A Ray that cannot be started or reached is told in one message, soon; real sockets and real Rays, each in a process of its own."""
+"""A Ray that cannot be started or reached is told in one message, soon; real sockets and real Rays,
+each in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,17 @@ from orchestrator.engines.ray import preflight as ray_setup
 
 BIN = Path(sys.executable).parent
 PATIENCE = 90.0
-"""Far longer than any of this takes, on a busy machine too, and shorter than Ray's own waits of two to three minutes."""
+"""Far longer than any of this takes, on a busy machine too, and shorter than Ray's own waits of two
+to three minutes.
+"""
 
 
 def _visit(*address: str, wrap: tuple[str, ...] = (), **env: str) -> dict[str, Any]:
     """What a fresh process says that connects to the address, or starts a Ray of its own."""
     command = [*wrap, sys.executable, "-m", "orchestrator.engines.ray.round_trip", *address]
-    ended = subprocess.run(command, env=_environment() | env, capture_output=True, text=True, timeout=PATIENCE)
+    ended = subprocess.run(
+        command, env=_environment() | env, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert "Traceback" not in ended.stderr
     told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return told
@@ -63,7 +69,9 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
     assert "ray start --head" in said
 
 
-@pytest.mark.parametrize("address", ["nowhere", "http://127.0.0.1:8265", "127.0.0.1:", ":6379", "127.0.0.1:port"])
+@pytest.mark.parametrize(
+    "address", ["nowhere", "http://127.0.0.1:8265", "127.0.0.1:", ":6379", "127.0.0.1:port"]
+)
 def test_what_is_no_address_is_said_to_be_none(address: str) -> None:
     said = ray_setup.knock(address)
     assert said is not None
@@ -89,14 +97,18 @@ def test_another_kind_of_server_is_not_taken_for_a_ray() -> None:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        assert "does not answer as the head" in (ray_setup.knock(f"127.0.0.1:{server.server_port}") or "")
+        assert "does not answer as the head" in (
+            ray_setup.knock(f"127.0.0.1:{server.server_port}") or ""
+        )
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def test_a_token_that_this_user_should_present_and_does_not_have_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_token_that_this_user_should_present_and_does_not_have_is_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """By a Ray that wants none."""
     monkeypatch.setattr(ray_setup, "_cluster_id", lambda address, token: None)
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
@@ -125,7 +137,10 @@ def test_asking_for_a_running_ray_where_there_is_none_says_how_to_start_one() ->
 
 def _namespaces() -> bool:
     """Whether this user may have networks of its own."""
-    return shutil.which("unshare") is not None and subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0
+    return (
+        shutil.which("unshare") is not None
+        and subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0
+    )
 
 
 @pytest.mark.skipif(not _namespaces(), reason="needs the right to make a network namespace")
@@ -152,10 +167,16 @@ def _leave_token(home: Path, token: str) -> None:
 
 @contextmanager
 def _head(guard: Literal["told", "found", "none"] = "told") -> Iterator[Head]:
-    """guard: whether its token is given to it, or lies in its home, where it finds it, or it has none."""
+    """guard: whether its token is given to it, or lies in its home, where it finds it, or it has
+    none.
+    """
     # A short path: Ray's sockets lie deep below it.
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        env = _environment() | {"RAY_TMPDIR": folder, "HOME": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        env = _environment() | {
+            "RAY_TMPDIR": folder,
+            "HOME": folder,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
         token = secrets.token_hex(16)
         if guard == "told":
             env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
@@ -163,20 +184,42 @@ def _head(guard: Literal["told", "found", "none"] = "told") -> Iterator[Head]:
             _leave_token(Path(folder), token)
         port = _free_port()
         where = ["--node-ip-address=127.0.0.1", f"--port={port}"]
-        command = [str(BIN / "ray"), "start", "--head", "--block", *where, "--num-cpus=1", "--include-dashboard=false"]
-        with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as child:
+        command = [
+            str(BIN / "ray"),
+            "start",
+            "--head",
+            "--block",
+            *where,
+            "--num-cpus=1",
+            "--include-dashboard=false",
+        ]
+        with subprocess.Popen(
+            command,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as child:
             known: dict[int, psutil.Process] = {}
             try:
                 head = Head(f"127.0.0.1:{port}", folder, token)
                 deadline = time.monotonic() + PATIENCE
                 while not (Path(folder) / "ray" / "ray_current_cluster").exists():
-                    assert time.monotonic() < deadline and child.poll() is None, "the head did not start"
+                    assert time.monotonic() < deadline and child.poll() is None, (
+                        "the head did not start"
+                    )
                     time.sleep(0.2)
-                known = {process.pid: process for process in psutil.Process(child.pid).children(recursive=True)}
+                known = {
+                    process.pid: process
+                    for process in psutil.Process(child.pid).children(recursive=True)
+                }
                 yield head
             finally:
                 # Never `ray stop`: it ends every Ray on the machine.
-                known |= {process.pid: process for process in psutil.Process(child.pid).children(recursive=True)}
+                known |= {
+                    process.pid: process
+                    for process in psutil.Process(child.pid).children(recursive=True)
+                }
                 child.kill()
                 for process in known.values():
                     with suppress(psutil.NoSuchProcess):
@@ -204,7 +247,9 @@ class TestAGuardedHead:
         assert "another-secret" not in said
 
     def test_a_visitor_that_was_told_not_to_present_a_token_is_told_so(self, guarded: Head) -> None:
-        assert "unset RAY_AUTH_MODE" in _refused(guarded.address, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN=guarded.token)
+        assert "unset RAY_AUTH_MODE" in _refused(
+            guarded.address, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN=guarded.token
+        )
 
     def test_the_right_token_is_found_and_presented(self, guarded: Head) -> None:
         # Ray itself presents a token unasked only to a Ray that it found by itself.
@@ -215,7 +260,9 @@ class TestAGuardedHead:
         (Path(guarded.folder) / ".ray" / "auth_token").unlink()
 
     def test_the_ray_that_ray_start_left_running_is_found(self, guarded: Head) -> None:
-        told = _visit("auto", HOME=guarded.folder, RAY_TMPDIR=guarded.folder, RAY_AUTH_TOKEN=guarded.token)
+        told = _visit(
+            "auto", HOME=guarded.folder, RAY_TMPDIR=guarded.folder, RAY_AUTH_TOKEN=guarded.token
+        )
         # Ray calls this machine by its outer address, whichever it was given.
         assert guarded.address.rpartition(":")[2] + ":" in told["where"]
 
@@ -223,35 +270,73 @@ class TestAGuardedHead:
 def _orchestrate(*words: str, **env: str) -> tuple[int, str]:
     """What a command of a user with this environment ends with, and says."""
     command = [sys.executable, "-m", "orchestrator", *words]
-    environment = {name: value for name, value in _environment().items() if name != "HOME"} | {"OMP_NUM_THREADS": "1"} | env
-    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=4 * PATIENCE)
+    environment = (
+        {name: value for name, value in _environment().items() if name != "HOME"}
+        | {"OMP_NUM_THREADS": "1"}
+        | env
+    )
+    ended = subprocess.run(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=4 * PATIENCE,
+    )
     return ended.returncode, ended.stdout
 
 
 @pytest.mark.slow
 class TestASweepJoinsARayThatRayStartStarted:
-    """The command itself: its modules are loaded in its own order, of which Ray's first import reads whether to present a token."""
+    """The command itself: its modules are loaded in its own order, of which Ray's first import
+    reads whether to present a token.
+    """
 
-    @pytest.mark.parametrize(("guard", "has_token"), [("found", True), ("none", True), ("none", False)])
-    def test_and_doctor_says_so(self, guard: Literal["found", "none"], has_token: bool, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("guard", "has_token"), [("found", True), ("none", True), ("none", False)]
+    )
+    def test_and_doctor_says_so(
+        self, guard: Literal["found", "none"], has_token: bool, tmp_path: Path
+    ) -> None:
         with _head(guard) as head, tempfile.TemporaryDirectory() as home:
             if has_token:
                 _leave_token(Path(home), head.token)
-            env = {"HOME": home, "RAY_TMPDIR": head.folder, "ORCHESTRATE_CACHE": str(tmp_path / "cache")}
+            env = {
+                "HOME": home,
+                "RAY_TMPDIR": head.folder,
+                "ORCHESTRATE_CACHE": str(tmp_path / "cache"),
+            }
             code, said = _orchestrate("doctor", "--out", str(tmp_path), "--json", **env)
             [here] = [check for check in json.loads(said)["checks"] if check["check"] == "ray here"]
             assert here["state"] == "ok", here
             short = ["--set", "method.epochs=1", "--set", "seeds=[0]"]
-            code, said = _orchestrate("sweep", "smoke.yaml", "--out", str(tmp_path / "found"), *short, **env)
+            code, said = _orchestrate(
+                "sweep", "smoke.yaml", "--out", str(tmp_path / "found"), *short, **env
+            )
             assert code == 0, said
             assert head.address.rpartition(":")[2] + ": 1 node(s)" in said
-            code, said = _orchestrate("sweep", "smoke.yaml", "--address", head.address, "--out", str(tmp_path / "named"), *short, **env)
+            code, said = _orchestrate(
+                "sweep",
+                "smoke.yaml",
+                "--address",
+                head.address,
+                "--out",
+                str(tmp_path / "named"),
+                *short,
+                **env,
+            )
             assert code == 0, said
 
     def test_but_not_without_its_token(self, tmp_path: Path) -> None:
         with _head("found") as head, tempfile.TemporaryDirectory() as home:
-            env = {"HOME": home, "RAY_TMPDIR": head.folder, "ORCHESTRATE_CACHE": str(tmp_path / "cache")}
-            code, said = _orchestrate("sweep", "smoke.yaml", "--out", str(tmp_path / "found"), **env)
+            env = {
+                "HOME": home,
+                "RAY_TMPDIR": head.folder,
+                "ORCHESTRATE_CACHE": str(tmp_path / "cache"),
+            }
+            code, said = _orchestrate(
+                "sweep", "smoke.yaml", "--out", str(tmp_path / "found"), **env
+            )
             assert code == 2, said
             assert "Copy ~/.ray/auth_token from its head node" in said
             assert "Traceback" not in said
@@ -273,8 +358,18 @@ client.internal_kv_put(b"CLUSTER_METADATA", json.dumps(told).encode(), True, b"c
     with _head() as head, tempfile.TemporaryDirectory() as home:
         assert "1 node(s)" in _visit(head.address, HOME=home, RAY_AUTH_TOKEN=head.token)["where"]
         # The head now says that it is of another version, which it keeps in its key-value store.
-        env = _environment() | {"HOME": home, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token}
-        subprocess.run([sys.executable, "-c", code, head.address], env=env, check=True, timeout=PATIENCE, capture_output=True)
+        env = _environment() | {
+            "HOME": home,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": head.token,
+        }
+        subprocess.run(
+            [sys.executable, "-c", code, head.address],
+            env=env,
+            check=True,
+            timeout=PATIENCE,
+            capture_output=True,
+        )
         said = _refused(head.address, HOME=home, RAY_AUTH_TOKEN=head.token)
     assert "Ray 2.44.0 on Python 3.12.1" in said
     assert f"Ray {metadata.version('ray')} on Python" in said

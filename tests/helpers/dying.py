@@ -1,4 +1,6 @@
-"""Runs the command line in a child process that is killed at a chosen instant. Real processes, real SIGKILL."""
+"""Runs the command line in a child process that is killed at a chosen instant. Real processes, real
+SIGKILL.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,25 @@ DURABLE = ("fsync", "link", "replace", "rename", "unlink")
 """The calls by which anything becomes, or ceases to be, a record."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# The server loads torch once and has no threads; every child is a fork of it, as clean as a new process and ready in milliseconds.
-_CONTEXT.set_forkserver_preload(["torch", "torchvision", "orchestrator.cli", "orchestrator.driver", "trainers.run", "scipy.stats", "matplotlib.figure"])
+# The server loads torch once and has no threads; every child is a fork of it, as clean as a new
+# process and ready in milliseconds.
+_CONTEXT.set_forkserver_preload(
+    [
+        "torch",
+        "torchvision",
+        "orchestrator.cli",
+        "orchestrator.driver",
+        "trainers.run",
+        "scipy.stats",
+        "matplotlib.figure",
+    ]
+)
 
 
 def _arm(die_at: int, torn: bool) -> None:
-    """The `die_at`-th durable call of this process is its last act; if `torn`, the file it was about to sync is left half-written."""
+    """The `die_at`-th durable call of this process is its last act; if `torn`, the file it was
+    about to sync is left half-written.
+    """
     left = [die_at]
 
     def wrap(name: str) -> None:
@@ -41,7 +56,14 @@ def _arm(die_at: int, torn: bool) -> None:
         wrap(name)
 
 
-def _child(argv: list[str], log: Path, folder: Path, environment: dict[str, str], die_at: int | None, torn: bool) -> None:
+def _child(
+    argv: list[str],
+    log: Path,
+    folder: Path,
+    environment: dict[str, str],
+    die_at: int | None,
+    torn: bool,
+) -> None:
     # The fork server's own environment is that of its start.
     os.environ.clear()
     os.environ.update(environment)
@@ -58,8 +80,16 @@ def _child(argv: list[str], log: Path, folder: Path, environment: dict[str, str]
     sys.exit(main(argv))
 
 
-def run_cli(argv: Sequence[str], folder: Path, *, die_at: int | None = None, torn: bool = False, kill_after: float | None = None) -> int:
-    """Exit status of `orchestrate *argv` run in `folder`; -9 if it was killed. What it printed is appended to `folder`/log.
+def run_cli(
+    argv: Sequence[str],
+    folder: Path,
+    *,
+    die_at: int | None = None,
+    torn: bool = False,
+    kill_after: float | None = None,
+) -> int:
+    """Exit status of `orchestrate *argv` run in `folder`; -9 if it was killed. What it printed is
+    appended to `folder`/log.
 
     Args:
         die_at: number of the durable call at which the child kills itself, from 1.
@@ -67,7 +97,9 @@ def run_cli(argv: Sequence[str], folder: Path, *, die_at: int | None = None, tor
         kill_after: seconds after which the child is killed from outside.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    child = _CONTEXT.Process(target=_child, args=(list(argv), folder / "log", folder, dict(os.environ), die_at, torn))
+    child = _CONTEXT.Process(
+        target=_child, args=(list(argv), folder / "log", folder, dict(os.environ), die_at, torn)
+    )
     child.start()
     child.join(kill_after)
     if child.is_alive():

@@ -1,7 +1,10 @@
-"""Counts the rooms of the house from its imports: `python -m tests.helpers.house` prints rooms, floors, arrows and circles.
+"""Counts the rooms of the house from its imports: `python -m tests.helpers.house` prints rooms,
+floors, arrows and circles.
 
-A folder of `orchestrator` is a room, `engines/ray` another, and so is each file at its root; `search_spaces` and `trainers` are a room each. An arrow is drawn
-where a file of one room imports a file of another, wherever in the file the import stands; imports for types alone (TYPE_CHECKING) count too.
+A folder of `orchestrator` is a room, `engines/ray` another, and so is each file at its root;
+`search_spaces` and `trainers` are a room each. An arrow is drawn where a file of one room imports a
+file of another, wherever in the file the import stands; imports for types alone (TYPE_CHECKING)
+count too.
 """
 
 from __future__ import annotations
@@ -53,14 +56,23 @@ def arrows(root: Path = ROOT) -> dict[str, set[str]]:
         if path.name == "__init__.py" and not path.read_text().strip():
             continue
         here = room(module, known)
-        found.setdefault(here, set()).update(there for name in imports(path, known) if (there := room(name, known)) != here)
+        found.setdefault(here, set()).update(
+            there for name in imports(path, known) if (there := room(name, known)) != here
+        )
     return found
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[set[str]]:
-    """Sets of rooms each of which can be reached from every other of its set (strongly connected components of more than one room)."""
+    """Sets of rooms each of which can be reached from every other of its set (strongly connected
+    components of more than one room).
+    """
     reached = {start: _reached(graph, start) for start in graph}
-    together = {frozenset({other for other in reached[start] if start in reached.get(other, set())} | {start}) for start in graph}
+    together = {
+        frozenset(
+            {other for other in reached[start] if start in reached.get(other, set())} | {start}
+        )
+        for start in graph
+    }
     return sorted((set(one) for one in together if len(one) > 1), key=sorted)
 
 
@@ -75,7 +87,9 @@ def _reached(graph: Mapping[str, set[str]], start: str) -> set[str]:
 
 
 def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
-    """Room -> its floor: 0 imports from no other, and each other stands one above the highest that it imports from. Circles stand on one floor."""
+    """Room -> its floor: 0 imports from no other, and each other stands one above the highest that
+    it imports from. Circles stand on one floor.
+    """
     circle_of = {name: frozenset(one) for one in circles(graph) for name in one}
     found: dict[str, int] = {}
 
@@ -95,10 +109,16 @@ def main() -> None:
     graph = arrows()
     heights = floors(graph)
     known = modules()
-    files = {module: {name for name in imports(path, known) if name != module} for module, path in known.items()}
+    files = {
+        module: {name for name in imports(path, known) if name != module}
+        for module, path in known.items()
+    }
     for name in sorted(graph, key=lambda name: (-heights[name], name)):
         print(f"{heights[name]:3}  {name:32} -> {', '.join(sorted(graph[name]))}")
-    print(f"{len(graph)} rooms, {len(set(heights.values()))} floors, {sum(map(len, graph.values()))} arrows, {len(circles(graph))} circles of rooms")
+    print(
+        f"{len(graph)} rooms, {len(set(heights.values()))} floors, {sum(map(len, graph.values()))}"
+        f" arrows, {len(circles(graph))} circles of rooms"
+    )
     print(f"{len(circles(files))} circles of files: {[sorted(one) for one in circles(files)]}")
 
 

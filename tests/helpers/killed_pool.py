@@ -1,8 +1,11 @@
-"""Runs a whole trial's purchases in many processes that die or race. Loads no torch, so that a hundred lives take seconds.
+"""Runs a whole trial's purchases in many processes that die or race. Loads no torch, so that a
+hundred lives take seconds.
 
-`python -m tests.helpers.killed_pool kill FOLDER`: each process is killed by SIGKILL at a later system call. Prints one JSON object a line: what it was
-killed at, and what its successor found; last one with `calls`: how many there are to kill at.
-`python -m tests.helpers.killed_pool race FOLDER`: processes with different wishes share a ledger. Prints one JSON object a race: what each one ended with.
+`python -m tests.helpers.killed_pool kill FOLDER`: each process is killed by SIGKILL at a later
+system call. Prints one JSON object a line: what it was killed at, and what its successor found;
+last one with `calls`: how many there are to kill at. `python -m tests.helpers.killed_pool race
+FOLDER`: processes with different wishes share a ledger. Prints one JSON object a race: what each
+one ended with.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ CALLS = ("write", "fsync", "link", "unlink", "replace")
 
 
 class Deadly:
-    """System calls of which the n-th kills this process just before it is done, a write halfway. (Just after one is just before the next.)"""
+    """System calls of which the n-th kills this process just before it is done, a write halfway.
+    (Just after one is just before the next.)
+    """
 
     def __init__(self, at: int) -> None:
         self.at, self.seen = at, 0
@@ -82,7 +87,9 @@ def wait(child: int) -> int:
 
 def contents(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return hashlib.sha256(b"".join(name.encode() + (folder / name).read_bytes() for name in names)).hexdigest()
+    return hashlib.sha256(
+        b"".join(name.encode() + (folder / name).read_bytes() for name in names)
+    ).hexdigest()
 
 
 def race(root: Path, races: int = 4) -> None:
@@ -92,13 +99,21 @@ def race(root: Path, races: int = 4) -> None:
         folder.mkdir()
 
         def compete(strategy: str, folder: Path = folder) -> None:
-            pool = finish(Pool(terms(), Ledger(open_segments(folder / "ledger")), labels_oracle(terms())), strategy)
+            pool = finish(
+                Pool(terms(), Ledger(open_segments(folder / "ledger")), labels_oracle(terms())),
+                strategy,
+            )
             (folder / strategy).write_text(pool.state().digest())
 
         children = [start(lambda strategy=strategy: compete(strategy)) for strategy in strategies]  # type: ignore[misc]
         assert [wait(child) for child in children] == [0] * len(strategies)
         ends = [(folder / strategy).read_text() for strategy in strategies]
-        print(json.dumps({"ends": ends, "bits": replay.replay(folder / "ledger").counts().question_bits}), flush=True)
+        print(
+            json.dumps(
+                {"ends": ends, "bits": replay.replay(folder / "ledger").counts().question_bits}
+            ),
+            flush=True,
+        )
 
 
 def kill(root: Path) -> None:
@@ -113,8 +128,16 @@ def kill(root: Path) -> None:
         # What a survivor sees at once must already be a valid ledger, whatever was cut.
         seen = replay.verify(folder)["segments"] if any(folder.glob("*.parquet")) else 0
         in_child(lambda folder=folder: run(folder))  # type: ignore[misc]
-        bits, same = replay.replay(folder).counts().question_bits, contents(folder) == contents(whole)
-        print(json.dumps({"at": at, "signal": killed, "segments_seen": seen, "bits": bits, "same": same}), flush=True)
+        bits, same = (
+            replay.replay(folder).counts().question_bits,
+            contents(folder) == contents(whole),
+        )
+        print(
+            json.dumps(
+                {"at": at, "signal": killed, "segments_seen": seen, "bits": bits, "same": same}
+            ),
+            flush=True,
+        )
         shutil.rmtree(folder)
     print(json.dumps({"calls": calls}))
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 
 def install(folder: Path, package: str, module: str, points: str) -> None:
-    """Writes a package as an installer leaves it: a module, and its description with entry points."""
+    """Writes a package as an installer leaves it: a module, and its description with entry
+    points.
+    """
     (folder / f"{package}.py").write_text(module)
     info = folder / f"{package}-1.2.dist-info"
     info.mkdir()

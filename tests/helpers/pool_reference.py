@@ -1,4 +1,6 @@
-"""The pool's rules once more, slowly: one image at a time, from the segments as any Parquet reader sees them."""
+"""The pool's rules once more, slowly: one image at a time, from the segments as any Parquet reader
+sees them.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,15 @@ class Reference:
         if not self.terms["split"]:
             return list(self.terms["quotas"])
         bought = sum(image.source.startswith("initial") for image in self.images)
-        left = math.floor(self.terms["budget_bits"] - bought * math.log2(self.terms["num_classes"]) + 1e-6)
-        ideal = [left * Fraction(repr(share)) / sum(Fraction(repr(other)) for other in self.terms["split"]) for share in self.terms["split"]]
+        left = math.floor(
+            self.terms["budget_bits"] - bought * math.log2(self.terms["num_classes"]) + 1e-6
+        )
+        ideal = [
+            left
+            * Fraction(repr(share))
+            / sum(Fraction(repr(other)) for other in self.terms["split"])
+            for share in self.terms["split"]
+        ]
         quotas = [math.floor(part) for part in ideal]
         while sum(quotas) < left:
             # The one that lacks most, of equal ones the first.
@@ -54,7 +63,11 @@ class Reference:
         return quotas
 
     def carried(self, number: int) -> int:
-        return sum(self.quotas[earlier - 1] - self.charged(earlier) for earlier in self.plans if earlier < number)
+        return sum(
+            self.quotas[earlier - 1] - self.charged(earlier)
+            for earlier in self.plans
+            if earlier < number
+        )
 
 
 def replayed(segments: Segments) -> Reference:
@@ -81,7 +94,10 @@ def _plan(to: Reference, meta: dict[str, str], rows: list[dict[str, Any]]) -> No
     number = int(meta["round"])
     if number in to.plans:
         to.problems.append(f"round {number} was planned twice")
-    if len(rows) > to.quotas[number - 1] + to.carried(number) or to.spent + len(rows) > to.terms["budget_bits"] + 1e-6:
+    if (
+        len(rows) > to.quotas[number - 1] + to.carried(number)
+        or to.spent + len(rows) > to.terms["budget_bits"] + 1e-6
+    ):
         to.problems.append(f"round {number} holds more than quota or budget")
     to.plans[number], to.answers[number] = {}, {}
     for row in rows:

@@ -28,7 +28,9 @@ class Crash(Exception):
 
 
 class MemorySegments:
-    """The contract of Segments in a dictionary; may die just before or just after a put, and may let a rival be first."""
+    """The contract of Segments in a dictionary; may die just before or just after a put, and may
+    let a rival be first.
+    """
 
     def __init__(self) -> None:
         self.held: dict[str, bytes] = {}
@@ -65,7 +67,9 @@ class MemorySegments:
 
 @dataclass
 class PeopleOracle:
-    """Answers a part of what is asked, skips a part, and may die while answering. What it does next is up to `rng`, as with people."""
+    """Answers a part of what is asked, skips a part, and may die while answering. What it does next
+    is up to `rng`, as with people.
+    """
 
     inner: Oracle
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
@@ -90,7 +94,9 @@ class PeopleOracle:
             raise Crash
         answers = self.inner.answer(ids, guesses, repeats)
         answers = np.where(self.rng.random(ids.size) < self.skipped_share, SKIPPED, answers)
-        return np.where(self.rng.random(ids.size) < self.answered_share, answers, PENDING).astype(np.int8)
+        return np.where(self.rng.random(ids.size) < self.answered_share, answers, PENDING).astype(
+            np.int8
+        )
 
 
 @dataclass
@@ -136,10 +142,13 @@ def open_pool(of: PoolTerms, segments: Segments, oracle: Oracle | None = None) -
 
 
 def scores(pool: Pool, number: int, mask_refused: bool = True) -> dict[str, npt.NDArray[Any]]:
-    """What a stage would hand over, as a pure function of the pool's inputs: random probabilities, refused classes left out of `guess`."""
+    """What a stage would hand over, as a pure function of the pool's inputs: random probabilities,
+    refused classes left out of `guess`.
+    """
     inputs = pool.training_inputs()
     num_classes = pool.state().terms.num_classes
-    # One row an image of the whole set, so that an image's scores do not depend on which others are in the pool.
+    # One row an image of the whole set, so that an image's scores do not depend on which others are
+    # in the pool.
     raw = np.random.default_rng(number).random((pool.state().terms.pool_items, num_classes))
     masked = raw.copy()
     masked[inputs.negative_ids, inputs.negative_classes] = 0
@@ -155,17 +164,31 @@ def _summary(prefix: str, probabilities: npt.NDArray[np.float64]) -> dict[str, n
         f"{prefix}guess": probabilities.argmax(axis=1).astype(np.int32),
         f"{prefix}confidence": first[:, -1].astype(np.float32),
         f"{prefix}margin": (first[:, -1] - first[:, -2]).astype(np.float32),
-        f"{prefix}entropy": -(probabilities * np.log(np.maximum(probabilities, 1e-30))).sum(axis=1).astype(np.float32),
+        f"{prefix}entropy": (
+            -(probabilities * np.log(np.maximum(probabilities, 1e-30)))
+            .sum(axis=1)
+            .astype(np.float32)
+        ),
     }
 
 
-def ask_round(pool: Pool, number: int, strategy: str = "random", mask_refused: bool = True) -> Round:
+def ask_round(
+    pool: Pool, number: int, strategy: str = "random", mask_refused: bool = True
+) -> Round:
     """The round is asked until it is over."""
     asked = pool.round(number)
     if asked is None:
         asking = 1 + pool.counts().rounds
         query = INSTALLED.load("query", strategy)()
-        chosen = choose(query, scores(pool, asking), pool.eligible(), pool.quota(number), seed=pool.state().terms.seed, round=asking, mask_refused=mask_refused)
+        chosen = choose(
+            query,
+            scores(pool, asking),
+            pool.eligible(),
+            pool.quota(number),
+            seed=pool.state().terms.seed,
+            round=asking,
+            mask_refused=mask_refused,
+        )
         asked = pool.ask(number, *chosen)
     while not asked.over:
         asked = pool.ask(number, asked.ids, asked.guesses, asked.confidences)

@@ -1,4 +1,6 @@
-"""A sweep as a user starts it: a process of the command line with a Ray of its own, which tests watch by its records and shoot at."""
+"""A sweep as a user starts it: a process of the command line with a Ray of its own, which tests
+watch by its records and shoot at.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,33 @@ from typing import Self
 
 import psutil
 
-TWO_RANKS = ["--set", "resources.workers=2", "--set", "resources.max_concurrent=1", "--set", "seeds=[0]"]
+TWO_RANKS = [
+    "--set",
+    "resources.workers=2",
+    "--set",
+    "resources.max_concurrent=1",
+    "--set",
+    "seeds=[0]",
+]
 """One gang of two ranks fits on two cores."""
 
 PATIENCE = 240.0
 """Seconds after which something that must happen has not. Generous: no test is about speed."""
 
-RANK, BROKER, POOL, CANDIDATE = "ray::Rank", "ray::BrokerActor", "ray::PoolActor", "ray::ResourceTrainable"
-"""How Ray names the processes of its actors (ResourceTrainable is what Tune makes of a trainable with resources)."""
+RANK, BROKER, POOL, CANDIDATE = (
+    "ray::Rank",
+    "ray::BrokerActor",
+    "ray::PoolActor",
+    "ray::ResourceTrainable",
+)
+"""How Ray names the processes of its actors (ResourceTrainable is what Tune makes of a trainable
+with resources).
+"""
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""Processes of Ray's that, after its head was killed, try for a minute to tell it that the node is dead: a constant in Ray. They do nothing else."""
+"""Processes of Ray's that, after its head was killed, try for a minute to tell it that the node is
+dead: a constant in Ray. They do nothing else.
+"""
 
 
 def wait_until(what: str, true: Callable[[], bool], patience: float = PATIENCE) -> None:
@@ -40,7 +58,9 @@ def wait_until(what: str, true: Callable[[], bool], patience: float = PATIENCE) 
 
 @contextmanager
 def private_temp() -> Iterator[Path]:
-    """A folder with a short name (Ray's sockets allow no long one) in which a sweep's Ray and Tune write everything they write."""
+    """A folder with a short name (Ray's sockets allow no long one) in which a sweep's Ray and Tune
+    write everything they write.
+    """
     folder = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))
     try:
         yield folder
@@ -74,7 +94,9 @@ def of_kind(session: int, *kinds: str) -> list[psutil.Process]:
 
 @dataclass
 class RealSweep:
-    """One life of `orchestrate *argv`: a process in a session of its own, with all that it starts."""
+    """One life of `orchestrate *argv`: a process in a session of its own, with all that it
+    starts.
+    """
 
     root: Path
     """The sweep's folder."""
@@ -85,8 +107,17 @@ class RealSweep:
 
     def __enter__(self) -> Self:
         self.temp.mkdir(exist_ok=True)
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
-        env |= {"OMP_NUM_THREADS": "1", "RAY_TMPDIR": str(self.temp), "TMPDIR": str(self.temp), **self.env}
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("RAY_", "TUNE_"))
+        }
+        env |= {
+            "OMP_NUM_THREADS": "1",
+            "RAY_TMPDIR": str(self.temp),
+            "TMPDIR": str(self.temp),
+            **self.env,
+        }
         with self.log.open("ab") as log:
             self.driver = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator", *self.argv],
@@ -94,7 +125,8 @@ class RealSweep:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                # A shell that starts the tests in the background has them ignore Ctrl-C, and their children with them.
+                # A shell that starts the tests in the background has them ignore Ctrl-C, and their
+                # children with them.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 env=env,
                 cwd=Path(__file__).parents[2],
@@ -140,7 +172,9 @@ class RealSweep:
         """Waits; a sweep that ends before is a failure of the test."""
 
         def reached() -> bool:
-            assert self.driver.poll() is None or true(self), f"the sweep ended with {self.driver.returncode} before {what}:\n{self.said()}"
+            assert self.driver.poll() is None or true(self), (
+                f"the sweep ended with {self.driver.returncode} before {what}:\n{self.said()}"
+            )
             return true(self)
 
         try:
@@ -180,13 +214,18 @@ class RealSweep:
         try:
             return self.driver.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"the sweep is still running:\n{self.said()}\n{[_title(process) for process in members(self.driver.pid)]}") from None
+            left = [_title(process) for process in members(self.driver.pid)]
+            raise AssertionError(f"the sweep is still running:\n{self.said()}\n{left}") from None
 
     def assert_nothing_is_left(self, but: tuple[str, ...] = ()) -> None:
         """No process of the sweep outlives its driver for long."""
 
         def left() -> list[str]:
-            return [title[:40] for process in members(self.driver.pid) if (title := _title(process)) and not title.startswith(but or "\0")]
+            return [
+                title[:40]
+                for process in members(self.driver.pid)
+                if (title := _title(process)) and not title.startswith(but or "\0")
+            ]
 
         try:
             wait_until("all processes are gone", lambda: not left(), patience=120)

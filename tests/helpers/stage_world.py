@@ -17,20 +17,37 @@ CLASSES = 4
 TRAIN, TEST = 120, 30
 VALIDATION_IDS = np.arange(0, TRAIN, 6, dtype=np.int64)
 
-QUICK = MeanTeacherConfig(backbone="small_cnn", epochs=4, batch_size=18, learning_rate=0.3, ema_decay=0.7, precision="fp32", consistency_rampup_epochs=2)
+QUICK = MeanTeacherConfig(
+    backbone="small_cnn",
+    epochs=4,
+    batch_size=18,
+    learning_rate=0.3,
+    ema_decay=0.7,
+    precision="fp32",
+    consistency_rampup_epochs=2,
+)
 
 
 def write_cache(folder: Path, *, kind: str = "images", seed: int = 0) -> tuple[Path, Classes]:
-    """A prepared data cache of noisy patterns, one a class, and the true classes of its training items, which the cache does not hold."""
+    """A prepared data cache of noisy patterns, one a class, and the true classes of its training
+    items, which the cache does not hold.
+    """
     rng = np.random.default_rng(seed)
     shape = (8, 8, 1) if kind == "images" else (12,)
     patterns = rng.uniform(60, 200, (CLASSES, *shape))
-    labels = {"train": rng.permutation(np.arange(TRAIN) % CLASSES).astype(np.int32), "test": (np.arange(TEST) % CLASSES).astype(np.int32)}
+    labels = {
+        "train": rng.permutation(np.arange(TRAIN) % CLASSES).astype(np.int32),
+        "test": (np.arange(TEST) % CLASSES).astype(np.int32),
+    }
     folder.mkdir(parents=True)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for split, truth in labels.items():
         values = patterns[truth] + rng.normal(0, 35, (len(truth), *shape))
-        arrays[split] = values.clip(0, 255).astype(np.uint8) if kind == "images" else (values / 255).astype(np.float32)
+        arrays[split] = (
+            values.clip(0, 255).astype(np.uint8)
+            if kind == "images"
+            else (values / 255).astype(np.float32)
+        )
         np.save(folder / f"{split}.npy", arrays[split])
     scaled = arrays["train"].reshape(-1, shape[-1]) / (255 if kind == "images" else 1)
     meta = {
@@ -51,7 +68,9 @@ def write_cache(folder: Path, *, kind: str = "images", seed: int = 0) -> tuple[P
 
 
 def some_inputs(truth: Classes, *, labelled: int = 16, refused: int = 40) -> StageInputs:
-    """The first images of the pool labelled, the next ones with one class each refused, the validation images apart."""
+    """The first images of the pool labelled, the next ones with one class each refused, the
+    validation images apart.
+    """
     pool: Ids = np.setdiff1d(np.arange(len(truth), dtype=np.int64), VALIDATION_IDS)
     label_ids, negative_ids = pool[:labelled], pool[labelled : labelled + refused]
     return StageInputs(
@@ -59,16 +78,30 @@ def some_inputs(truth: Classes, *, labelled: int = 16, refused: int = 40) -> Sta
         label_ids=label_ids,
         labels=truth[label_ids],
         negative_ids=negative_ids,
-        negative_classes=((truth[negative_ids] + 1 + negative_ids % (CLASSES - 1)) % CLASSES).astype(np.int32),
+        negative_classes=(
+            (truth[negative_ids] + 1 + negative_ids % (CLASSES - 1)) % CLASSES
+        ).astype(np.int32),
         validation_ids=VALIDATION_IDS,
         validation_labels=truth[VALIDATION_IDS],
     )
 
 
-def stage_request(data_dir: Path, inputs: StageInputs, work_dir: Path, **changes: Any) -> StageRequest:
+def stage_request(
+    data_dir: Path, inputs: StageInputs, work_dir: Path, **changes: Any
+) -> StageRequest:
     """A quick stage; the changes are fields of StageRequest."""
     work_dir.mkdir(parents=True, exist_ok=True)
-    request = StageRequest(key="k" * 64, stage=1, seed=3, method=QUICK, data_dir=data_dir, inputs=inputs, work_dir=work_dir, attempt="a", checkpoint_seconds=0)
+    request = StageRequest(
+        key="k" * 64,
+        stage=1,
+        seed=3,
+        method=QUICK,
+        data_dir=data_dir,
+        inputs=inputs,
+        work_dir=work_dir,
+        attempt="a",
+        checkpoint_seconds=0,
+    )
     return dataclasses.replace(request, **changes)
 
 
@@ -80,4 +113,7 @@ def scores(request: StageRequest, outcome: StageOutcome) -> dict[str, npt.NDArra
 
 def score_bytes(request: StageRequest, outcome: StageOutcome) -> dict[str, bytes]:
     """Each array's own bytes: equal only if every bit is."""
-    return {name: array.dtype.str.encode() + array.tobytes() for name, array in scores(request, outcome).items()}
+    return {
+        name: array.dtype.str.encode() + array.tobytes()
+        for name, array in scores(request, outcome).items()
+    }

@@ -61,7 +61,10 @@ def trial_of(case: Case, seed: int) -> Trial:
         dataset=DatasetConfig(name="digits"),
         budget=BudgetConfig(bits=case.budget_bits),
         method=MeanTeacherConfig(nls=case.nls, **case.method),
-        schedule=ScheduleConfig(initial_labels_per_class=case.initial_labels // 10, split=tuple(quota / questions for quota in case.quotas)),
+        schedule=ScheduleConfig(
+            initial_labels_per_class=case.initial_labels // 10,
+            split=tuple(quota / questions for quota in case.quotas),
+        ),
         query=QueryConfig(strategy=INSTALLED.load("query", case.strategy)()),
         oracle=case.oracle,
     )
@@ -97,7 +100,14 @@ def records_of(case: Case, seed: int) -> list[dict[str, Any]]:
         quota = case.quotas[stage - 1] if stage else 0
         yes = round(quota * min(0.97, max(0.0, (accuracy + draw.gauss(0, 1.5)) / 100)))
         labelled, negative_only, asked = labelled + yes, negative_only + quota - yes, asked + quota
-        accuracy = 97.5 - 520 / (labelled + 12) + (0.01 * negative_only if case.nls else 0) + case.skill + luck + draw.gauss(0, 0.5)
+        accuracy = (
+            97.5
+            - 520 / (labelled + 12)
+            + (0.01 * negative_only if case.nls else 0)
+            + case.skill
+            + luck
+            + draw.gauss(0, 0.5)
+        )
         rows.append(
             {
                 "trial": trial.id,
@@ -106,7 +116,11 @@ def records_of(case: Case, seed: int) -> list[dict[str, Any]]:
                 "parent": _key(trial, stage - 1) if stage else None,
                 "data": DATA,
                 "trained": True,
-                "bits": {"labels": case.initial_labels * LABEL_BITS, "questions": asked, "total": case.initial_labels * LABEL_BITS + asked},
+                "bits": {
+                    "labels": case.initial_labels * LABEL_BITS,
+                    "questions": asked,
+                    "total": case.initial_labels * LABEL_BITS + asked,
+                },
                 "validation_bits": 100 * LABEL_BITS,
                 "questions": quota,
                 "yes": yes,
@@ -167,34 +181,68 @@ def write_records(layout: SweepLayout, trial: Trial, records: Sequence[dict[str,
     seal.write(layout)
 
 
-def write_correct(layout: SweepLayout, case: Case, seed: int, correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """The file of right guesses of a trial's last stage is there; what the stage's record says of it and of the accuracy."""
+def write_correct(
+    layout: SweepLayout, case: Case, seed: int, correct: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """The file of right guesses of a trial's last stage is there; what the stage's record says of
+    it and of the accuracy.
+    """
     data = pack(correct)
     path = path_of(layout.trial(trial_of(case, seed).id).root, len(case.quotas))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    return {"test_top1_last": 100.0 * float(correct.mean()), "test_correct_sha256": hashlib.sha256(data).hexdigest()}
+    return {
+        "test_top1_last": 100.0 * float(correct.mean()),
+        "test_correct_sha256": hashlib.sha256(data).hexdigest(),
+    }
 
 
 def write_candidates(layout: SweepLayout, cases: Sequence[Case], seeds: Sequence[int]) -> None:
     """Candidates by number, each with a trial a seed."""
     for number, case in enumerate(cases):
         trials = [trial_of(case, seed) for seed in seeds]
-        row = {"candidate": trials[0].candidate, "cases": list(case.names), "settings": case.settings, "trials": [trial_to_mapping(trial) for trial in trials]}
+        row = {
+            "candidate": trials[0].candidate,
+            "cases": list(case.names),
+            "settings": case.settings,
+            "trials": [trial_to_mapping(trial) for trial in trials],
+        }
         put_object(layout.candidate(number), row | {"number": number})
 
 
-def write_sweep(root: Path, cases: Sequence[Case] = ABLATIONS, seeds: Sequence[int] = (0, 1, 2), *, done: bool = True, **changed: Any) -> SweepLayout:
-    """A sweep's folder; `done`: every trial has finished. `changed`: further keys of resolved.yaml."""
+def write_sweep(
+    root: Path,
+    cases: Sequence[Case] = ABLATIONS,
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    done: bool = True,
+    **changed: Any,
+) -> SweepLayout:
+    """A sweep's folder; `done`: every trial has finished. `changed`: further keys of
+    resolved.yaml.
+    """
     layout = SweepLayout(root)
     root.mkdir(parents=True, exist_ok=True)
     names = [name for case in cases for name in case.names]
     layout.spec.write_text("name: ablations\n")
     layout.manifest.write_text("{}\n")
-    plain: dict[str, Any] = {"schema": resolved.SCHEMA, "name": "ablations", "overrides": [], "cases": {name: {} for name in names}, "seeds": list(seeds)}
-    plain |= {"search": {"algorithm": "grid", "num_candidates": None}, "listed": None, "data": {"path": None, "fingerprint": DATA}}
+    plain: dict[str, Any] = {
+        "schema": resolved.SCHEMA,
+        "name": "ablations",
+        "overrides": [],
+        "cases": {name: {} for name in names},
+        "seeds": list(seeds),
+    }
+    plain |= {
+        "search": {"algorithm": "grid", "num_candidates": None},
+        "listed": None,
+        "data": {"path": None, "fingerprint": DATA},
+    }
     plain |= {"resources": {"max_concurrent": 2, "share_stages": True}, "baseline": None}
-    plain |= {f"{path.stem}_sha256": hashlib.sha256(path.read_bytes()).hexdigest() for path in (layout.spec, layout.manifest)}
+    plain |= {
+        f"{path.stem}_sha256": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (layout.spec, layout.manifest)
+    }
     resolved.write(layout, plain | changed)
     write_candidates(layout, cases, seeds)
     if done:
@@ -202,14 +250,22 @@ def write_sweep(root: Path, cases: Sequence[Case] = ABLATIONS, seeds: Sequence[i
         for case in cases:
             for seed in seeds:
                 records = records_of(case, seed)
-                # Stage 0 depends on the initial labels and the seed alone: only the first trial trains it.
+                # Stage 0 depends on the initial labels and the seed alone: only the first trial
+                # trains it.
                 records[0]["trained"] = (case.initial_labels, seed) not in first_with
                 first_with.add((case.initial_labels, seed))
                 write_records(layout, trial_of(case, seed), records)
     return layout
 
 
-def fail(layout: SweepLayout, trial: Trial, message: str = "loss is NaN at stage 1, epoch 3, step 17; try a lower learning rate") -> None:
+def fail(
+    layout: SweepLayout,
+    trial: Trial,
+    message: str = "loss is NaN at stage 1, epoch 3, step 17; try a lower learning rate",
+) -> None:
     path = layout.trial(trial.id).error
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"stage": 1, "kind": "TrainingFailed", "message": message, "traceback": "..."}), encoding="utf-8")
+    path.write_text(
+        json.dumps({"stage": 1, "kind": "TrainingFailed", "message": message, "traceback": "..."}),
+        encoding="utf-8",
+    )

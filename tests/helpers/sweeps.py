@@ -11,15 +11,27 @@ import numpy as np
 from orchestrator.sweeps.layout import TrialLayout
 from orchestrator.sweeps.stage_records import stages_on_record, to_object
 
-TIMES = ("seconds", "images_per_second", "trained", "resumed_from_epoch", "key", "parent", "versions", "sha256")
-"""Fields of a stage record that say how a stage came about, not what it found; two runs of one trial may differ in these alone."""
+TIMES = (
+    "seconds",
+    "images_per_second",
+    "trained",
+    "resumed_from_epoch",
+    "key",
+    "parent",
+    "versions",
+    "sha256",
+)
+"""Fields of a stage record that say how a stage came about, not what it found; two runs of one
+trial may differ in these alone.
+"""
 
 TINY_SPEC = """\
 name: tiny
 dataset: {name: digits, validation: {from: split, per_class: 5}}
 budget: {full_labels: 60, mode: exact}
 base:
-  method: {name: mean_teacher, consistency_weight: 10, nls: true, ema_decay: 0.9, epochs: 2, batch_size: 128}
+  method: {name: mean_teacher, consistency_weight: 10, nls: true, ema_decay: 0.9,
+           epochs: 2, batch_size: 128}
   schedule: {initial_labels_per_class: 2, split: [0.5, 0.5]}
   query: {strategy: random, requery: pool}
 cases:
@@ -27,7 +39,8 @@ cases:
   two stages, base: {method.nls: false}
   two stages, NLS: {}
 seeds: [0, 1]
-resources: {workers: 1, gpus_per_worker: 0, cpus_per_worker: 1, max_concurrent: 2, checkpoint_seconds: 0}
+resources: {workers: 1, gpus_per_worker: 0, cpus_per_worker: 1, max_concurrent: 2,
+            checkpoint_seconds: 0}
 """
 
 
@@ -37,7 +50,9 @@ def read_stages(files: TrialLayout) -> list[dict[str, Any]]:
 
 
 def outcome_of(root: Path) -> dict[str, Any]:
-    """Everything that must not depend on how a sweep came about: ledgers byte for byte, records without their times, guesses of every stage."""
+    """Everything that must not depend on how a sweep came about: ledgers byte for byte, records
+    without their times, guesses of every stage.
+    """
     trials: dict[str, Any] = {}
     for folder in sorted((root / "trials").iterdir()):
         records = read_stages(TrialLayout(folder))
@@ -48,8 +63,14 @@ def outcome_of(root: Path) -> dict[str, Any]:
             with np.load(stage / committed["files"]["scores"]["name"]) as scores:
                 guesses.append({name: scores[name].tobytes() for name in scores.files})
         trials[folder.name] = {
-            "ledger": {path.name: path.read_bytes() for path in sorted((folder / "ledger").glob("*.parquet"))},
-            "records": [{name: value for name, value in record.items() if name not in TIMES} for record in records],
+            "ledger": {
+                path.name: path.read_bytes()
+                for path in sorted((folder / "ledger").glob("*.parquet"))
+            },
+            "records": [
+                {name: value for name, value in record.items() if name not in TIMES}
+                for record in records
+            ],
             "guesses": guesses,
         }
     return trials
@@ -60,14 +81,17 @@ name: one
 dataset: {name: digits, validation: {from: split, per_class: 5}}
 budget: {full_labels: 40, mode: exact}
 base:
-  method: {name: mean_teacher, consistency_weight: 10, nls: true, ema_decay: 0.9, epochs: 2, batch_size: 64}
+  method: {name: mean_teacher, consistency_weight: 10, nls: true, ema_decay: 0.9,
+           epochs: 2, batch_size: 64}
   schedule: {initial_labels_per_class: 2, split: [0.5, 0.5]}
 cases:
   two stages, NLS: {}
 seeds: [0]
 resources: {checkpoint_seconds: 0}
 """
-"""One trial of three stages with a checkpoint after every epoch: small, and every kind of record is written."""
+"""One trial of three stages with a checkpoint after every epoch: small, and every kind of record is
+written.
+"""
 
 
 def written(folder: Path, spec: str) -> Path:

@@ -1,4 +1,6 @@
-"""Stores of one short file each: in memory, and everything in one SQLite file. They show what a store of another package takes."""
+"""Stores of one short file each: in memory, and everything in one SQLite file. They show what a
+store of another package takes.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ class SqliteStore(Store):
 
     def get(self, name: str, most: int | None = None) -> bytes:
         with self._connect() as file:
-            row = file.execute("select data from held where name = ?", (check_name(name),)).fetchone()
+            row = file.execute(
+                "select data from held where name = ?", (check_name(name),)
+            ).fetchone()
         if row is None:
             raise missing(self, name)
         return bytes(row[0])[:most]
@@ -105,7 +109,11 @@ class SqliteStore(Store):
 
     def names(self, folder: str = "") -> list[str]:
         with self._connect() as file:
-            return [name for (name,) in file.execute("select name from held order by name") if _below(name, folder)]
+            return [
+                name
+                for (name,) in file.execute("select name from held order by name")
+                if _below(name, folder)
+            ]
 
     def remove(self, name: str) -> None:
         with self._connect() as file:
@@ -116,4 +124,6 @@ class SqliteStore(Store):
         return _copy(self.get(name), name)
 
     def hold(self, name: str, *, wait: bool) -> AbstractContextManager[None]:
-        return locks.hold(self._path.parent / f"{self._path.name}.{check_name(name).replace('/', '-')}", wait=wait)
+        return locks.hold(
+            self._path.parent / f"{self._path.name}.{check_name(name).replace('/', '-')}", wait=wait
+        )

@@ -31,7 +31,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     write_data(folder / "features.npz")
     (folder / "spec.yaml").write_text(SPEC)
-    assert run_cli(["sweep", "spec.yaml", "--engine", "inline", "--out", "out"], folder) == 0, (folder / "log").read_text()
+    assert run_cli(["sweep", "spec.yaml", "--engine", "inline", "--out", "out"], folder) == 0, (
+        folder / "log"
+    ).read_text()
     return folder
 
 

@@ -1,4 +1,6 @@
-"""Sweeps from Python: the same folders and numbers as from the command line, tables, callbacks, and plug-ins as objects."""
+"""Sweeps from Python: the same folders and numbers as from the command line, tables, callbacks, and
+plug-ins as objects.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,16 @@ def spec_with(strategy: Any) -> dict[str, Any]:
 
 def test_a_sweep_from_python_is_the_sweep_from_the_command_line(tmp_path: Path) -> None:
     path = written(tmp_path, ONE_TRIAL_SPEC) / "spec.yaml"
-    assert cli.main(["sweep", str(path), "--engine", "inline", "--out", str(tmp_path / "typed")]) == 0
+    assert (
+        cli.main(["sweep", str(path), "--engine", "inline", "--out", str(tmp_path / "typed")]) == 0
+    )
     called: list[tuple[str, int]] = []
-    made = oc.sweep(path, out=tmp_path / "made", progress=False, on_stage=lambda label, record: called.append((label, record.stage)))
+    made = oc.sweep(
+        path,
+        out=tmp_path / "made",
+        progress=False,
+        on_stage=lambda label, record: called.append((label, record.stage)),
+    )
     from_dict = oc.sweep(yaml.safe_load(ONE_TRIAL_SPEC), out=tmp_path / "dict", progress=False)
     assert outcome_of(tmp_path / "typed") == outcome_of(made.root) == outcome_of(from_dict.root)
     assert called == [("two stages, NLS · seed 0", stage) for stage in range(3)]
@@ -40,7 +49,9 @@ def test_a_sweep_from_python_is_the_sweep_from_the_command_line(tmp_path: Path) 
 
 
 def test_a_frame_has_a_row_for_each_stage_or_for_each_case(tmp_path: Path) -> None:
-    made = oc.sweep(written(tmp_path, TINY_SPEC) / "spec.yaml", out=tmp_path / "out", progress=False)
+    made = oc.sweep(
+        written(tmp_path, TINY_SPEC) / "spec.yaml", out=tmp_path / "out", progress=False
+    )
     stages, cases = made.frame(), made.frame(by="case")
     assert len(stages) == 2 * 1 + 4 * 3
     assert len(cases) == 3
@@ -48,7 +59,9 @@ def test_a_frame_has_a_row_for_each_stage_or_for_each_case(tmp_path: Path) -> No
         last = stages[stages["case"] == case].groupby("seed").last()
         row = cases[cases["case"] == case].iloc[0]
         assert row["n"] == len(last) == 2
-        assert row["test"] == pytest.approx(last["test"].mean()) and row["bits"] == pytest.approx(last["bits"].mean())
+        assert row["test"] == pytest.approx(last["test"].mean()) and row["bits"] == pytest.approx(
+            last["bits"].mean()
+        )
     assert cases["baseline"].sum() == 1
     assert "<table" in made._repr_html_()
 
@@ -58,15 +71,29 @@ def test_an_error_of_a_callback_fails_no_trial_and_is_raised_at_the_end(tmp_path
         raise RuntimeError("of the callback")
 
     with pytest.raises(RuntimeError, match="of the callback"):
-        oc.sweep(written(tmp_path, ONE_TRIAL_SPEC) / "spec.yaml", out=tmp_path / "out", progress=False, on_stage=broken)
+        oc.sweep(
+            written(tmp_path, ONE_TRIAL_SPEC) / "spec.yaml",
+            out=tmp_path / "out",
+            progress=False,
+            on_stage=broken,
+        )
     assert oc.load(tmp_path / "out").counts()["finished"] == 1
 
 
-def test_a_plugin_is_an_object_where_yaml_takes_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plugin_is_an_object_where_yaml_takes_a_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = oc.sweep(spec_with(FirstIds(start=700)), out=tmp_path / "out", progress=False)
     [trial] = results.load(SweepLayout(made.root), catalogue=_catalogue(made.root)).trials
     assert trial.trial.config.query.strategy == FirstIds(start=700)
-    assert resolved.read(SweepLayout(made.root))["plugins"] == [{"kind": "query", "name": "first_ids", "class": "tests.toys.first_ids:FirstIds", "version": 1}]
+    assert resolved.read(SweepLayout(made.root))["plugins"] == [
+        {
+            "kind": "query",
+            "name": "first_ids",
+            "class": "tests.toys.first_ids:FirstIds",
+            "version": 1,
+        }
+    ]
     assert len(made.frame()) == 3
     # A command cannot know the class, and says which it is.
     for verb in (["resume", "--engine", "inline"], ["report"], ["status"]):
@@ -94,5 +121,13 @@ def test_settings_of_an_object_are_checked_like_any_other(tmp_path: Path) -> Non
 
 
 def test_importing_the_package_loads_nothing_of_it() -> None:
-    code = "import sys, orchestrator\nprint(sorted(name for name in sys.modules if name.split('.')[0] in ('orchestrator', 'numpy', 'pandas', 'torch', 'ray')))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "['orchestrator']"
+    code = (
+        "import sys, orchestrator\nprint(sorted(name for name in sys.modules if name.split('.')[0]"
+        " in ('orchestrator', 'numpy', 'pandas', 'torch', 'ray')))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "['orchestrator']"
+    )

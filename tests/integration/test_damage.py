@@ -106,11 +106,18 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
-def test_damage_is_said_and_nothing_is_reported_or_gone_on_with(sweep: SweepLayout, run: Run, damage: Callable[[SweepLayout], Path]) -> None:
+def test_damage_is_said_and_nothing_is_reported_or_gone_on_with(
+    sweep: SweepLayout, run: Run, damage: Callable[[SweepLayout], Path]
+) -> None:
     victim = damage(sweep)
     before = files(sweep.root)
     for words in (["report"], ["resume", "--engine", "inline"], ["ledger", "verify"], ["status"]):
-        code, out, err = run(*words[:1], *(["verify"] if "verify" in words else []), "out", *(words[1:] if words[0] == "resume" else []))
+        code, out, err = run(
+            *words[:1],
+            *(["verify"] if "verify" in words else []),
+            "out",
+            *(words[1:] if words[0] == "resume" else []),
+        )
         assert code == 2, f"{words}: {out}{err}"
         assert victim.name in out + err or str(victim) in out + err
         if words == ["report"]:
@@ -118,7 +125,9 @@ def test_damage_is_said_and_nothing_is_reported_or_gone_on_with(sweep: SweepLayo
     assert files(sweep.root) == before
 
 
-def test_a_lost_last_candidate_of_a_search_and_a_lost_stage_are_noticed(sweep: SweepLayout, run: Run) -> None:
+def test_a_lost_last_candidate_of_a_search_and_a_lost_stage_are_noticed(
+    sweep: SweepLayout, run: Run
+) -> None:
     """Neither leaves a gap: only the seal of the finished run knows of them."""
     lost = trial_of(sweep, "two rounds").stage(2)
     lost.unlink()
@@ -128,7 +137,9 @@ def test_a_lost_last_candidate_of_a_search_and_a_lost_stage_are_noticed(sweep: S
     assert run("report", "out")[0] == 0
 
 
-def test_a_whole_sweep_verifies_and_its_checksum_is_that_of_its_records(sweep: SweepLayout, run: Run) -> None:
+def test_a_whole_sweep_verifies_and_its_checksum_is_that_of_its_records(
+    sweep: SweepLayout, run: Run
+) -> None:
     code, out, _ = run("ledger", "verify", "out", "--json")
     found = json.loads(out)
     assert (code, found["problems"], found["trials"]) == (0, [], 2)
@@ -141,7 +152,9 @@ def test_a_whole_sweep_verifies_and_its_checksum_is_that_of_its_records(sweep: S
         artefact.write_bytes(content)
 
 
-def test_a_trained_stage_that_is_gone_is_said_and_is_no_damage(sweep: SweepLayout, run: Run) -> None:
+def test_a_trained_stage_that_is_gone_is_said_and_is_no_damage(
+    sweep: SweepLayout, run: Run
+) -> None:
     """Results stand without it; to remove a damaged one, as its message says, ends the matter."""
     victim = sorted(sweep.stage_store.glob("*/record.json"))[0]
     victim.write_text("{")
@@ -163,9 +176,20 @@ def test_a_lost_seal_is_said_and_written_anew(sweep: SweepLayout, run: Run) -> N
     assert run("report", "out")[0] == 0
 
 
-def test_what_is_left_of_a_sweep_is_not_taken_for_none(sweep: SweepLayout, whole: Path, run: Run) -> None:
+def test_what_is_left_of_a_sweep_is_not_taken_for_none(
+    sweep: SweepLayout, whole: Path, run: Run
+) -> None:
     sweep.resolved.unlink()
-    again = ["sweep", whole / "spec.yaml", "--set", f"dataset.path={whole / 'features.npz'}", "--out", "out", "--engine", "inline"]
+    again = [
+        "sweep",
+        whole / "spec.yaml",
+        "--set",
+        f"dataset.path={whole / 'features.npz'}",
+        "--out",
+        "out",
+        "--engine",
+        "inline",
+    ]
     for words in (["report", "out"], ["resume", "out"], ["ledger", "verify", "out"], again):
         code, _, err = run(*words)
         assert code == 2 and "resolved.yaml: missing" in err and "restore it from a copy" in err
@@ -188,7 +212,21 @@ def test_an_engine_without_ray_takes_no_address(sweep: SweepLayout, run: Run) ->
         assert code == 2 and words[0] in err
 
 
-def test_a_folder_written_with_dots_leaves_no_other_behind(whole: Path, tmp_path: Path, run: Run) -> None:
+def test_a_folder_written_with_dots_leaves_no_other_behind(
+    whole: Path, tmp_path: Path, run: Run
+) -> None:
     data = f"dataset.path={whole / 'features.npz'}"
-    assert run("sweep", whole / "spec.yaml", "--engine", "inline", "--out", tmp_path / "new" / ".." / "x", "--set", data)[0] == 0
+    assert (
+        run(
+            "sweep",
+            whole / "spec.yaml",
+            "--engine",
+            "inline",
+            "--out",
+            tmp_path / "new" / ".." / "x",
+            "--set",
+            data,
+        )[0]
+        == 0
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["x"]

@@ -41,19 +41,42 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_text(text)
         (path.parent / "__init__.py").touch()
     # Offline, and beside this environment: nothing of it is changed.
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target", str(site), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(site),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return site
 
 
 def orchestrate(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(site), str(PAGE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join(
+        [str(site), str(PAGE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     command = [sys.executable, "-m", "orchestrator", *words]
-    return subprocess.run(command, cwd=cwd, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
 
 
-def test_a_package_made_from_the_page_is_swept_by_the_names_it_offers(site: Path, tmp_path: Path) -> None:
+def test_a_package_made_from_the_page_is_swept_by_the_names_it_offers(
+    site: Path, tmp_path: Path
+) -> None:
     (tmp_path / "spec.yaml").write_text(SPEC)
     done = orchestrate(site, tmp_path, "sweep", "spec.yaml", "--engine", "inline", "--out", "out")
     assert done.returncode == 0, done.stderr
@@ -66,7 +89,10 @@ def test_a_package_made_from_the_page_is_swept_by_the_names_it_offers(site: Path
 
 
 def test_a_setting_of_a_plugin_is_refused_like_any_other(site: Path, tmp_path: Path) -> None:
-    for wrong, said in (("of: 0", "query.of = 0: must be a whole number, at least 1"), ("of: 5, off: 1", 'query.off = 1: unknown key; did you mean "of"?')):
+    for wrong, said in (
+        ("of: 0", "query.of = 0: must be a whole number, at least 1"),
+        ("of: 5, off: 1", 'query.off = 1: unknown key; did you mean "of"?'),
+    ):
         (tmp_path / "spec.yaml").write_text(SPEC.replace("of: 5", wrong))
         done = orchestrate(site, tmp_path, "plan", "spec.yaml")
         assert done.returncode == 2
@@ -80,7 +106,11 @@ def test_keys_lists_what_an_installed_package_may_be_set_to(site: Path, tmp_path
 
 
 def test_a_search_of_the_page_draws_its_candidates_on_ray(site: Path, tmp_path: Path) -> None:
-    text = SPEC[: SPEC.index("cases:")] + "vary: {method.consistency_weight: {uniform: [1, 20]}}\nsearch: {algorithm: halving, num_candidates: 2}\nseeds: [0]\n"
+    text = (
+        SPEC[: SPEC.index("cases:")]
+        + "vary: {method.consistency_weight: {uniform: [1, 20]}}\nsearch: {algorithm: halving,"
+        " num_candidates: 2}\nseeds: [0]\n"
+    )
     (tmp_path / "spec.yaml").write_text(text)
     done = orchestrate(site, tmp_path, "sweep", "spec.yaml", "--local", "--out", "out")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""A sweep that dies at any instant and is resumed ends as if it had never died: nothing lost, nothing paid twice."""
+"""A sweep that dies at any instant and is resumed ends as if it had never died: nothing lost,
+nothing paid twice.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,23 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]
 
 
 def finish(folder: Path) -> None:
-    """Resumes, or starts again where the first process died before there was a sweep; the command is the same."""
+    """Resumes, or starts again where the first process died before there was a sweep; the command
+    is the same.
+    """
     assert run_cli(SWEEP, folder) == 0, (folder / "log").read_text()
 
 
-# The run makes about 130 durable calls: closely spaced ones while the sweep, the ledger and the first stage come into being, then every kind once more.
-INSTANTS = [(number, False) for number in (1, 4, 7, 10, 13, 17, 21, 25, 29, 36, 47, 58, 72, 86, 107, 121)] + [
-    (number, True) for number in (3, 9, 16, 24, 44, 72)
-]
+# The run makes about 130 durable calls: closely spaced ones while the sweep, the ledger and the
+# first stage come into being, then every kind once more.
+INSTANTS = [
+    (number, False) for number in (1, 4, 7, 10, 13, 17, 21, 25, 29, 36, 47, 58, 72, 86, 107, 121)
+] + [(number, True) for number in (3, 9, 16, 24, 44, 72)]
 
 
 @pytest.mark.parametrize(("instant", "torn"), INSTANTS)
-def test_killed_at_any_durable_call_it_ends_as_if_uninterrupted(tmp_path: Path, uninterrupted: dict[str, object], instant: int, torn: bool) -> None:
+def test_killed_at_any_durable_call_it_ends_as_if_uninterrupted(
+    tmp_path: Path, uninterrupted: dict[str, object], instant: int, torn: bool
+) -> None:
     folder = written(tmp_path, ONE_TRIAL_SPEC)
     status = run_cli(SWEEP, folder, die_at=instant, torn=torn)
     assert status in (-9, 0), (folder / "log").read_text()
@@ -44,7 +51,9 @@ def test_killed_at_any_durable_call_it_ends_as_if_uninterrupted(tmp_path: Path, 
     assert outcome_of(folder / "out") == uninterrupted
 
 
-def test_dying_again_and_again_makes_progress_and_ends_equal(tmp_path: Path, uninterrupted: dict[str, object]) -> None:
+def test_dying_again_and_again_makes_progress_and_ends_equal(
+    tmp_path: Path, uninterrupted: dict[str, object]
+) -> None:
     folder = written(tmp_path, ONE_TRIAL_SPEC)
     deaths = 0
     while run_cli(SWEEP, folder, die_at=23 + deaths % 5) == -9:
@@ -64,5 +73,7 @@ def test_ten_random_kills_of_a_sweep_lose_and_double_nothing(tmp_path: Path) -> 
         for ledger in sorted((folder / "out" / "trials").glob("*/ledger")):
             if any(ledger.glob("*.parquet")):
                 verify(ledger)
-    assert run_cli(RESUME if (folder / "out" / "resolved.yaml").exists() else SWEEP, folder) == 0, (folder / "log").read_text()
+    assert run_cli(RESUME if (folder / "out" / "resolved.yaml").exists() else SWEEP, folder) == 0, (
+        folder / "log"
+    ).read_text()
     assert outcome_of(folder / "out") == outcome_of(whole / "out")

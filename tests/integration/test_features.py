@@ -37,7 +37,9 @@ def blobs(path: Path) -> None:
 def test_a_sweep_on_ones_own_features_ends_in_a_report_at_equal_bits(tmp_path: Path) -> None:
     folder = written(tmp_path, SPEC)
     blobs(folder / "mine.npz")
-    assert run_cli(["sweep", "spec.yaml", "--engine", "inline"], folder) == 0, (folder / "log").read_text()
+    assert run_cli(["sweep", "spec.yaml", "--engine", "inline"], folder) == 0, (
+        folder / "log"
+    ).read_text()
     report = json.loads((folder / "runs" / "mine" / "report" / "report.json").read_text())
     assert [row["case"] for row in report["rows"]] == ["full labels only", "one stage"]
     assert all(row["n"] == 2 and row["bits"] == 40 for row in report["rows"])

@@ -1,4 +1,6 @@
-"""A sweep that moves from one lent machine to the next comes to what it would have come to on one."""
+"""A sweep that moves from one lent machine to the next comes to what it would have come to on
+one.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,27 @@ resources: {checkpoint_seconds: 0}
 
 def half_hour(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.benchmark.half_hour", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
 
 
 def lent(spec: Path, archive: Path, work: Path, earlier: Path, out: Path, seconds: float) -> str:
     """One loan of a bare machine, whose folder `work` is; what it printed."""
     shutil.rmtree(work, ignore_errors=True)
-    words = [str(spec), "--archive", str(archive), "--results", str(earlier), "--out", str(out), "--work", str(work), "--seconds", str(seconds)]
+    words = [
+        str(spec),
+        "--archive",
+        str(archive),
+        "--results",
+        str(earlier),
+        "--out",
+        str(out),
+        "--work",
+        str(work),
+        "--seconds",
+        str(seconds),
+    ]
     ended = half_hour(*words)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
@@ -61,12 +77,24 @@ def test_a_sweep_goes_on_from_one_loan_to_the_next(tmp_path: Path) -> None:
         if "exit 0" in said:
             break
     assert outcome_of(work / "sweep") == undisturbed
-    words = [str(spec), "--archive", str(archive), "--results", str(earlier), "--out", str(tmp_path / "other"), "--work", str(tmp_path / "elsewhere")]
+    words = [
+        str(spec),
+        "--archive",
+        str(archive),
+        "--results",
+        str(earlier),
+        "--out",
+        str(tmp_path / "other"),
+        "--work",
+        str(tmp_path / "elsewhere"),
+    ]
     refused = half_hour(*words, "--set", "method.epochs=1")
     assert refused.returncode == 2 and "already holds another sweep" in refused.stderr
     assert half_hour(*words).returncode == 0, "the same words go on, also under another --work"
     packed_names = _names(earlier)
-    assert any(name.endswith("record.json") for name in packed_names) and not any(name.endswith((".pt", ".ckpt")) for name in packed_names)
+    assert any(name.endswith("record.json") for name in packed_names) and not any(
+        name.endswith((".pt", ".ckpt")) for name in packed_names
+    )
 
 
 def _names(parts: Path) -> list[str]:

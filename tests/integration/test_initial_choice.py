@@ -1,4 +1,6 @@
-"""Initial labels drawn blindly, in whole sweeps on digits: what they cost, what is left for questions, and that a kill changes nothing of it."""
+"""Initial labels drawn blindly, in whole sweeps on digits: what they cost, what is left for
+questions, and that a kill changes nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ cases:
 seeds: [0, 1]
 """
 
-ONE_PRICED = CHOICES.replace("  random: {}\n  uniform: {schedule.initial_choice: uniform}\n", "").replace("seeds: [0, 1]", "seeds: [0]")
+ONE_PRICED = CHOICES.replace(
+    "  random: {}\n  uniform: {schedule.initial_choice: uniform}\n", ""
+).replace("seeds: [0, 1]", "seeds: [0]")
 
 SWEEP = ["sweep", "spec.yaml", "--engine", "inline", "--out", "out"]
 
@@ -39,7 +43,9 @@ def states(sweep: Path) -> dict[str, list[PoolState]]:
     """Case -> the pools of its trials, from their ledgers alone."""
     found: dict[str, list[PoolState]] = {}
     for trial in json.loads(run_plan(sweep.parent))["trials"]:
-        found.setdefault(trial["cases"][0], []).append(replay(sweep / "trials" / trial["id"] / "ledger"))
+        found.setdefault(trial["cases"][0], []).append(
+            replay(sweep / "trials" / trial["id"] / "ledger")
+        )
     return found
 
 
@@ -66,15 +72,23 @@ def test_every_choice_spends_its_budget_and_no_more(tmp_path: Path) -> None:
             else:
                 assert np.bincount(labels, minlength=10).min() == 1
                 assert (labels.size > 10) == (name == "priced")
-    assert any(np.unique(pool.labels[pool.origins == INITIAL]).size < 10 for pool in found["uniform"]), "no class was missing, so this test shows little"
+    assert any(
+        np.unique(pool.labels[pool.origins == INITIAL]).size < 10 for pool in found["uniform"]
+    ), "no class was missing, so this test shows little"
     sizes = [int(np.sum(pool.origins == INITIAL)) for pool in found["priced"]]
     assert sizes[0] != sizes[1], "the number of draws is random"
     # And the report says what was bought, not what was expected.
-    rows = {row["case"]: row for row in json.loads((folder / "out" / "report" / "report.json").read_text())["rows"]}
+    rows = {
+        row["case"]: row
+        for row in json.loads((folder / "out" / "report" / "report.json").read_text())["rows"]
+    }
     assert rows["priced"]["schedule"]["initial_labels"] == round(sum(sizes) / len(sizes))
-    assert sum(rows["priced"]["schedule"]["quotas"]) == pytest.approx(np.mean([pool.counts().questions for pool in found["priced"]]), abs=2)
+    assert sum(rows["priced"]["schedule"]["quotas"]) == pytest.approx(
+        np.mean([pool.counts().questions for pool in found["priced"]]), abs=2
+    )
     assert "drawn" not in rows["uniform"]["schedule"]
-    # Stage 0 and the stages after rounds 1 and 3 of each of six trials; the empty round is the training before it again.
+    # Stage 0 and the stages after rounds 1 and 3 of each of six trials; the empty round is the
+    # training before it again.
     assert sum(1 for _ in (folder / "out" / "stages").glob("*/record.json")) == 18
 
 
@@ -94,14 +108,24 @@ def test_a_priced_trial_killed_anywhere_ends_with_the_same_ledger(tmp_path: Path
 
 
 def test_draws_beyond_the_budget_fail_their_trial_alone(tmp_path: Path) -> None:
-    # 28 labels are expected for one of each class, and this budget holds 30: one seed of these needs more.
-    spec = CHOICES.replace("full_labels: 60", "full_labels: 30").replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3]")
+    # 28 labels are expected for one of each class, and this budget holds 30: one seed of these
+    # needs more.
+    spec = CHOICES.replace("full_labels: 60", "full_labels: 30").replace(
+        "seeds: [0, 1]", "seeds: [0, 1, 2, 3]"
+    )
     folder = written(tmp_path, spec.replace("  uniform: {schedule.initial_choice: uniform}\n", ""))
     assert run_cli(SWEEP, folder) == 1, (folder / "log").read_text()
     log = (folder / "log").read_text()
-    assert "raise the budget, lower schedule.initial_labels_per_class, or write schedule.initial_choice: uniform" in log
+    assert (
+        "raise the budget, lower schedule.initial_labels_per_class, or write"
+        " schedule.initial_choice: uniform" in log
+    )
     assert "Traceback" not in log
     errors = [json.loads(path.read_text()) for path in folder.glob("out/trials/*/error.json")]
     assert 0 < len(errors) < 4
     assert {error["kind"] for error in errors} == {"DataError"}
-    assert not [ledger for path in folder.glob("out/trials/*/error.json") for ledger in path.parent.glob("ledger/*.parquet")], "nothing was bought"
+    assert not [
+        ledger
+        for path in folder.glob("out/trials/*/error.json")
+        for ledger in path.parent.glob("ledger/*.parquet")
+    ], "nothing was bought"

@@ -1,4 +1,6 @@
-"""What the one-bit paper's comparisons rest on, in whole sweeps: base and NLS part at the second training, and the settings of its published code."""
+"""What the one-bit paper's comparisons rest on, in whole sweeps: base and NLS part at the second
+training, and the settings of its published code.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ name: authors
 dataset: {name: digits, validation: {from: none}}
 budget: {full_labels: 700, mode: exact}
 base:
-  method: {name: mean_teacher, ema_decay: 0.9, epochs: 2, batch_size: 128, learning_rate: 0.2, labelled_per_batch: [8, 24],
+  method: {name: mean_teacher, ema_decay: 0.9, epochs: 2, batch_size: 128, learning_rate: 0.2,
+           labelled_per_batch: [8, 24],
            teacher_init: random, warmup_epochs: 1}
   schedule: {initial_labels_per_class: 2, split: [0.5, 0.5], initial_choice: first}
   query: {strategy: mixed, easy_share: 0.25, mask_refused: false}
@@ -50,7 +53,9 @@ seeds: [0, 1]
 def swept(folder: Path, spec: str) -> dict[str, list[Path]]:
     """Case -> folders of its trials."""
     written(folder, spec)
-    assert run_cli(["sweep", "spec.yaml", "--engine", "inline", "--out", "out"], folder) == 0, (folder / "log").read_text()
+    assert run_cli(["sweep", "spec.yaml", "--engine", "inline", "--out", "out"], folder) == 0, (
+        folder / "log"
+    ).read_text()
     found: dict[str, list[Path]] = {}
     for candidate in load_candidates(SweepLayout(folder / "out")):
         for trial in candidate.trials:
@@ -61,7 +66,12 @@ def swept(folder: Path, spec: str) -> dict[str, list[Path]]:
 def segments(trial: Path) -> dict[tuple[str, int], dict[str, list[Any]]]:
     """(kind, round) -> columns."""
     read = Ledger(open_segments(trial / "ledger")).read()
-    return {(segment.kind, segment.round): {name: column.tolist() for name, column in segment.columns.items()} for segment in read}
+    return {
+        (segment.kind, segment.round): {
+            name: column.tolist() for name, column in segment.columns.items()
+        }
+        for segment in read
+    }
 
 
 def scores(trial: Path, stage: int) -> dict[str, bytes]:
@@ -91,17 +101,33 @@ def test_the_settings_of_the_published_code_do_what_they_say(tmp_path: Path) -> 
     assert bought[0] == bought[1], "the first images of each class, whatever the seed"
     for trial in trials:
         found, records = segments(trial), read_stages(TrialLayout(trial))
-        refused = {pair for pair, answer in zip(_questions(found, 1), found["answers", 1]["answer"], strict=True) if answer == 0}
+        refused = {
+            pair
+            for pair, answer in zip(
+                _questions(found, 1), found["answers", 1]["answer"], strict=True
+            )
+            if answer == 0
+        }
         repeated = sum(pair in refused for pair in _questions(found, 2))
         assert records[2]["wasted"] == repeated > 0
-        assert records[2]["questions"] == len(found["plan", 2]["id"]), "a wasted question is paid for"
-        # Two epochs of 1,180 images without a label in batches of 120, then of fewer in batches of 104.
-        first, second = (json.loads((trial.parents[1] / "stages" / record["key"] / "record.json").read_text())["metrics"] for record in records[:2])
+        assert records[2]["questions"] == len(found["plan", 2]["id"]), (
+            "a wasted question is paid for"
+        )
+        # Two epochs of 1,180 images without a label in batches of 120, then of fewer in batches of
+        # 104.
+        first, second = (
+            json.loads((trial.parents[1] / "stages" / record["key"] / "record.json").read_text())[
+                "metrics"
+            ]
+            for record in records[:2]
+        )
         assert first["steps"] == 2 * (1180 // 120)
         assert second["steps"] == 2 * ((1200 - records[1]["labelled"]) // 104)
 
 
-def _questions(found: dict[tuple[str, int], dict[str, list[Any]]], number: int) -> list[tuple[int, int]]:
+def _questions(
+    found: dict[tuple[str, int], dict[str, list[Any]]], number: int
+) -> list[tuple[int, int]]:
     """(image, class) of each question of a round, in the order of its answers."""
     part = found["answers", number]
     return list(zip(part["id"], part["guess"], strict=True))

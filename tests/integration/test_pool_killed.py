@@ -26,14 +26,18 @@ def _lines(what: str, folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_pool_killed_at_any_system_call_goes_on_and_charges_nothing_twice(tmp_path: Path) -> None:
-    """SIGKILL before every fsync, link and unlink, and in the middle of every write: the ledger stays valid, and the next process ends with the same bytes."""
+    """SIGKILL before every fsync, link and unlink, and in the middle of every write: the ledger
+    stays valid, and the next process ends with the same bytes.
+    """
     *lives, last = _lines("kill", tmp_path)
     assert len(lives) == last["calls"] > 40
     assert {life["signal"] for life in lives} == {signal.SIGKILL}
     assert all(life["same"] for life in lives)
     assert {life["bits"] for life in lives} == {7.0}
     # Lives ended in every state of the ledger.
-    assert {life["segments_seen"] for life in lives} >= set(range(max(life["segments_seen"] for life in lives) + 1))
+    assert {life["segments_seen"] for life in lives} >= set(
+        range(max(life["segments_seen"] for life in lives) + 1)
+    )
 
 
 @pytest.mark.slow

@@ -26,7 +26,9 @@ seeds: {seeds}
 
 @pytest.fixture
 def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, str], int]:
-    """Returns how many sets of settings a verb checks, on a finished sweep of so many candidates and seeds."""
+    """Returns how many sets of settings a verb checks, on a finished sweep of so many candidates
+    and seeds.
+    """
     monkeypatch.chdir(tmp_path)
     count = [0]
     plain = assemble.build_config
@@ -38,8 +40,23 @@ def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, in
     def run(candidates: int, seeds: int, verb: str) -> int:
         folder = tmp_path / f"{candidates}-{seeds}"
         if not folder.exists():
-            written(folder, SPEC.format(weights=[1.0 + n for n in range(candidates)], seeds=list(range(seeds))))
-            assert cli.main(["sweep", str(folder / "spec.yaml"), "--engine", "inline", "--out", str(folder / "out")]) == 0
+            written(
+                folder,
+                SPEC.format(weights=[1.0 + n for n in range(candidates)], seeds=list(range(seeds))),
+            )
+            assert (
+                cli.main(
+                    [
+                        "sweep",
+                        str(folder / "spec.yaml"),
+                        "--engine",
+                        "inline",
+                        "--out",
+                        str(folder / "out"),
+                    ]
+                )
+                == 0
+            )
         with monkeypatch.context() as patch:
             patch.setattr(trials, "build_config", counted)
             count[0] = 0
@@ -49,7 +66,9 @@ def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, in
     return run
 
 
-@pytest.mark.parametrize(("verb", "most"), [("report", 1), ("status", 1), ("resume --engine inline", 2)])
+@pytest.mark.parametrize(
+    ("verb", "most"), [("report", 1), ("status", 1), ("resume --engine inline", 2)]
+)
 def test_a_command_checks_the_settings_of_a_candidate_a_fixed_number_of_times_whatever_its_seeds(
     checks: Callable[[int, int, str], int], verb: str, most: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

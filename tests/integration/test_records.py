@@ -20,7 +20,9 @@ from tests.helpers.sweeps import read_stages
 
 
 @pytest.mark.parametrize("gone", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
-def test_records_made_anew_are_those_that_were_there(sweep: SweepLayout, run: Run, gone: tuple[int, ...]) -> None:
+def test_records_made_anew_are_those_that_were_there(
+    sweep: SweepLayout, run: Run, gone: tuple[int, ...]
+) -> None:
     trial = trial_of(sweep, "two rounds")
     before = files(trial.root)
     bits = [record["bits"]["total"] for record in read_stages(trial)]
@@ -32,7 +34,9 @@ def test_records_made_anew_are_those_that_were_there(sweep: SweepLayout, run: Ru
     assert files(trial.root) == before
 
 
-def test_records_made_anew_without_the_trained_stages_cost_the_same_bits(sweep: SweepLayout, run: Run) -> None:
+def test_records_made_anew_without_the_trained_stages_cost_the_same_bits(
+    sweep: SweepLayout, run: Run
+) -> None:
     """The stages are trained again; what was asked is in the ledger and asked of nobody."""
     trial = trial_of(sweep, "two rounds")
     before, ledger = read_stages(trial), files(trial.ledger)
@@ -41,21 +45,46 @@ def test_records_made_anew_without_the_trained_stages_cost_the_same_bits(sweep: 
     code, _, err = run("resume", "out", "--engine", "inline")
     assert code == 0, err
     assert files(trial.ledger) == ledger
-    told = ("bits", "yes", "no", "guess_accuracy", "labelled", "negative_only", "val_top1", "test_top1_last", "key", "ledger")
-    assert [[record[name] for name in told] for record in read_stages(trial)] == [[record[name] for name in told] for record in before]
+    told = (
+        "bits",
+        "yes",
+        "no",
+        "guess_accuracy",
+        "labelled",
+        "negative_only",
+        "val_top1",
+        "test_top1_last",
+        "key",
+        "ledger",
+    )
+    assert [[record[name] for name in told] for record in read_stages(trial)] == [
+        [record[name] for name in told] for record in before
+    ]
 
 
-def test_a_stage_is_trained_by_one_trial_whatever_died_in_between(sweep: SweepLayout, run: Run) -> None:
-    """Whether it was trained or shared is in the committed stage, so that a record made later says the same."""
-    records = [record for candidate in load_candidates(sweep) for record in read_stages(sweep.trial(candidate.trials[0].id))]
-    assert [record["trained"] for record in records].count(True) == len({record["key"] for record in records})
+def test_a_stage_is_trained_by_one_trial_whatever_died_in_between(
+    sweep: SweepLayout, run: Run
+) -> None:
+    """Whether it was trained or shared is in the committed stage, so that a record made later says
+    the same.
+    """
+    records = [
+        record
+        for candidate in load_candidates(sweep)
+        for record in read_stages(sweep.trial(candidate.trials[0].id))
+    ]
+    assert [record["trained"] for record in records].count(True) == len(
+        {record["key"] for record in records}
+    )
 
 
 # Results are tied to their data
 
 
 @pytest.mark.parametrize("verb", ["sweep", "resume"])
-def test_changed_data_is_refused_and_nothing_changes(whole: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+def test_changed_data_is_refused_and_nothing_changes(
+    whole: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "features.npz")
     shutil.copy(whole / "spec.yaml", tmp_path)
@@ -69,7 +98,9 @@ def test_changed_data_is_refused_and_nothing_changes(whole: Path, tmp_path: Path
     assert files(tmp_path / "out") == before
     # The same command elsewhere is another sweep of the same trials, by name.
     assert run(*command[:-1], "other")[0] == 0
-    assert [c.id for c in load_candidates(SweepLayout(Path("other")))] == [c.id for c in load_candidates(SweepLayout(Path("out")))]
+    assert [c.id for c in load_candidates(SweepLayout(Path("other")))] == [
+        c.id for c in load_candidates(SweepLayout(Path("out")))
+    ]
 
 
 def test_a_ledger_names_its_data(sweep: SweepLayout, run: Run) -> None:
@@ -78,11 +109,19 @@ def test_a_ledger_names_its_data(sweep: SweepLayout, run: Run) -> None:
     data = prepare(trial.config.dataset)
     open_pool(trial, data, trial_of(sweep, "two rounds").ledger).open()
     with pytest.raises(LedgerError, match="was begun with other data"):
-        open_pool(trial, replace(data, labelled_fingerprint="0" * 64), trial_of(sweep, "two rounds").ledger).open()
+        open_pool(
+            trial,
+            replace(data, labelled_fingerprint="0" * 64),
+            trial_of(sweep, "two rounds").ledger,
+        ).open()
 
 
-def test_a_sweep_means_the_data_it_was_begun_with_from_any_folder(sweep: SweepLayout, tmp_path: Path, run: Run) -> None:
-    """Another file of that name in the working folder is not taken; reading results needs no data."""
+def test_a_sweep_means_the_data_it_was_begun_with_from_any_folder(
+    sweep: SweepLayout, tmp_path: Path, run: Run
+) -> None:
+    """Another file of that name in the working folder is not taken; reading results needs no
+    data.
+    """
     trial = trial_of(sweep, "two rounds")
     before = files(trial.root)
     shutil.rmtree(trial.stages)
@@ -112,12 +151,38 @@ def test_results_are_read_without_the_data_and_moved_data_is_found_by_its_finger
     assert run("resume", "out", "--engine", "inline")[0] == 0
 
 
-def test_two_paths_of_the_same_data_are_one_sweep(whole: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_paths_of_the_same_data_are_one_sweep(
+    whole: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.npz", "b.npz"):
         write_data(tmp_path / name)
     shutil.copy(whole / "spec.yaml", tmp_path)
-    assert run("sweep", "spec.yaml", "--engine", "inline", "--out", "out", "--set", "dataset.path=a.npz")[0] == 0
+    assert (
+        run(
+            "sweep",
+            "spec.yaml",
+            "--engine",
+            "inline",
+            "--out",
+            "out",
+            "--set",
+            "dataset.path=a.npz",
+        )[0]
+        == 0
+    )
     before = files(tmp_path / "out" / "trials")
-    assert run("sweep", "spec.yaml", "--engine", "inline", "--out", "out", "--set", "dataset.path=b.npz")[0] == 0
+    assert (
+        run(
+            "sweep",
+            "spec.yaml",
+            "--engine",
+            "inline",
+            "--out",
+            "out",
+            "--set",
+            "dataset.path=b.npz",
+        )[0]
+        == 0
+    )
     assert files(tmp_path / "out" / "trials") == before

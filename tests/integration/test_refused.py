@@ -1,4 +1,6 @@
-"""Sweeps of 0.1.0, ids that lead out of their folder, commands that are refused, and disks that fail: nothing changes that should not."""
+"""Sweeps of 0.1.0, ids that lead out of their folder, commands that are refused, and disks that
+fail: nothing changes that should not.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,16 @@ def as_of_0_1_0(sweep: SweepLayout) -> None:
     candidates = load_candidates(sweep)
     rows = [parse_object(path.read_bytes()) for path in sorted(sweep.candidates.glob("*.json"))]
     plain = ("candidate", "cases", "settings", "trials")
-    sweep.candidate_lines.write_text("".join(json.dumps({key: row[key] for key in plain}) + "\n" for row in rows))
+    sweep.candidate_lines.write_text(
+        "".join(json.dumps({key: row[key] for key in plain}) + "\n" for row in rows)
+    )
     for candidate in candidates:
         files = sweep.trial(candidate.trials[0].id)
         later = ("trial", "parent", "data", "ledger", "sha256", "test_correct_sha256")
-        lines = [{key: value for key, value in record.items() if key not in later} for record in read_stages(files)]
+        lines = [
+            {key: value for key, value in record.items() if key not in later}
+            for record in read_stages(files)
+        ]
         files.stage_lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
         shutil.rmtree(files.stages)
     resolved = yaml.safe_load(sweep.resolved.read_text())
@@ -44,17 +51,32 @@ def as_of_0_1_0(sweep: SweepLayout) -> None:
     sweep.seal.unlink()
 
 
-def test_a_sweep_of_0_1_0_is_reported_and_verified_and_not_gone_on_with(sweep: SweepLayout, whole: Path, run: Run) -> None:
+def test_a_sweep_of_0_1_0_is_reported_and_verified_and_not_gone_on_with(
+    sweep: SweepLayout, whole: Path, run: Run
+) -> None:
     _, report, _ = run("report", "out", "--json")
     as_of_0_1_0(sweep)
     code, out, _ = run("report", "out", "--json")
     assert code == 0
     told = ("case", "n", "bits", "stages", "val_top1", "test_top1_last", "yes", "no")
-    assert [[row[key] for key in told] for row in json.loads(out)["rows"]] == [[row[key] for key in told] for row in json.loads(report)["rows"]]
+    assert [[row[key] for key in told] for row in json.loads(out)["rows"]] == [
+        [row[key] for key in told] for row in json.loads(report)["rows"]
+    ]
     assert run("status", "out")[0] == 0
     assert run("ledger", "verify", "out")[0] == 0
     before = files(sweep.root)
-    for words in (["resume", "out"], ["retry", "out"], ["sweep", "out/spec.yaml", "--out", "out", "--set", f"dataset.path={whole / 'features.npz'}"]):
+    for words in (
+        ["resume", "out"],
+        ["retry", "out"],
+        [
+            "sweep",
+            "out/spec.yaml",
+            "--out",
+            "out",
+            "--set",
+            f"dataset.path={whole / 'features.npz'}",
+        ],
+    ):
         code, _, err = run(*words, "--engine", "inline")
         assert code == 2 and "0.1.0" in err
     code, _, err = run("extend", "out", "-n", "2")
@@ -70,14 +92,20 @@ def test_a_sweep_of_0_1_0_is_reported_and_verified_and_not_gone_on_with(sweep: S
 
 
 @pytest.mark.parametrize("name", ["../../../evil", "/etc", "a/b", "..", "", "x" * 65, "a\x00b"])
-def test_an_id_that_leads_out_of_its_folder_is_refused(sweep: SweepLayout, tmp_path: Path, run: Run, name: str) -> None:
+def test_an_id_that_leads_out_of_its_folder_is_refused(
+    sweep: SweepLayout, tmp_path: Path, run: Run, name: str
+) -> None:
     path = sweep.candidate(0)
     row = parse_object(path.read_bytes())
     row["trials"][0]["id"] = name
     path.write_bytes(encode_object(row))
     sweep.seal.unlink()
     before = files(tmp_path)
-    for words in (["report", "out"], ["resume", "out", "--engine", "inline"], ["ledger", "verify", "out"]):
+    for words in (
+        ["report", "out"],
+        ["resume", "out", "--engine", "inline"],
+        ["ledger", "verify", "out"],
+    ):
         code, _, err = run(*words)
         assert code == 2 and path.name in err
     assert files(tmp_path) == before
@@ -99,7 +127,9 @@ def test_a_refused_out_is_left_as_it_was(whole: Path, tmp_path: Path, run: Run) 
     code, _, err = run("sweep", spec, "--engine", "inline", "--out", mine, "--set", data)
     assert code == 2 and "overwritten" in err
     (mine / "driver.lock").unlink()
-    code, _, _ = run("sweep", spec, "--out", tmp_path / "new", "--set", data, "--address", "127.0.0.1:1")
+    code, _, _ = run(
+        "sweep", spec, "--out", tmp_path / "new", "--set", data, "--address", "127.0.0.1:1"
+    )
     assert code == 2
     assert files(tmp_path) == before
     assert not (tmp_path / "new").exists()
@@ -121,9 +151,16 @@ def test_leftovers_of_dead_writers_are_removed(sweep: SweepLayout, run: Run) -> 
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(pid, 0)
     trial = trial_of(sweep, "two rounds")
-    halves = [folder / f".aside-{storage._host()}-{pid}-0a0a0a" for folder in (sweep.root, sweep.candidates, trial.root, trial.stages, trial.ledger)]
+    halves = [
+        folder / f".aside-{storage._host()}-{pid}-0a0a0a"
+        for folder in (sweep.root, sweep.candidates, trial.root, trial.stages, trial.ledger)
+    ]
     stage = next(iter(sweep.stage_store.iterdir()))
-    halves += [stage / "epoch-00007-0a0a0a0a.ckpt.tmp", stage / "scores-0a0a0a0a.npz", stage / f".aside-{storage._host()}-{pid}-0a0a0a"]
+    halves += [
+        stage / "epoch-00007-0a0a0a0a.ckpt.tmp",
+        stage / "scores-0a0a0a0a.npz",
+        stage / f".aside-{storage._host()}-{pid}-0a0a0a",
+    ]
     alive = sweep.root / f".aside-{storage._host()}-1-0a0a0a"
     for path in (*halves, alive):
         path.write_bytes(b"half")
@@ -132,7 +169,9 @@ def test_leftovers_of_dead_writers_are_removed(sweep: SweepLayout, run: Run) -> 
     assert alive.exists()
 
 
-def test_a_read_only_sweep_is_reported_on_the_terminal(sweep: SweepLayout, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_sweep_is_reported_on_the_terminal(
+    sweep: SweepLayout, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path, data: bytes, *, replace: bool) -> bool:
         raise storage.StorageError(f"{path}: cannot be written: {os.strerror(errno.EROFS)}")
 
@@ -140,7 +179,11 @@ def test_a_read_only_sweep_is_reported_on_the_terminal(sweep: SweepLayout, run: 
     code, out, err = run("report", "out")
     assert code == 0
     assert "two rounds" in out
-    assert "the report was not written" in err and "report.html" in err and os.strerror(errno.EROFS) in err
+    assert (
+        "the report was not written" in err
+        and "report.html" in err
+        and os.strerror(errno.EROFS) in err
+    )
 
 
 def test_modes_of_records_are_plain(sweep: SweepLayout) -> None:

@@ -1,4 +1,6 @@
-"""A sweep that was written when schema 2 was new is read, resumed and extended by every later version: tests/data/schema2 is never made anew."""
+"""A sweep that was written when schema 2 was new is read, resumed and extended by every later
+version: tests/data/schema2 is never made anew.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ def folder(tmp_path: Path) -> Path:
 
 def facts(folder: Path) -> dict[str, bytes]:
     kept = ("candidates/", "trials/", "spec.yaml", "manifest.json")
-    found = {path.relative_to(folder / "out").as_posix(): path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()}
+    found = {
+        path.relative_to(folder / "out").as_posix(): path.read_bytes()
+        for path in (folder / "out").rglob("*")
+        if path.is_file()
+    }
     return {name: data for name, data in found.items() if name.startswith(kept)}
 
 
@@ -59,7 +65,9 @@ def test_it_is_gone_on_with_and_nothing_on_record_changes(folder: Path) -> None:
     assert run_cli(["extend", "out", "-n", "1", *here], folder) == 0, (folder / "log").read_text()
     after = facts(folder)
     assert {name: after[name] for name in before} == before
-    assert [candidate.id for candidate in load_candidates(SweepLayout(folder / "out"))][2:] == [THIRD], "the same search draws another candidate than it did"
+    assert [candidate.id for candidate in load_candidates(SweepLayout(folder / "out"))][2:] == [
+        THIRD
+    ], "the same search draws another candidate than it did"
 
 
 def test_a_record_that_is_lost_is_made_anew_from_it(folder: Path) -> None:
@@ -68,7 +76,14 @@ def test_a_record_that_is_lost_is_made_anew_from_it(folder: Path) -> None:
     lost = sorted((folder / "out" / "trials").glob("*/stages/0001.json"))[0]
     bits = json.loads(lost.read_text())["bits"]
     lost.unlink()
-    assert run_cli(["resume", "out", "--set", "dataset.path=features.npz", "--engine", "inline"], folder) == 0, (folder / "log").read_text()
+    assert (
+        run_cli(
+            ["resume", "out", "--set", "dataset.path=features.npz", "--engine", "inline"], folder
+        )
+        == 0
+    ), (folder / "log").read_text()
     assert json.loads(lost.read_text())["bits"] == bits
     ledgers = {name for name in before if "/ledger/" in name}
-    assert {name: data for name, data in facts(folder).items() if name in ledgers} == {name: before[name] for name in ledgers}
+    assert {name: data for name, data in facts(folder).items() if name in ledgers} == {
+        name: before[name] for name in ledgers
+    }

@@ -29,8 +29,12 @@ def swept(folder: Path, spec: str, *overrides: str) -> Path:
 
 def trained(sweep: Path) -> tuple[int, int]:
     """Stages trained, and stages found already trained."""
-    records = [record for trial in sweep.glob("trials/*") for record in read_stages(TrialLayout(trial))]
-    return sum(record["trained"] for record in records), sum(not record["trained"] for record in records)
+    records = [
+        record for trial in sweep.glob("trials/*") for record in read_stages(TrialLayout(trial))
+    ]
+    return sum(record["trained"] for record in records), sum(
+        not record["trained"] for record in records
+    )
 
 
 def test_sharing_on_and_off_give_the_same_ledgers_guesses_and_accuracies(tmp_path: Path) -> None:
@@ -43,7 +47,9 @@ def test_sharing_on_and_off_give_the_same_ledgers_guesses_and_accuracies(tmp_pat
 
 
 def poisoned_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the prepared digits, which every later run uses; its labels may be spoilt. Returns the folder of labels."""
+    """A copy of the prepared digits, which every later run uses; its labels may be spoilt. Returns
+    the folder of labels.
+    """
     copy = folder / "cache"
     shutil.copytree(cache_root(), copy)
     monkeypatch.setenv("ORCHESTRATE_CACHE", str(copy))
@@ -51,7 +57,9 @@ def poisoned_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return found
 
 
-def test_hidden_labels_of_never_asked_images_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_labels_of_never_asked_images_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = swept(tmp_path / "first", ONE_TRIAL_SPEC)
     (trial,) = (first / "trials").iterdir()
     state = replay(trial / "ledger")
@@ -62,7 +70,8 @@ def test_hidden_labels_of_never_asked_images_change_nothing(tmp_path: Path, monk
     never = np.setdiff1d(np.arange(labels.size), touched)
     labels[never] = (labels[never] + 1 + np.arange(never.size) % 9) % 10
     np.save(labels_file, labels)
-    # The initial labels are drawn by class, which looks at labels; they are bought already, so the second run starts from them.
+    # The initial labels are drawn by class, which looks at labels; they are bought already, so the
+    # second run starts from them.
     second = written(tmp_path / "second", ONE_TRIAL_SPEC)
     ledger = second / "out" / "trials" / trial.name / "ledger"
     assert run_cli(SWEEP, second, die_at=1) == -9
@@ -71,13 +80,17 @@ def test_hidden_labels_of_never_asked_images_change_nothing(tmp_path: Path, monk
     for name in ("spec.yaml", "manifest.json", "resolved.yaml"):
         shutil.copy(first / name, second / "out")
     shutil.copytree(first / "candidates", second / "out" / "candidates", dirs_exist_ok=True)
-    assert run_cli(["resume", "out", "--engine", "inline"], second) == 0, (second / "log").read_text()
+    assert run_cli(["resume", "out", "--engine", "inline"], second) == 0, (
+        second / "log"
+    ).read_text()
     assert outcome_of(second / "out") == outcome_of(first)
     # And the spoilt labels are what was read: initial labels drawn from them are others.
     assert outcome_of(swept(tmp_path / "third", ONE_TRIAL_SPEC)) != outcome_of(first)
 
 
-def test_noise_in_the_test_labels_changes_no_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_in_the_test_labels_changes_no_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = swept(tmp_path / "first", ONE_TRIAL_SPEC)
     labels_file = poisoned_cache(tmp_path, monkeypatch) / "test.npy"
     labels = np.load(labels_file)
@@ -90,16 +103,23 @@ def test_noise_in_the_test_labels_changes_no_decision(tmp_path: Path, monkeypatc
         assert before[trial]["ledger"] == after[trial]["ledger"]
         assert before[trial]["guesses"] == after[trial]["guesses"]
         for one, other in zip(before[trial]["records"], after[trial]["records"], strict=True):
-            assert {k: v for k, v in one.items() if k not in measured} == {k: v for k, v in other.items() if k not in measured}
+            assert {k: v for k, v in one.items() if k not in measured} == {
+                k: v for k, v in other.items() if k not in measured
+            }
             changed += one["test_top1_last"] != other["test_top1_last"]
     assert changed, "the noise reached no number, so this test shows nothing"
 
 
 def test_a_diverging_trial_fails_alone_and_retry_runs_it_again(tmp_path: Path) -> None:
-    spec = TINY_SPEC.replace("  two stages, base: {method.nls: false}\n", "  hopeless: {method.learning_rate: 900}\n")
+    spec = TINY_SPEC.replace(
+        "  two stages, base: {method.nls: false}\n", "  hopeless: {method.learning_rate: 900}\n"
+    )
     folder = written(tmp_path, spec)
     assert run_cli(SWEEP, folder) == 1, (folder / "log").read_text()
-    errors = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("out/trials/*/error.json")}
+    errors = {
+        path.parent.name: json.loads(path.read_text())
+        for path in folder.glob("out/trials/*/error.json")
+    }
     assert len(errors) == 2
     for error in errors.values():
         assert error["kind"] == "TrainingFailed"

@@ -27,16 +27,27 @@ def images(ids: torch.Tensor, height: int = 6, width: int = 7, channels: int = 3
 
 
 @often
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=12, unique=True), st.integers(0, 2**40), st.randoms())
-def test_a_view_does_not_depend_on_the_rest_of_the_batch(ids: list[int], stream: int, random: object) -> None:
+@given(
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=12, unique=True),
+    st.integers(0, 2**40),
+    st.randoms(),
+)
+def test_a_view_does_not_depend_on_the_rest_of_the_batch(
+    ids: list[int], stream: int, random: object
+) -> None:
     whole = torch.tensor(ids)
     visits = whole % 3
     moved = augment.shift_and_flip(images(whole), whole, visits, stream, shift=2, flip=True)
     noisy = augment.noise(whole, visits, stream, 9)
     for i in range(len(ids)):
         one = whole[i : i + 1]
-        assert torch.equal(moved[i : i + 1], augment.shift_and_flip(images(one), one, visits[i : i + 1], stream, shift=2, flip=True))
-        torch.testing.assert_close(noisy[i : i + 1], augment.noise(one, visits[i : i + 1], stream, 9), atol=1e-6, rtol=0)
+        assert torch.equal(
+            moved[i : i + 1],
+            augment.shift_and_flip(images(one), one, visits[i : i + 1], stream, shift=2, flip=True),
+        )
+        torch.testing.assert_close(
+            noisy[i : i + 1], augment.noise(one, visits[i : i + 1], stream, 9), atol=1e-6, rtol=0
+        )
 
 
 @often
@@ -45,9 +56,17 @@ def test_a_shift_is_a_crop_of_the_reflected_image(stream: int, shift: int) -> No
     ids = torch.arange(20)
     original = images(ids)
     moved = augment.shift_and_flip(original, ids, ids * 0, stream, shift=shift, flip=False)
-    padded = functional.pad(original.permute(0, 3, 1, 2).float(), (shift,) * 4, mode="reflect").to(torch.uint8).permute(0, 2, 3, 1)
+    padded = (
+        functional.pad(original.permute(0, 3, 1, 2).float(), (shift,) * 4, mode="reflect")
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+    )
     for i in range(len(ids)):
-        crops = [padded[i, y : y + 6, x : x + 7] for y in range(2 * shift + 1) for x in range(2 * shift + 1)]
+        crops = [
+            padded[i, y : y + 6, x : x + 7]
+            for y in range(2 * shift + 1)
+            for x in range(2 * shift + 1)
+        ]
         assert any(torch.equal(moved[i], crop) for crop in crops)
 
 
@@ -55,7 +74,14 @@ def test_a_shift_is_a_crop_of_the_reflected_image(stream: int, shift: int) -> No
 def test_streams_and_visits_give_other_views(other: dict[str, int]) -> None:
     ids = torch.arange(200)
     usual = augment.shift_and_flip(images(ids), ids, ids * 0, 7, shift=1, flip=True)
-    changed = augment.shift_and_flip(images(ids), ids, ids * 0 + other.get("visits", 0), other.get("stream", 7), shift=1, flip=True)
+    changed = augment.shift_and_flip(
+        images(ids),
+        ids,
+        ids * 0 + other.get("visits", 0),
+        other.get("stream", 7),
+        shift=1,
+        flip=True,
+    )
     same = (usual == changed).flatten(1).all(1).float().mean().item()
     assert same < 0.2  # one in 18 by chance
 
@@ -69,12 +95,16 @@ def test_shifts_and_flips_are_uniform() -> None:
     counts = torch.bincount(centres * 2 + flipped, minlength=50)
     found = counts[counts > 0].numpy()
     assert len(found) == 18
-    assert ((found - 500.0) ** 2 / 500).sum() < 45  # chi-square, 17 degrees of freedom, far in the tail; the draw is fixed
+    assert (
+        (found - 500.0) ** 2 / 500
+    ).sum() < 45  # chi-square, 17 degrees of freedom, far in the tail; the draw is fixed
 
 
 def test_no_augmentation_leaves_the_image_alone() -> None:
     ids = torch.arange(4)
-    assert torch.equal(augment.shift_and_flip(images(ids), ids, ids, 5, shift=0, flip=False), images(ids))
+    assert torch.equal(
+        augment.shift_and_flip(images(ids), ids, ids, 5, shift=0, flip=False), images(ids)
+    )
 
 
 def test_noise_is_standard_normal_and_uncorrelated() -> None:
@@ -98,7 +128,9 @@ RECIPES = {
 @pytest.mark.parametrize("name", RECIPES)
 @often
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=9, unique=True), st.integers(0, 2**40))
-def test_a_warped_view_does_not_depend_on_the_rest_of_the_batch(name: str, ids: list[int], stream: int) -> None:
+def test_a_warped_view_does_not_depend_on_the_rest_of_the_batch(
+    name: str, ids: list[int], stream: int
+) -> None:
     whole = torch.tensor(ids)
     visits = whole % 3
     views = augment.view(images(whole, 12, 13), whole, visits, stream, RECIPES[name], (10, 10))
@@ -106,7 +138,9 @@ def test_a_warped_view_does_not_depend_on_the_rest_of_the_batch(name: str, ids: 
     assert views.min() >= 0 and views.max() <= 255
     for i in range(len(ids)):
         one = whole[i : i + 1]
-        alone = augment.view(images(one, 12, 13), one, visits[i : i + 1], stream, RECIPES[name], (10, 10))
+        alone = augment.view(
+            images(one, 12, 13), one, visits[i : i + 1], stream, RECIPES[name], (10, 10)
+        )
         torch.testing.assert_close(views[i : i + 1], alone, atol=1e-2, rtol=0)
 
 
@@ -119,27 +153,57 @@ def test_a_warp_without_a_rotation_moves_whole_pixels_over_black(stream: int, sh
     moved = augment.view(original, ids, ids * 0, stream, recipe, (6, 7)).round()
     padded = functional.pad(original.permute(0, 3, 1, 2).float(), (shift,) * 4).permute(0, 2, 3, 1)
     for i in range(len(ids)):
-        crops = [padded[i, y : y + 6, x : x + 7] for y in range(2 * shift + 1) for x in range(2 * shift + 1)]
-        assert any(torch.equal(moved[i], crop) or torch.equal(moved[i], crop.flip(1)) for crop in crops)
+        crops = [
+            padded[i, y : y + 6, x : x + 7]
+            for y in range(2 * shift + 1)
+            for x in range(2 * shift + 1)
+        ]
+        assert any(
+            torch.equal(moved[i], crop) or torch.equal(moved[i], crop.flip(1)) for crop in crops
+        )
 
 
 def test_a_rotation_is_torchvisions() -> None:
     ids = torch.arange(30)
-    smooth = (torch.linspace(0, 200, 33)[:, None, None] + torch.linspace(0, 50, 33)[None, :, None]).expand(30, 33, 33, 3).contiguous()
+    smooth = (
+        (torch.linspace(0, 200, 33)[:, None, None] + torch.linspace(0, 50, 33)[None, :, None])
+        .expand(30, 33, 33, 3)
+        .contiguous()
+    )
     turned = augment.view(smooth.to(torch.uint8), ids, ids * 0, 5, Recipe(rotation=10), (33, 33))
     stored = smooth.to(torch.uint8).permute(0, 3, 1, 2).float()
-    angles = (2 * randomness.uniforms(randomness.draws(5, ids, ids * 0, augment._COLUMNS)[:, augment._ANGLE]) - 1) * 10
+    angles = (
+        2
+        * randomness.uniforms(
+            randomness.draws(5, ids, ids * 0, augment._COLUMNS)[:, augment._ANGLE]
+        )
+        - 1
+    ) * 10
     middle = (slice(None), slice(8, 25), slice(8, 25))
     worst = []
     # Which way round a positive angle turns is nobody's business: the draw is symmetric.
     for sign in (1, -1):
-        rotated = [transforms.rotate(image, sign * float(angle), interpolation=BILINEAR)[middle] for image, angle in zip(stored, angles, strict=True)]
-        worst.append(max(float((one - mine.permute(2, 0, 1)[middle]).abs().max()) for one, mine in zip(rotated, turned, strict=True)))
+        rotated = [
+            transforms.rotate(image, sign * float(angle), interpolation=BILINEAR)[middle]
+            for image, angle in zip(stored, angles, strict=True)
+        ]
+        worst.append(
+            max(
+                float((one - mine.permute(2, 0, 1)[middle]).abs().max())
+                for one, mine in zip(rotated, turned, strict=True)
+            )
+        )
     assert min(worst) < 0.05 < 5 < max(worst)
     assert angles.max() > 7 and angles.min() < -7
 
 
-@pytest.mark.parametrize("image", [torch.full((40, 24, 3), 200), (torch.arange(40 * 24) * 7 % 251).view(40, 24, 1).expand(40, 24, 3)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.full((40, 24, 3), 200),
+        (torch.arange(40 * 24) * 7 % 251).view(40, 24, 1).expand(40, 24, 3),
+    ],
+)
 def test_a_stretched_part_is_torchvisions(image: torch.Tensor) -> None:
     ids = torch.arange(60)
     stored = image.to(torch.uint8).expand(60, 40, 24, 3).contiguous()
@@ -147,14 +211,25 @@ def test_a_stretched_part_is_torchvisions(image: torch.Tensor) -> None:
     parts = augment.random_part(randomness.draws(6, ids, ids * 0, augment._COLUMNS), 40, 24)
     for i in range(60):
         top, left, tall, wide = (int(part[i]) for part in parts)
-        theirs = transforms.resized_crop(stored[i].permute(2, 0, 1).float(), top, left, tall, wide, [16, 20], BILINEAR, antialias=False)
+        theirs = transforms.resized_crop(
+            stored[i].permute(2, 0, 1).float(),
+            top,
+            left,
+            tall,
+            wide,
+            [16, 20],
+            BILINEAR,
+            antialias=False,
+        )
         torch.testing.assert_close(ours[i].permute(2, 0, 1), theirs, atol=0.02, rtol=0)
 
 
 def test_colours_may_change_where_pixels_move() -> None:
     ids = torch.arange(20)
     moved = augment.view(images(ids), ids, ids * 0, 5, Recipe(shift=2, flip=True), (6, 7))
-    coloured = augment.view(images(ids), ids, ids * 0, 5, Recipe(shift=2, flip=True, jitter=(0, 0, 0, 1e-9)), (6, 7))
+    coloured = augment.view(
+        images(ids), ids, ids * 0, 5, Recipe(shift=2, flip=True, jitter=(0, 0, 0, 1e-9)), (6, 7)
+    )
     torch.testing.assert_close(coloured, moved.float(), atol=1e-2, rtol=0)
 
 
@@ -164,19 +239,30 @@ def test_a_random_part_fits_and_has_the_areas_and_shapes_of_torchvisions() -> No
     bits = randomness.draws(9, ids, ids * 0, augment._COLUMNS)
     for height, width in ((32, 32), (20, 60)):
         top, left, tall, wide = augment.random_part(bits, height, width)
-        assert (top >= 0).all() and (top + tall <= height).all() and (left >= 0).all() and (left + wide <= width).all()
-        theirs = [RandomResizedCrop.get_params(torch.empty(3, height, width), [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
+        assert (
+            (top >= 0).all()
+            and (top + tall <= height).all()
+            and (left >= 0).all()
+            and (left + wide <= width).all()
+        )
+        theirs = [
+            RandomResizedCrop.get_params(torch.empty(3, height, width), [0.08, 1.0], [3 / 4, 4 / 3])
+            for _ in range(4000)
+        ]
         reference = torch.tensor(theirs, dtype=torch.float32)
         for ours, column in ((top, 0), (left, 1), (tall, 2), (wide, 3)):
             spread = float(reference[:, column].std())
-            assert abs(float(ours.mean() - reference[:, column].mean())) < 0.1 * spread  # standard error of the difference: 0.022
+            assert (
+                abs(float(ours.mean() - reference[:, column].mean())) < 0.1 * spread
+            )  # standard error of the difference: 0.022
             assert abs(float(ours.std()) / spread - 1) < 0.1
 
 
 def test_a_part_that_never_fits_is_the_largest_in_the_middle() -> None:
     ids = torch.arange(50)
     bits = randomness.draws(9, ids, ids * 0, augment._COLUMNS)
-    # A strip of one row: a part of the allowed shapes is one pixel high, which the drawn areas exceed.
+    # A strip of one row: a part of the allowed shapes is one pixel high, which the drawn areas
+    # exceed.
     top, left, tall, wide = augment.random_part(bits, 1, 400)
     assert (tall == 1).all() and (top == 0).all() and (wide == 1).all() and (left == 199).all()
 
@@ -186,7 +272,15 @@ def test_colours_change_as_torchvision_changes_them() -> None:
     original = images(ids, 8, 8).float()
     recipe = Recipe(jitter=(0.4, 0.3, 0.2, 0.1))
     ours = augment.view(original.to(torch.uint8), ids, ids * 0, 5, recipe, (8, 8))
-    draws = 2 * randomness.uniforms(randomness.draws(5, ids, ids * 0, augment._COLUMNS)[:, augment._JITTER : augment._JITTER + 4]) - 1
+    draws = (
+        2
+        * randomness.uniforms(
+            randomness.draws(5, ids, ids * 0, augment._COLUMNS)[
+                :, augment._JITTER : augment._JITTER + 4
+            ]
+        )
+        - 1
+    )
     for i in range(len(ids)):
         brightness, contrast, saturation, hue = (draws[i] * torch.tensor(recipe.jitter)).tolist()
         image = original[i].permute(2, 0, 1) / 255
@@ -201,11 +295,17 @@ def test_the_middle_is_torchvisions() -> None:
     ids = torch.arange(3)
     for size in ((4, 4), (5, 3), (6, 7)):
         ours = augment.centre(images(ids), size)
-        assert torch.equal(ours.permute(0, 3, 1, 2), transforms.center_crop(images(ids).permute(0, 3, 1, 2), list(size)))
+        assert torch.equal(
+            ours.permute(0, 3, 1, 2),
+            transforms.center_crop(images(ids).permute(0, 3, 1, 2), list(size)),
+        )
 
 
 @often
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4))
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4),
+)
 def test_keys_tell_word_lists_apart(a: list[int], b: list[int]) -> None:
     assert (randomness.key(*a) == randomness.key(*b)) == (a == b)
 

@@ -1,4 +1,6 @@
-"""Damaged data files and a damaged cache are refused or read, and never break anything: bits flipped, pieces cut out, doubled or exchanged."""
+"""Damaged data files and a damaged cache are refused or read, and never break anything: bits
+flipped, pieces cut out, doubled or exchanged.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ from orchestrator.data.sources.cifar import Cifar
 from search_spaces.reading import datasets as sizes
 from search_spaces.reading.config import DatasetConfig
 from search_spaces.reading.errors import SpecError
-from tests.helpers.dataset_files import SMALL_CIFAR, random_image, write_cifar, write_features, write_image_folder
+from tests.helpers.dataset_files import (
+    SMALL_CIFAR,
+    random_image,
+    write_cifar,
+    write_features,
+    write_image_folder,
+)
 from trainers.errors import DataError
 
 
@@ -39,14 +47,20 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
         at, end = sorted(chance.randrange(len(found) + 1) for _ in range(2))
         # Most of a file is pixels: the ends and the beginning hold what can be misread.
         near = min(len(found), chance.choice((64, 256, 1024)))
-        spot = chance.choice((chance.randrange(near), len(found) - 1 - chance.randrange(near))) if near else 0
+        spot = (
+            chance.choice((chance.randrange(near), len(found) - 1 - chance.randrange(near)))
+            if near
+            else 0
+        )
         match chance.choice(("bit", "byte", "digit", "cut", "remove", "double")):
             case "bit" if found:
                 found[spot] ^= 1 << chance.randrange(8)
             case "byte" if found:
                 found[spot] = chance.choice((0, 255, 127, 128, chance.randrange(256)))
             case "digit" if found:
-                found[spot : spot + 1] = chance.choice((b"9" * 12, b"-1", b"(", b"'", b"\xff\xff\xff\x7f"))
+                found[spot : spot + 1] = chance.choice(
+                    (b"9" * 12, b"-1", b"(", b"'", b"\xff\xff\xff\x7f")
+                )
             case "cut":
                 del found[at:]
             case "remove":
@@ -72,15 +86,24 @@ def try_all(victim: Path, seed: int, times: int, *tries: Callable[[], Any]) -> N
                 refused += 1
                 assert str(error).isprintable() and " object at 0x" not in str(error)
             except Exception as error:
-                raise AssertionError(f"{victim.name}, damage {seed} {number}: {changed[:400]!r}") from error
+                raise AssertionError(
+                    f"{victim.name}, damage {seed} {number}: {changed[:400]!r}"
+                ) from error
             signal.alarm(0)
     victim.write_bytes(content)
     assert refused, "the damage was meant to be damage"
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(
+    "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
 def test_damaged_feature_files(tmp_path: Path, compression: int) -> None:
-    plain = write_features(tmp_path / "plain.npz", class_names=np.array(["a", "b", "ü"]), x_test=np.eye(4), y_test=np.array([0, 1, 2, 2]))
+    plain = write_features(
+        tmp_path / "plain.npz",
+        class_names=np.array(["a", "b", "ü"]),
+        x_test=np.eye(4),
+        y_test=np.array([0, 1, 2, 2]),
+    )
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", compression) as target:
         for name in source.namelist():
@@ -91,8 +114,15 @@ def test_damaged_feature_files(tmp_path: Path, compression: int) -> None:
 
 @pytest.mark.parametrize("name", ["x", "y", "x_test", "class_names"])
 def test_damaged_arrays_in_whole_archives(tmp_path: Path, name: str) -> None:
-    """A checksum of the archive hides most damage from what reads the arrays: here the archive is whole."""
-    plain = write_features(tmp_path / "plain.npz", class_names=np.array(["a", "b", "ü"]), x_test=np.eye(4), y_test=np.array([0, 1, 2, 2]))
+    """A checksum of the archive hides most damage from what reads the arrays: here the archive is
+    whole.
+    """
+    plain = write_features(
+        tmp_path / "plain.npz",
+        class_names=np.array(["a", "b", "ü"]),
+        x_test=np.eye(4),
+        y_test=np.array([0, 1, 2, 2]),
+    )
     with zipfile.ZipFile(plain) as source:
         members = {member: source.read(member) for member in source.namelist()}
     victim, path = tmp_path / "member", tmp_path / "a.npz"
@@ -124,7 +154,12 @@ def test_damaged_cifar_batches(tmp_path: Path, name: str, protocol: int) -> None
     root = write_cifar(tmp_path / "cifar", protocol=protocol)
     (tmp_path / "out").mkdir()
     source = Cifar(root, SMALL_CIFAR)
-    try_all(root / SMALL_CIFAR.folder / name, protocol, 150, lambda: source.load(tmp_path / "out", lambda done, total: None))
+    try_all(
+        root / SMALL_CIFAR.folder / name,
+        protocol,
+        150,
+        lambda: source.load(tmp_path / "out", lambda done, total: None),
+    )
 
 
 @pytest.mark.parametrize("form", ["png", "jpg", "gif", "webp", "tiff", "bmp"])
@@ -138,12 +173,19 @@ def test_damaged_pictures(tmp_path: Path, form: str) -> None:
     try_all(victim, 3, 60, lambda: prepare(config))
 
 
-@pytest.mark.parametrize("which", ["entry", "images/meta.json", "labels/meta.json", "images/train.npy", "labels/test.npy"])
+@pytest.mark.parametrize(
+    "which",
+    ["entry", "images/meta.json", "labels/meta.json", "images/train.npy", "labels/test.npy"],
+)
 def test_a_damaged_cache(tmp_path: Path, which: str) -> None:
     config = DatasetConfig(name="features", path=str(write_features(tmp_path / "a.npz")))
     whole = prepare(config)
     place, _, name = which.partition("/")
-    victim = next((tmp_path / "cache/sources").glob("*.json")) if place == "entry" else (whole.images_dir if place == "images" else whole.labels_dir) / name
+    victim = (
+        next((tmp_path / "cache/sources").glob("*.json"))
+        if place == "entry"
+        else (whole.images_dir if place == "images" else whole.labels_dir) / name
+    )
     content = victim.read_bytes()
     for number in range(60):
         chance = random.Random(f"{which} {number}")
@@ -151,7 +193,9 @@ def test_a_damaged_cache(tmp_path: Path, which: str) -> None:
         if victim.suffix == ".json" and number % 2:
             # Whole JSON that says something else.
             words = json.loads(content)
-            words[chance.choice(list(words))] = chance.choice((None, [], {}, -1, 1e999, "x" * 99, [[]], True, "../../x"))
+            words[chance.choice(list(words))] = chance.choice(
+                (None, [], {}, -1, 1e999, "x" * 99, [[]], True, "../../x")
+            )
             changed = json.dumps(words).encode()
         victim.write_bytes(changed)
         signal.alarm(60)

@@ -1,4 +1,6 @@
-"""Laws of the losses: what a refused class means, what gets a gradient, and which sums divide by what."""
+"""Laws of the losses: what a refused class means, what gets a gradient, and which sums divide by
+what.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ sizes = st.tuples(st.integers(1, 9), st.integers(2, 12))
 
 
 def logits(shape: tuple[int, int], seed: int, scale: float = 3.0) -> Tensor:
-    return scale * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return scale * torch.randn(
+        shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def refusals(shape: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
@@ -44,13 +48,22 @@ NO_PAIRS = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
 
 
 @often
-@given(sizes, seeds, st.sampled_from([torch.float32, torch.float64, torch.bfloat16]), st.sampled_from([1.0, 1e3]))
-def test_refused_classes_get_exactly_zero_and_the_others_keep_their_ratios(shape: tuple[int, int], seed: int, dtype: torch.dtype, scale: float) -> None:
+@given(
+    sizes,
+    seeds,
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    st.sampled_from([1.0, 1e3]),
+)
+def test_refused_classes_get_exactly_zero_and_the_others_keep_their_ratios(
+    shape: tuple[int, int], seed: int, dtype: torch.dtype, scale: float
+) -> None:
     rows, classes = refusals(shape, seed)
     z = logits(shape, seed, scale).to(dtype)
     masked = torch.softmax(losses.suppress_negatives(z, rows, classes), 1).double()
     assert (masked[rows, classes] == 0).all()
-    torch.testing.assert_close(masked.sum(1), torch.ones(shape[0], dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        masked.sum(1), torch.ones(shape[0], dtype=torch.float64), atol=1e-6, rtol=0
+    )
     free = torch.ones(shape, dtype=torch.bool)
     free[rows, classes] = False
     expected = torch.softmax(z.double().masked_fill(~free, -math.inf), 1)
@@ -64,7 +77,15 @@ def test_no_refusal_is_plain_mean_teacher(shape: tuple[int, int], seed: int) -> 
     found = []
     for nls in (True, False):
         config = MeanTeacherConfig(nls=nls, negative_weight=0.5)
-        loss = stage_loss(config, batch(shape, 1, NO_PAIRS, seed), z1, z2, logits(shape, seed + 9), consistency_weight=10, batch_size=shape[0])[0]
+        loss = stage_loss(
+            config,
+            batch(shape, 1, NO_PAIRS, seed),
+            z1,
+            z2,
+            logits(shape, seed + 9),
+            consistency_weight=10,
+            batch_size=shape[0],
+        )[0]
         found.append((loss, *torch.autograd.grad(loss, (z1, z2))))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -78,17 +99,29 @@ def test_refusals_are_a_set(shape: tuple[int, int], seed: int) -> None:
     assert torch.equal(once, losses.suppress_negatives(z, rows.flip(0), classes.flip(0)))
     assert torch.equal(once, losses.suppress_negatives(once, rows, classes))
     half = len(rows) // 2
-    in_two = losses.suppress_negatives(losses.suppress_negatives(z, rows[:half], classes[:half]), rows[half:], classes[half:])
+    in_two = losses.suppress_negatives(
+        losses.suppress_negatives(z, rows[:half], classes[:half]), rows[half:], classes[half:]
+    )
     assert torch.equal(once, in_two)
 
 
 @often
 @given(sizes, seeds, st.sampled_from(["mse", "kl"]))
-def test_no_gradient_reaches_the_teacher(shape: tuple[int, int], seed: int, consistency: str) -> None:
+def test_no_gradient_reaches_the_teacher(
+    shape: tuple[int, int], seed: int, consistency: str
+) -> None:
     teacher = logits(shape, seed + 9).requires_grad_()
     student = logits(shape, seed).requires_grad_()
     config = replace(MeanTeacherConfig(), consistency=consistency)
-    loss = stage_loss(config, batch(shape, 1, refusals(shape, seed), seed), student, student, teacher, consistency_weight=10, batch_size=shape[0])[0]
+    loss = stage_loss(
+        config,
+        batch(shape, 1, refusals(shape, seed), seed),
+        student,
+        student,
+        teacher,
+        consistency_weight=10,
+        batch_size=shape[0],
+    )[0]
     loss.backward()
     assert teacher.grad is None
     assert student.grad is not None
@@ -96,7 +129,9 @@ def test_no_gradient_reaches_the_teacher(shape: tuple[int, int], seed: int, cons
 
 @often
 @given(sizes, seeds)
-def test_gradient_of_the_suppressed_consistency_loss_is_the_analytic_one(shape: tuple[int, int], seed: int) -> None:
+def test_gradient_of_the_suppressed_consistency_loss_is_the_analytic_one(
+    shape: tuple[int, int], seed: int
+) -> None:
     rows, classes = refusals(shape, seed)
     z = logits(shape, seed).requires_grad_()
     target = torch.softmax(losses.suppress_negatives(logits(shape, seed + 9), rows, classes), 1)
@@ -111,8 +146,12 @@ def test_gradient_of_the_suppressed_consistency_loss_is_the_analytic_one(shape: 
 
 @often
 @given(sizes, seeds)
-def test_gradient_of_the_negative_loss_is_the_analytic_one(shape: tuple[int, int], seed: int) -> None:
-    """One refused class c of a row: p_c for c itself, -p_c p_j / (1 - p_c) for the others, which sum to zero."""
+def test_gradient_of_the_negative_loss_is_the_analytic_one(
+    shape: tuple[int, int], seed: int
+) -> None:
+    """One refused class c of a row: p_c for c itself, -p_c p_j / (1 - p_c) for the others, which
+    sum to zero.
+    """
     rows = torch.arange(shape[0])
     classes = torch.randint(shape[1], (shape[0],), generator=torch.Generator().manual_seed(seed))
     z = logits(shape, seed).requires_grad_()
@@ -127,8 +166,14 @@ def test_gradient_of_the_negative_loss_is_the_analytic_one(shape: tuple[int, int
 
 @often
 @given(sizes, seeds, st.floats(-50, 50))
-def test_equal_shifts_of_the_logits_change_no_loss(shape: tuple[int, int], seed: int, shift: float) -> None:
-    z1, z2, target = logits(shape, seed), logits(shape, seed + 1), torch.softmax(logits(shape, seed + 2), 1)
+def test_equal_shifts_of_the_logits_change_no_loss(
+    shape: tuple[int, int], seed: int, shift: float
+) -> None:
+    z1, z2, target = (
+        logits(shape, seed),
+        logits(shape, seed + 1),
+        torch.softmax(logits(shape, seed + 2), 1),
+    )
     labels = batch(shape, shape[0], NO_PAIRS, seed).labels
     rows, classes = refusals(shape, seed)
 
@@ -173,25 +218,35 @@ def test_negative_loss_is_minus_log_of_one_minus_p() -> None:
 
 def test_class_loss_divides_by_the_batch_and_consistency_by_classes_too() -> None:
     z, target = torch.zeros(2, 4), torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25]])
-    assert losses.class_loss(z, torch.tensor([0, 1]), 8).item() == pytest.approx(2 * math.log(4) / 8)
-    assert losses.consistency_mse(z, target, 2).item() == pytest.approx((0.75**2 + 3 * 0.25**2) / (2 * 4))
+    assert losses.class_loss(z, torch.tensor([0, 1]), 8).item() == pytest.approx(
+        2 * math.log(4) / 8
+    )
+    assert losses.consistency_mse(z, target, 2).item() == pytest.approx(
+        (0.75**2 + 3 * 0.25**2) / (2 * 4)
+    )
     assert losses.consistency_kl(z, target, 2).item() == pytest.approx(math.log(4) / 2)
 
 
 @often
 @given(sizes, seeds, st.integers(0, 9))
-def test_order_within_a_batch_does_not_matter(shape: tuple[int, int], seed: int, labelled: int) -> None:
+def test_order_within_a_batch_does_not_matter(
+    shape: tuple[int, int], seed: int, labelled: int
+) -> None:
     size = shape[0]
     labelled = min(labelled, size)
     config = MeanTeacherConfig(negative_weight=0.3, entropy_weight=0.2)
     z1, z2, t = logits(shape, seed), logits(shape, seed + 1), logits(shape, seed + 2)
     rows, classes = refusals(shape, seed)
     straight = batch(shape, labelled, (rows, classes), seed)
-    order = torch.cat([torch.arange(size - labelled).flip(0), torch.arange(size - labelled, size).flip(0)])
+    order = torch.cat(
+        [torch.arange(size - labelled).flip(0), torch.arange(size - labelled, size).flip(0)]
+    )
     place = torch.argsort(order)
     turned = replace(straight, labels=straight.labels.flip(0), negative_rows=place[rows])
     a = stage_loss(config, straight, z1, z2, t, consistency_weight=10, batch_size=size)
-    b = stage_loss(config, turned, z1[order], z2[order], t[order], consistency_weight=10, batch_size=size)
+    b = stage_loss(
+        config, turned, z1[order], z2[order], t[order], consistency_weight=10, batch_size=size
+    )
     torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
 
 
@@ -207,17 +262,34 @@ def test_onehot_makes_the_label_the_target_and_leaves_the_others() -> None:
 
 def test_without_nls_the_teacher_keeps_refused_classes() -> None:
     t = logits((2, 4), 5)
-    target = teacher_target(MeanTeacherConfig(nls=False), batch((2, 4), 1, (torch.tensor([0]), torch.tensor([2])), 0), t)
+    target = teacher_target(
+        MeanTeacherConfig(nls=False), batch((2, 4), 1, (torch.tensor([0]), torch.tensor([2])), 0), t
+    )
     assert torch.equal(target, torch.softmax(t, 1))
 
 
 def test_ramp_has_the_published_steps() -> None:
-    assert [round(losses.consistency_ramp(e, 5), 4) for e in range(7)] == [0.0067, 0.0408, 0.1653, 0.4493, 0.8187, 1.0, 1.0]
+    assert [round(losses.consistency_ramp(e, 5), 4) for e in range(7)] == [
+        0.0067,
+        0.0408,
+        0.1653,
+        0.4493,
+        0.8187,
+        1.0,
+        1.0,
+    ]
     assert losses.consistency_ramp(0, 0) == 1.0
 
 
 def test_learning_rate_rises_in_a_straight_line_before_it_falls() -> None:
-    assert [round(losses.warmed_up(0.2, e / 2, 2.0, 0.1), 6) for e in range(6)] == [0.1, 0.125, 0.15, 0.175, 0.2, 0.2]
+    assert [round(losses.warmed_up(0.2, e / 2, 2.0, 0.1), 6) for e in range(6)] == [
+        0.1,
+        0.125,
+        0.15,
+        0.175,
+        0.2,
+        0.2,
+    ]
     assert [losses.warmed_up(0.2, e, 0.0, 0.1) for e in range(3)] == [0.2] * 3
 
 

@@ -57,11 +57,17 @@ def test_an_epoch_is_at_most_one_pass_over_the_unlabelled(sampler: TwoStreamSamp
 
 @often
 @given(samplers(), st.integers(1, 6))
-def test_visits_to_the_labelled_never_differ_by_more_than_one(sampler: TwoStreamSampler, epochs: int) -> None:
+def test_visits_to_the_labelled_never_differ_by_more_than_one(
+    sampler: TwoStreamSampler, epochs: int
+) -> None:
     counts = dict.fromkeys(sampler.labelled_ids.tolist(), 0)
     for number in range(epochs):
         epoch = sampler.epoch(number)
-        for row, visit in zip(epoch.ids[:, epoch.unlabelled :].ravel().tolist(), epoch.visits[:, epoch.unlabelled :].ravel().tolist(), strict=True):
+        for row, visit in zip(
+            epoch.ids[:, epoch.unlabelled :].ravel().tolist(),
+            epoch.visits[:, epoch.unlabelled :].ravel().tolist(),
+            strict=True,
+        ):
             assert counts[row] == visit
             counts[row] += 1
             assert max(counts.values()) - min(counts.values()) <= 1
@@ -74,7 +80,10 @@ def test_ranks_share_out_each_batch_whole(sampler: TwoStreamSampler, world_size:
     shares = [epoch.share(rank, world_size) for rank in range(world_size)]
     for part in (slice(None, epoch.unlabelled), slice(epoch.unlabelled, None)):
         whole = np.sort(epoch.ids[:, part], axis=1)
-        parts = [s.ids[:, : s.unlabelled] if part.start is None else s.ids[:, s.unlabelled :] for s in shares]
+        parts = [
+            s.ids[:, : s.unlabelled] if part.start is None else s.ids[:, s.unlabelled :]
+            for s in shares
+        ]
         assert np.array_equal(np.sort(np.concatenate(parts, axis=1), axis=1), whole)
         sizes = [p.shape[1] for p in parts]
         assert max(sizes) - min(sizes) <= 1
@@ -93,18 +102,35 @@ def test_batches_are_a_function_of_inputs_seed_and_epoch(sampler: TwoStreamSampl
 
 def sampler_of(labelled: int, unlabelled: int, batch_size: int) -> TwoStreamSampler:
     ids: Ids = np.arange(labelled + unlabelled, dtype=np.int64)
-    return TwoStreamSampler(labelled_ids=ids[:labelled], unlabelled_ids=ids[labelled:], batch_size=batch_size, labelled_share=None, seed=0)
+    return TwoStreamSampler(
+        labelled_ids=ids[:labelled],
+        unlabelled_ids=ids[labelled:],
+        batch_size=batch_size,
+        labelled_share=None,
+        seed=0,
+    )
 
 
 @pytest.mark.parametrize(("labelled", "expected"), [(3000, 56), (16338, 193), (28300, 315)])
-def test_the_labelled_share_is_that_of_the_pool_and_a_twentieth(labelled: int, expected: int) -> None:
+def test_the_labelled_share_is_that_of_the_pool_and_a_twentieth(
+    labelled: int, expected: int
+) -> None:
     assert sampler_of(labelled, 50000 - labelled, 512).labelled_per_batch == expected
 
 
 def test_labelled_rows_are_as_many_as_told() -> None:
-    """The published batches of CIFAR-100 (Hu et al. 2020): 512 images with 50 labelled ones, 101 steps over 47,000 images without a label."""
+    """The published batches of CIFAR-100 (Hu et al. 2020): 512 images with 50 labelled ones, 101
+    steps over 47,000 images without a label.
+    """
     ids = np.arange(50_000, dtype=np.int64)
-    sampler = TwoStreamSampler(unlabelled_ids=ids[3000:], labelled_ids=ids[:3000], batch_size=512, labelled_share=None, labelled_rows=50, seed=0)
+    sampler = TwoStreamSampler(
+        unlabelled_ids=ids[3000:],
+        labelled_ids=ids[:3000],
+        batch_size=512,
+        labelled_share=None,
+        labelled_rows=50,
+        seed=0,
+    )
     assert (sampler.labelled_per_batch, sampler.steps) == (50, 101)
 
 

@@ -14,20 +14,59 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.catalogue import INSTALLED, load_spec
-from search_spaces.reading.config import BudgetConfig, DatasetConfig, DatasetFacts, Schedule, ScheduleConfig, Spec, ValidationConfig
+from search_spaces.reading.config import (
+    BudgetConfig,
+    DatasetConfig,
+    DatasetFacts,
+    Schedule,
+    ScheduleConfig,
+    Spec,
+    ValidationConfig,
+)
 from search_spaces.reading.datasets import facts
-from search_spaces.reading.domains import Choice, Domain, IntRange, LogUniform, Simplex, Uniform, as_written, grid, grid_size, grid_values
+from search_spaces.reading.domains import (
+    Choice,
+    Domain,
+    IntRange,
+    LogUniform,
+    Simplex,
+    Uniform,
+    as_written,
+    grid,
+    grid_size,
+    grid_values,
+)
 from search_spaces.reading.errors import SpecError
-from search_spaces.reading.schedule import annotation_hours, equal_shares, quotas, resolve, validation_bits, worth_of_labels
+from search_spaces.reading.schedule import (
+    annotation_hours,
+    equal_shares,
+    quotas,
+    resolve,
+    validation_bits,
+    worth_of_labels,
+)
 from search_spaces.reading.suggest import flatten, keyed_ask, numbers_of, settings_from
-from search_spaces.reading.trials import candidate_settings, enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
+from search_spaces.reading.trials import (
+    candidate_settings,
+    enumerate_trials,
+    make_trial,
+    stage_prefixes,
+    trial_from_mapping,
+    trial_to_mapping,
+)
 
-SHARES = st.lists(st.integers(0, 1000), min_size=1, max_size=8).filter(any).map(lambda parts: [part / sum(parts) for part in parts])
+SHARES = (
+    st.lists(st.integers(0, 1000), min_size=1, max_size=8)
+    .filter(any)
+    .map(lambda parts: [part / sum(parts) for part in parts])
+)
 CLASSES = st.sampled_from([2, 3, 4, 10, 16, 100, 200, 1000])
 
 
 def data(num_classes: int, train_items: int = 10**9) -> DatasetFacts:
-    return DatasetFacts(name="any", num_classes=num_classes, train_items=train_items, test_items=1, kind="images")
+    return DatasetFacts(
+        name="any", num_classes=num_classes, train_items=train_items, test_items=1, kind="images"
+    )
 
 
 def cost(schedule: Schedule, num_classes: int) -> float:
@@ -38,10 +77,15 @@ def cost(schedule: Schedule, num_classes: int) -> float:
 
 
 @given(questions=st.integers(0, 10**7), shares=SHARES)
-def test_quotas_sum_to_the_questions_and_stay_within_one_of_their_share(questions: int, shares: list[float]) -> None:
+def test_quotas_sum_to_the_questions_and_stay_within_one_of_their_share(
+    questions: int, shares: list[float]
+) -> None:
     found = quotas(questions, shares)
     assert sum(found) == questions
-    assert all(quota >= 0 and abs(quota - questions * share) < 1 + 1e-6 * questions for quota, share in zip(found, shares, strict=True))
+    assert all(
+        quota >= 0 and abs(quota - questions * share) < 1 + 1e-6 * questions
+        for quota, share in zip(found, shares, strict=True)
+    )
 
 
 @given(questions=st.integers(0, 10**6), shares=SHARES)
@@ -89,7 +133,9 @@ def test_shares_are_the_decimals_they_are_written_as() -> None:
         (1000, 128_000, 10, 1_175_962),
     ],
 )
-def test_exact_questions_are_those_of_the_published_budgets(num_classes: int, full_labels: int, per_class: int, questions: int) -> None:
+def test_exact_questions_are_those_of_the_published_budgets(
+    num_classes: int, full_labels: int, per_class: int, questions: int
+) -> None:
     schedule = ScheduleConfig(initial_labels_per_class=per_class, split=(27 / 47, 20 / 47))
     found, bits = resolve(BudgetConfig(full_labels=full_labels), schedule, data(num_classes))
     assert sum(found.quotas) == questions
@@ -98,11 +144,18 @@ def test_exact_questions_are_those_of_the_published_budgets(num_classes: int, fu
     assert same == found
 
 
-@pytest.mark.parametrize(("num_classes", "per_class", "questions", "kbits"), [(100, 30, 47_000, 66.9), (1000, 30, 977_000, 1276)])
-def test_table_budgets_are_the_published_kilobits(num_classes: int, per_class: int, questions: int, kbits: float) -> None:
+@pytest.mark.parametrize(
+    ("num_classes", "per_class", "questions", "kbits"),
+    [(100, 30, 47_000, 66.9), (1000, 30, 977_000, 1276)],
+)
+def test_table_budgets_are_the_published_kilobits(
+    num_classes: int, per_class: int, questions: int, kbits: float
+) -> None:
     """Table 1 of Hu et al. 2020."""
     budget = BudgetConfig(mode="table", questions=questions)
-    found, bits = resolve(budget, ScheduleConfig(initial_labels_per_class=per_class, split=(1.0,)), data(num_classes))
+    found, bits = resolve(
+        budget, ScheduleConfig(initial_labels_per_class=per_class, split=(1.0,)), data(num_classes)
+    )
     assert found.quotas == (questions,)
     assert bits == cost(found, num_classes)
     assert bits / 1000 == pytest.approx(kbits, abs=0.05 if kbits < 100 else 0.5)
@@ -115,13 +168,17 @@ def test_the_published_stage_quotas_come_out_of_their_shares() -> None:
 
 
 @given(labels=st.integers(0, 3000), num_classes=CLASSES)
-def test_labels_are_worth_exactly_the_whole_questions_that_fit(labels: int, num_classes: int) -> None:
+def test_labels_are_worth_exactly_the_whole_questions_that_fit(
+    labels: int, num_classes: int
+) -> None:
     found = worth_of_labels(labels, num_classes)
     assert 2**found <= num_classes**labels < 2 ** (found + 1)
 
 
 @given(labels=st.integers(0, 10**12), num_classes=CLASSES)
-def test_the_worth_of_many_labels_is_as_exact_and_costs_no_time(labels: int, num_classes: int) -> None:
+def test_the_worth_of_many_labels_is_as_exact_and_costs_no_time(
+    labels: int, num_classes: int
+) -> None:
     """Against 80 digits of the logarithm; C^labels of a billion labels would fill a gigabyte."""
     found = worth_of_labels(labels, num_classes)
     with localcontext() as context:
@@ -130,15 +187,21 @@ def test_the_worth_of_many_labels_is_as_exact_and_costs_no_time(labels: int, num
     assert found == math.floor(exact + Decimal("1e-50"))
 
 
-@pytest.mark.parametrize("labels", [3, 28, 59, 146, 643, 4004, 8651, 12_655, 21_306, 76_573, 97_879, 325_147])
+@pytest.mark.parametrize(
+    "labels", [3, 28, 59, 146, 643, 4004, 8651, 12_655, 21_306, 76_573, 97_879, 325_147]
+)
 def test_a_worth_that_is_all_but_whole_is_on_the_right_side(labels: int) -> None:
-    """As many labels of 10 classes are worth a whole number of questions but for a little, more or less (denominators of log2 10 as a continued fraction)."""
+    """As many labels of 10 classes are worth a whole number of questions but for a little, more or
+    less (denominators of log2 10 as a continued fraction).
+    """
     found = worth_of_labels(labels, 10)
     assert 2**found <= 10**labels < 2 ** (found + 1)
 
 
 @given(bits=st.floats(1, 1e7), per_class=st.integers(1, 50), num_classes=CLASSES, shares=SHARES)
-def test_not_one_bit_over_and_less_than_one_left(bits: float, per_class: int, num_classes: int, shares: list[float]) -> None:
+def test_not_one_bit_over_and_less_than_one_left(
+    bits: float, per_class: int, num_classes: int, shares: list[float]
+) -> None:
     schedule = ScheduleConfig(initial_labels_per_class=per_class, split=tuple(shares))
     try:
         found, budget = resolve(BudgetConfig(bits=bits), schedule, data(num_classes))
@@ -150,7 +213,9 @@ def test_not_one_bit_over_and_less_than_one_left(bits: float, per_class: int, nu
 
 
 @given(full=st.integers(1, 10**5), per_class=st.integers(1, 50), num_classes=CLASSES, shares=SHARES)
-def test_a_budget_in_labels_is_never_exceeded_in_bits(full: int, per_class: int, num_classes: int, shares: list[float]) -> None:
+def test_a_budget_in_labels_is_never_exceeded_in_bits(
+    full: int, per_class: int, num_classes: int, shares: list[float]
+) -> None:
     schedule = ScheduleConfig(initial_labels_per_class=per_class, split=tuple(shares))
     try:
         found, budget = resolve(BudgetConfig(full_labels=full), schedule, data(num_classes))
@@ -161,10 +226,14 @@ def test_a_budget_in_labels_is_never_exceeded_in_bits(full: int, per_class: int,
 
 
 @given(questions=st.integers(1, 10**9), per_class=st.integers(1, 50), num_classes=CLASSES)
-def test_a_budget_one_rounding_below_a_price_does_not_buy_it(questions: int, per_class: int, num_classes: int) -> None:
+def test_a_budget_one_rounding_below_a_price_does_not_buy_it(
+    questions: int, per_class: int, num_classes: int
+) -> None:
     schedule = ScheduleConfig(initial_labels_per_class=per_class, split=(1.0,))
     price = per_class * num_classes * math.log2(num_classes) + questions
-    assert sum(resolve(BudgetConfig(bits=price), schedule, data(num_classes))[0].quotas) == questions
+    assert (
+        sum(resolve(BudgetConfig(bits=price), schedule, data(num_classes))[0].quotas) == questions
+    )
     if questions > 1:
         found, _ = resolve(BudgetConfig(bits=math.nextafter(price, 0)), schedule, data(num_classes))
         assert cost(found, num_classes) < price
@@ -193,8 +262,14 @@ def test_full_labels_alone_are_valid_only_when_they_use_the_budget() -> None:
 
 
 @pytest.mark.parametrize(("per_class", "valid"), [(106, True), (107, False)])
-def test_initial_labels_and_validation_fit_into_the_smallest_class(per_class: int, valid: bool) -> None:
-    overrides = ["cases={}", "budget.full_labels=1100", f"schedule.initial_labels_per_class={per_class}"]
+def test_initial_labels_and_validation_fit_into_the_smallest_class(
+    per_class: int, valid: bool
+) -> None:
+    overrides = [
+        "cases={}",
+        "budget.full_labels=1100",
+        f"schedule.initial_labels_per_class={per_class}",
+    ]
     if valid:
         assert load_spec("smoke.yaml", overrides).smallest_class == 116
     else:
@@ -211,7 +286,9 @@ def test_only_a_validation_split_is_priced_beside_the_budget() -> None:
     config = DatasetConfig(name="digits", validation=ValidationConfig(source="split", per_class=10))
     assert validation_bits(config, facts(config)) == pytest.approx(332.193, abs=1e-3)
     for source in ("initial_labels", "none"):
-        other = DatasetConfig(name="digits", validation=ValidationConfig(source=source, per_class=10))
+        other = DatasetConfig(
+            name="digits", validation=ValidationConfig(source=source, per_class=10)
+        )
         assert validation_bits(other, facts(other)) == 0.0
 
 
@@ -223,7 +300,9 @@ UNITS = st.lists(st.floats(0, 1), max_size=7)
 
 
 @given(numbers=UNITS, floor=st.integers(0, 2), step=STEPS)
-def test_shares_sum_to_one_and_respect_floor_and_step(numbers: list[float], floor: int, step: float | None) -> None:
+def test_shares_sum_to_one_and_respect_floor_and_step(
+    numbers: list[float], floor: int, step: float | None
+) -> None:
     simplex = Simplex(floor * 0.05, step)
     if not simplex.fits(len(numbers) + 1):
         return
@@ -233,18 +312,26 @@ def test_shares_sum_to_one_and_respect_floor_and_step(numbers: list[float], floo
         if step is not None:
             assert all(abs(share / step - round(share / step)) < 1e-9 for share in shares)
         assert sum(quotas(12_345, shares)) == 12_345
-    assert max(shares) - min(shares) <= 1 / simplex.units + 1e-9, "equal shares differ by a step at most"
+    assert max(shares) - min(shares) <= 1 / simplex.units + 1e-9, (
+        "equal shares differ by a step at most"
+    )
 
 
 @given(numbers=UNITS, step=STEPS)
-def test_shares_make_numbers_and_numbers_make_the_shares_again(numbers: list[float], step: float | None) -> None:
+def test_shares_make_numbers_and_numbers_make_the_shares_again(
+    numbers: list[float], step: float | None
+) -> None:
     simplex = Simplex(0.05, step)
     shares = simplex.split(numbers)
     assert all(0 <= number <= 1 for number in simplex.numbers(shares))
     assert simplex.split(simplex.numbers(shares)) == shares
 
 
-@given(stages=st.integers(1, 4), step=st.sampled_from([0.1, 0.2, 0.25]), floor=st.sampled_from([0.0, 0.1, 0.25]))
+@given(
+    stages=st.integers(1, 4),
+    step=st.sampled_from([0.1, 0.2, 0.25]),
+    floor=st.sampled_from([0.0, 0.1, 0.25]),
+)
 def test_every_split_of_a_grid_has_numbers(stages: int, step: float, floor: float) -> None:
     simplex = Simplex(floor, step)
     if simplex.fits(stages):
@@ -252,20 +339,39 @@ def test_every_split_of_a_grid_has_numbers(stages: int, step: float, floor: floa
             assert simplex.split(simplex.numbers(shares)) == shares
 
 
-@given(numbers=st.lists(st.floats(0, 1), min_size=3, max_size=3), lower=st.floats(0, 1), index=st.integers(0, 2))
-def test_a_smaller_number_is_no_smaller_share(numbers: list[float], lower: float, index: int) -> None:
+@given(
+    numbers=st.lists(st.floats(0, 1), min_size=3, max_size=3),
+    lower=st.floats(0, 1),
+    index=st.integers(0, 2),
+)
+def test_a_smaller_number_is_no_smaller_share(
+    numbers: list[float], lower: float, index: int
+) -> None:
     """So that a searcher can learn from it."""
     changed = [*numbers[:index], min(lower, numbers[index]), *numbers[index + 1 :]]
     assert Simplex(0.0, 0.05).split(changed)[index] >= Simplex(0.0, 0.05).split(numbers)[index]
 
 
-@pytest.mark.parametrize(("stages", "simplex"), [(2, Simplex(0.0, 0.05)), (3, Simplex(0.0, 0.1)), (3, Simplex(0.05, 0.05)), (4, Simplex(0.0, 0.2))])
+@pytest.mark.parametrize(
+    ("stages", "simplex"),
+    [
+        (2, Simplex(0.0, 0.05)),
+        (3, Simplex(0.0, 0.1)),
+        (3, Simplex(0.05, 0.05)),
+        (4, Simplex(0.0, 0.2)),
+    ],
+)
 def test_every_split_is_drawn_equally_often(stages: int, simplex: Simplex) -> None:
-    """Chi-square over all splits; edges and corners were drawn 0.03 to 0.5 times as often while weights were rounded to steps."""
+    """Chi-square over all splits; edges and corners were drawn 0.03 to 0.5 times as often while
+    weights were rounded to steps.
+    """
     vary: dict[str, Domain] = {"schedule.split": simplex}
     cells = grid_size(vary, stages)
     draws = 100 * cells
-    counts = Counter(tuple(settings_from(vary, stages, keyed_ask(1, index))["schedule.split"]) for index in range(draws))
+    counts = Counter(
+        tuple(settings_from(vary, stages, keyed_ask(1, index))["schedule.split"])
+        for index in range(draws)
+    )
     assert counts.keys() == set(grid_values(simplex, stages))
     chi_square = sum((count - draws / cells) ** 2 for count in counts.values()) / (draws / cells)
     # Mean and standard deviation of chi-square with that many degrees of freedom.
@@ -280,9 +386,19 @@ def test_numbers_among_a_choice_have_an_order_and_words_have_none() -> None:
         "method.labelled_share": Choice((None, 0.5)),
     }
     kinds = {parameter.name: parameter.kind for parameter in flatten(vary, None)}
-    assert kinds == {"method.epochs": "int", "method.init": "category", "method.nls": "category", "method.labelled_share": "category"}
+    assert kinds == {
+        "method.epochs": "int",
+        "method.init": "category",
+        "method.nls": "category",
+        "method.labelled_share": "category",
+    }
     for index, epochs in enumerate((5, 20, 40)):
-        numbers = {"method.epochs": index, "method.init": 1, "method.nls": 0, "method.labelled_share": 1}
+        numbers = {
+            "method.epochs": index,
+            "method.init": 1,
+            "method.nls": 0,
+            "method.labelled_share": 1,
+        }
         found = settings_from(vary, None, lambda parameter, given=numbers: given[parameter.name])  # type: ignore[misc]
         assert found["method.epochs"] == epochs
         assert numbers_of(vary, found) == numbers
@@ -297,8 +413,14 @@ VARY: dict[str, Domain] = {
 }
 
 
-@given(seed=st.integers(0, 10**6), index=st.integers(0, 10**6), step=st.sampled_from([None, 0.05, 0.02]))
-def test_numbers_make_settings_and_settings_make_the_numbers_again(seed: int, index: int, step: float | None) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    index=st.integers(0, 10**6),
+    step=st.sampled_from([None, 0.05, 0.02]),
+)
+def test_numbers_make_settings_and_settings_make_the_numbers_again(
+    seed: int, index: int, step: float | None
+) -> None:
     vary = VARY | {"schedule.split": Simplex(0.05, step)}
     found = settings_from(vary, None, keyed_ask(seed, index))
     assert len(found["schedule.split"]) == found["schedule.stages"]
@@ -315,7 +437,9 @@ def test_a_draw_depends_on_its_own_key_alone() -> None:
     fewer = {key: domain for key, domain in VARY.items() if key != "method.nls"}
     for index in range(20):
         all_of_them = settings_from(VARY, None, keyed_ask(3, index))
-        assert settings_from(fewer, None, keyed_ask(3, index)) == {key: all_of_them[key] for key in fewer}
+        assert settings_from(fewer, None, keyed_ask(3, index)) == {
+            key: all_of_them[key] for key in fewer
+        }
 
 
 def test_the_draws_of_one_candidate_are_independent_of_each_other() -> None:
@@ -334,7 +458,11 @@ def test_draws_cover_their_domains() -> None:
     assert 0.4 < sum(weight < 10 for weight in weights) / 300 < 0.6
 
 
-@given(stages=st.integers(0, 4), step=st.sampled_from([0.1, 0.2, 0.25]), floor=st.sampled_from([0.0, 0.1, 0.25]))
+@given(
+    stages=st.integers(0, 4),
+    step=st.sampled_from([0.1, 0.2, 0.25]),
+    floor=st.sampled_from([0.0, 0.1, 0.25]),
+)
 def test_a_grid_lists_every_split_once(stages: int, step: float, floor: float) -> None:
     simplex = Simplex(floor, step)
     if not simplex.fits(stages):
@@ -348,7 +476,10 @@ def test_a_grid_lists_every_split_once(stages: int, step: float, floor: float) -
 
 
 def test_a_grid_over_stages_and_splits_has_as_many_shares_as_stages() -> None:
-    vary: dict[str, Domain] = {"schedule.split": Simplex(0.25, 0.25), "schedule.stages": IntRange(1, 3)}
+    vary: dict[str, Domain] = {
+        "schedule.split": Simplex(0.25, 0.25),
+        "schedule.stages": IntRange(1, 3),
+    }
     found = list(grid(vary, None))
     assert grid_size(vary, None) == len(found) == 1 + 3 + 3
     assert all(len(point["schedule.split"]) == point["schedule.stages"] for point in found)
@@ -379,19 +510,25 @@ SETTINGS: Any = st.fixed_dictionaries(
 
 @settings(max_examples=100)
 @given(chosen=SETTINGS, seed=st.integers(0, 2**31 - 1))
-def test_a_trial_survives_being_written_down(smoke: Spec, chosen: dict[str, Any], seed: int) -> None:
+def test_a_trial_survives_being_written_down(
+    smoke: Spec, chosen: dict[str, Any], seed: int
+) -> None:
     trial = make_trial(smoke, chosen, seed, ("a case",))
     assert trial_from_mapping(json.loads(json.dumps(trial_to_mapping(trial))), INSTALLED) == trial
 
 
 @settings(max_examples=100)
 @given(chosen=SETTINGS, seed=st.integers(0, 2**31 - 1))
-def test_an_id_depends_on_the_settings_and_not_on_their_order_or_case(smoke: Spec, chosen: dict[str, Any], seed: int) -> None:
+def test_an_id_depends_on_the_settings_and_not_on_their_order_or_case(
+    smoke: Spec, chosen: dict[str, Any], seed: int
+) -> None:
     trial = make_trial(smoke, chosen, seed, ("one",))
     assert make_trial(smoke, dict(reversed(chosen.items())), seed, ("other",)).id == trial.id
     assert make_trial(smoke, chosen, seed + 1).id != trial.id
     assert make_trial(smoke, chosen, seed + 1).candidate == trial.candidate
-    assert len(trial.id) == len(trial.candidate) == 12 and set(trial.id + trial.candidate) <= set("0123456789abcdef")
+    assert len(trial.id) == len(trial.candidate) == 12 and set(trial.id + trial.candidate) <= set(
+        "0123456789abcdef"
+    )
 
 
 @pytest.mark.parametrize(
@@ -413,7 +550,9 @@ def test_every_setting_is_part_of_the_id(smoke: Spec, key: str, value: Any) -> N
 
 
 def test_ids_do_not_change_from_one_release_to_the_next(smoke: Spec) -> None:
-    """Records on disk are found by their ids: this one is never changed. A setting that is added changes none (see test_schema)."""
+    """Records on disk are found by their ids: this one is never changed. A setting that is added
+    changes none (see test_schema).
+    """
     assert make_trial(smoke, {}, 0).id == "00baefa81d7d"
 
 
@@ -433,13 +572,23 @@ def test_the_same_settings_under_two_cases_are_one_trial_with_both_names() -> No
     assert trials is not None
     names = {trial.cases for trial in trials}
     assert ("two stages, NLS", "split 57/43", "2 labels per class", "random questions") in names
-    assert len({trial.id for trial in trials}) == len(trials) == 13 * len(load_spec("ablations.yaml").seeds)
+    assert (
+        len({trial.id for trial in trials})
+        == len(trials)
+        == 13 * len(load_spec("ablations.yaml").seeds)
+    )
 
 
 def test_a_longer_random_search_begins_with_the_shorter_one(tmp_path: Path) -> None:
     path = tmp_path / "random.yaml"
-    path.write_text(Path(load_spec("stage_schedules.yaml").source).read_text().replace("algorithm: tpe", "algorithm: random"))
-    shorter, longer = (enumerate_trials(load_spec(str(path), [f"search.num_candidates={n}"])) for n in (5, 9))
+    path.write_text(
+        Path(load_spec("stage_schedules.yaml").source)
+        .read_text()
+        .replace("algorithm: tpe", "algorithm: random")
+    )
+    shorter, longer = (
+        enumerate_trials(load_spec(str(path), [f"search.num_candidates={n}"])) for n in (5, 9)
+    )
     assert shorter is not None and longer is not None
     assert longer[: len(shorter)] == shorter
     other = enumerate_trials(load_spec(str(path), ["search.num_candidates=5", "search.seed=1"]))
@@ -462,7 +611,9 @@ def test_a_searchers_numbers_make_a_trial_and_it_keeps_the_varied_keys() -> None
 
 
 def prefixes(spec: Spec, **changes: Any) -> tuple[str, ...]:
-    return stage_prefixes(make_trial(spec, {key.replace("__", "."): value for key, value in changes.items()}, 0))
+    return stage_prefixes(
+        make_trial(spec, {key.replace("__", "."): value for key, value in changes.items()}, 0)
+    )
 
 
 def test_one_key_for_each_stage_training(smoke: Spec) -> None:
@@ -492,15 +643,22 @@ def test_a_list_with_an_entry_a_stage_is_read_entry_by_entry(smoke: Spec) -> Non
     listed = prefixes(smoke, method__labelled_per_batch=[20, 30, 40])
     assert prefixes(smoke, method__labelled_per_batch=[20, 30])[:2] == listed[:2]
     assert prefixes(smoke, method__labelled_per_batch=[20, 30])[2] != listed[2]
-    assert prefixes(smoke, method__labelled_per_batch=[20, 30, 30]) == prefixes(smoke, method__labelled_per_batch=[20, 30])
+    assert prefixes(smoke, method__labelled_per_batch=[20, 30, 30]) == prefixes(
+        smoke, method__labelled_per_batch=[20, 30]
+    )
     one = prefixes(smoke, method__labelled_per_batch=[20, 30], schedule__split=[0.0, 1.0])
     assert len(set(one)) == 3, "a stage with other batches is trained anew even without an answer"
 
 
 def test_only_mixed_has_a_share(smoke: Spec) -> None:
-    with pytest.raises(SpecError, match=r"query random has no such setting; write query\.strategy: mixed"):
+    with pytest.raises(
+        SpecError, match=r"query random has no such setting; write query\.strategy: mixed"
+    ):
         prefixes(smoke, query__easy_share=0.1)
-    assert prefixes(smoke, query__easy_share=0.1, query__strategy="mixed")[1] != prefixes(smoke, query__strategy="mixed")[1]
+    assert (
+        prefixes(smoke, query__easy_share=0.1, query__strategy="mixed")[1]
+        != prefixes(smoke, query__strategy="mixed")[1]
+    )
 
 
 def test_another_budget_alone_shares_everything_that_has_equal_quotas(smoke: Spec) -> None:
@@ -509,6 +667,9 @@ def test_another_budget_alone_shares_everything_that_has_equal_quotas(smoke: Spe
 
 
 def test_a_round_without_questions_trains_nothing_new(smoke: Spec) -> None:
-    one, padded = prefixes(smoke, schedule__split=[1.0]), prefixes(smoke, schedule__split=[0.0, 1.0, 0.0])
+    one, padded = (
+        prefixes(smoke, schedule__split=[1.0]),
+        prefixes(smoke, schedule__split=[0.0, 1.0, 0.0]),
+    )
     assert set(padded) == set(one)
     assert len(padded) == 4

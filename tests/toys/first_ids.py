@@ -1,4 +1,6 @@
-"""A query strategy that asks about the images with the smallest numbers: the least that a plug-in can be."""
+"""A query strategy that asks about the images with the smallest numbers: the least that a plug-in
+can be.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the tests of the trainers share: one small data cache, a stage's inputs, and what the stage comes to when nothing disturbs it."""
+"""What the tests of the trainers share: one small data cache, a stage's inputs, and what the stage
+comes to when nothing disturbs it.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,8 @@ def inputs(cache: tuple[Path, Classes]) -> StageInputs:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data_dir: Path, inputs: StageInputs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def uninterrupted(
+    data_dir: Path, inputs: StageInputs, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     request = stage_request(data_dir, inputs, tmp_path_factory.mktemp("reference"))
     return score_bytes(request, run_stage(request))

@@ -1,4 +1,6 @@
-"""The catalogue: names without loading, classes of installed packages, and broken packages that spoil nothing else."""
+"""The catalogue: names without loading, classes of installed packages, and broken packages that
+spoil nothing else.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ class Toy:
     name: ClassVar[str] = "toy"
 
 
-GOOD = "from dataclasses import dataclass\nfrom typing import ClassVar\n@dataclass(frozen=True)\nclass Far:\n    name: ClassVar[str] = 'far'\n"
+GOOD = (
+    "from dataclasses import dataclass\nfrom typing import ClassVar\n@dataclass(frozen=True)\nclass"
+    " Far:\n    name: ClassVar[str] = 'far'\n"
+)
 
 
 @pytest.fixture
@@ -30,7 +35,9 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, known in BUILT_IN.items() for name in known])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, known in BUILT_IN.items() for name in known]
+)
 def test_every_built_in_class_is_where_the_table_says(kind: str, name: str) -> None:
     assert Catalogue().load(kind, name).name == name  # type: ignore[arg-type]
 
@@ -47,31 +54,56 @@ def test_a_package_offers_a_plugin_by_an_entry_point(packages: Path) -> None:
 
 
 def test_a_broken_package_is_named_and_spoils_nothing_else(packages: Path) -> None:
-    install(packages, "catalogue_broken", "import not_there_at_all\n", "[orchestrate.queries]\nbad = catalogue_broken:Bad\n")
+    install(
+        packages,
+        "catalogue_broken",
+        "import not_there_at_all\n",
+        "[orchestrate.queries]\nbad = catalogue_broken:Bad\n",
+    )
     install(packages, "catalogue_whole", GOOD, "[orchestrate.queries]\nfar = catalogue_whole:Far\n")
     catalogue = Catalogue()
     assert {"bad", "far"} <= set(catalogue.names("query"))
     assert catalogue.load("query", "far").name == "far"
-    with pytest.raises(SpecError, match=r"query bad of the installed package catalogue_broken 1\.2 cannot be loaded \(ModuleNotFoundError: .*not_there"):
+    with pytest.raises(
+        SpecError,
+        match=(
+            r"query bad of the installed package catalogue_broken 1\.2 cannot be loaded"
+            r" \(ModuleNotFoundError: .*not_there"
+        ),
+    ):
         catalogue.load("query", "bad")
 
 
 def test_a_class_of_another_name_or_of_no_kind_is_refused(packages: Path) -> None:
-    install(packages, "catalogue_odd", GOOD, "[orchestrate.queries]\nnear = catalogue_odd:Far\ncompare = catalogue_odd:dataclass\n")
+    install(
+        packages,
+        "catalogue_odd",
+        GOOD,
+        "[orchestrate.queries]\nnear = catalogue_odd:Far\ncompare = catalogue_odd:dataclass\n",
+    )
     for name in ("near", "compare"):
-        with pytest.raises(SpecError, match=rf"catalogue_odd 1\.2: .* is not a dataclass whose `name` is '{name}'"):
+        with pytest.raises(
+            SpecError, match=rf"catalogue_odd 1\.2: .* is not a dataclass whose `name` is '{name}'"
+        ):
             Catalogue().load("query", name)
 
 
 def test_a_name_that_two_packages_offer_is_refused_with_both(packages: Path) -> None:
     for package in ("catalogue_one", "catalogue_two"):
         install(packages, package, GOOD, f"[orchestrate.queries]\nfar = {package}:Far\n")
-    with pytest.raises(SpecError, match=r"offered by several packages: catalogue_one 1\.2, catalogue_two 1\.2"):
+    with pytest.raises(
+        SpecError, match=r"offered by several packages: catalogue_one 1\.2, catalogue_two 1\.2"
+    ):
         Catalogue().load("query", "far")
 
 
 def test_no_package_takes_the_place_of_what_is_built_in(packages: Path) -> None:
-    install(packages, "catalogue_greedy", "class M:\n    name = 'mean_teacher'\n", "[orchestrate.methods]\nmean_teacher = catalogue_greedy:M\n")
+    install(
+        packages,
+        "catalogue_greedy",
+        "class M:\n    name = 'mean_teacher'\n",
+        "[orchestrate.methods]\nmean_teacher = catalogue_greedy:M\n",
+    )
     assert Catalogue().load("method", "mean_teacher").__module__ == "trainers.mean_teacher.settings"
 
 
@@ -90,4 +122,9 @@ for kind, known in BUILT_IN.items():
         Catalogue().load(kind, name)
 print(sorted({"torch", "ray", "optuna", "pydantic"} & set(sys.modules)))
 """
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -19,10 +19,18 @@ def test_ray_accepts_the_cluster_file() -> None:
 
 def test_nothing_listens_for_the_world_and_tokens_are_on() -> None:
     config = yaml.safe_load(CLUSTER.read_text())
-    starts = [line for key in ("head_start_ray_commands", "worker_start_ray_commands") for line in config[key] if "ray start" in line]
+    starts = [
+        line
+        for key in ("head_start_ray_commands", "worker_start_ray_commands")
+        for line in config[key]
+        if "ray start" in line
+    ]
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in line for line in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert "0.0.0.0" not in CLUSTER.read_text()
-    assert all(kind["node_config"]["IamInstanceProfile"] for kind in config["available_node_types"].values())
+    assert all(
+        kind["node_config"]["IamInstanceProfile"]
+        for kind in config["available_node_types"].values()
+    )
     assert config["provider"]["security_group"]["IpPermissions"][0]["IpRanges"]

@@ -1,4 +1,6 @@
-"""Errors are raised in one process and read in another: they must arrive as what they are, with their whole message."""
+"""Errors are raised in one process and read in another: they must arrive as what they are, with
+their whole message.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,21 @@ def all_errors() -> list[Exception]:
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
     place = Place(file="a.yaml", line=3, case="two stages")
-    located = SpecError("unknown key", key="method.nsl", value=True, place=place, hint='did you mean "nls"?')
+    located = SpecError(
+        "unknown key", key="method.nsl", value=True, place=place, hint='did you mean "nls"?'
+    )
     made: dict[type[Exception], Exception] = {
         SpecError: located,
         LockHeld: LockHeld(Path("runs/a/driver.lock"), {}),
         Unreadable: Unreadable("runs/a/seal.json", "Input/output error"),
-        SettingsError: SettingsError("epochs", "batch_size", problem="too many", hint="write fewer"),
+        SettingsError: SettingsError(
+            "epochs", "batch_size", problem="too many", hint="write fewer"
+        ),
         RecordsDamaged: RecordsDamaged(Path("trials/a/stages/0003.json"), "it is not an object"),
     }
-    return [made.get(kind) or kind(MESSAGE) for kind in [*kinds(UserError), TrainingFailed, GangBroken]]
+    return [
+        made.get(kind) or kind(MESSAGE) for kind in [*kinds(UserError), TrainingFailed, GangBroken]
+    ]
 
 
 def test_an_error_survives_the_way_to_another_process() -> None:

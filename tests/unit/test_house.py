@@ -16,14 +16,27 @@ def _write(root: Path, files: dict[str, str]) -> None:
 
 def test_no_room_and_no_file_is_part_of_a_circle() -> None:
     known = house.modules()
-    files = {module: {name for name in house.imports(path, known) if name != module} for module, path in known.items()}
+    files = {
+        module: {name for name in house.imports(path, known) if name != module}
+        for module, path in known.items()
+    }
     assert house.circles(house.arrows()) == []
     assert house.circles(files) == []
 
 
 def test_a_circle_is_found_wherever_the_import_stands(tmp_path: Path) -> None:
-    above = {"orchestrator/a/__init__.py": "", "orchestrator/a/one.py": "from orchestrator.b import two\n"}
-    _write(tmp_path, above | {"orchestrator/b/__init__.py": "", "orchestrator/b/two.py": "def f():\n    from orchestrator.a.one import f\n"})
+    above = {
+        "orchestrator/a/__init__.py": "",
+        "orchestrator/a/one.py": "from orchestrator.b import two\n",
+    }
+    _write(
+        tmp_path,
+        above
+        | {
+            "orchestrator/b/__init__.py": "",
+            "orchestrator/b/two.py": "def f():\n    from orchestrator.a.one import f\n",
+        },
+    )
     assert house.circles(house.arrows(tmp_path)) == [{"orchestrator.a", "orchestrator.b"}]
 
 

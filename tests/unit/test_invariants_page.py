@@ -14,7 +14,9 @@ def test_every_invariant_has_a_test_that_exists() -> None:
     numbers = [int(row[3:5]) for row in rows]
     assert numbers == [*range(1, 16), *range(20, 26), *range(32, 44)]
     for row in rows:
-        named = re.findall(r"`((?:unit/(?:\w+/)?|property/|integration/|cluster/)test_\w+\.py)`", row)
+        named = re.findall(
+            r"`((?:unit/(?:\w+/)?|property/|integration/|cluster/)test_\w+\.py)`", row
+        )
         assert named, row
         text = "".join((TESTS / path).read_text() for path in named)
         for name in re.findall(r"`(test_\w+|check_\w+|PoolMachine)", row):

@@ -17,7 +17,9 @@ from orchestrator.sweeps.stage_store import CannotGoOn
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_an_exit_that_ray_asks_for_becomes_a_message_with_the_way_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
+def test_an_exit_that_ray_asks_for_becomes_a_message_with_the_way_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
     """Ray ends a process that has lost its node by SystemExit(1), and 1 says that trials failed."""
 
     @contextmanager
@@ -29,7 +31,10 @@ def test_an_exit_that_ray_asks_for_becomes_a_message_with_the_way_to_go_on(tmp_p
     layout = SweepLayout(tmp_path)
     if begun:
         layout.resolved.touch()
-    with pytest.raises(CannotGoOn) as refused, run._cluster(load_spec("smoke.yaml"), run.Engine(), layout):
+    with (
+        pytest.raises(CannotGoOn) as refused,
+        run._cluster(load_spec("smoke.yaml"), run.Engine(), layout),
+    ):
         raise SystemExit(1)
     assert (f"orchestrate resume {tmp_path}" in str(refused.value)) == begun
     assert ("same command again" in str(refused.value)) != begun

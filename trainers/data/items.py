@@ -21,10 +21,14 @@ from trainers.errors import DataError
 from trainers.stage import Ids
 
 VALUES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
-"""Input values that are worked on in one go, by kind of device: what stays in a CPU's cache is too little to fill a GPU."""
+"""Input values that are worked on in one go, by kind of device: what stays in a CPU's cache is too
+little to fill a GPU.
+"""
 
 RESIDENT_SHARE = 0.5
-"""Share of a GPU's free memory that images may fill; a larger set stays in host memory and its batches travel."""
+"""Share of a GPU's free memory that images may fill; a larger set stays in host memory and its
+batches travel.
+"""
 
 
 def holds_images(kind: str) -> bool:
@@ -44,14 +48,18 @@ def holds_images(kind: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StageData:
-    """A prepared data cache, opened: memory-mapped arrays and what meta.json says of them. There are no labels in it."""
+    """A prepared data cache, opened: memory-mapped arrays and what meta.json says of them. There
+    are no labels in it.
+    """
 
     folder: Path
     name: str
     kind: Literal["images", "features"]
     num_classes: int
     train: npt.NDArray[Any]
-    """uint8 [N, H', W', C] or float32 [N, D]; H' and W' are those of a view or, for views cut from larger images, more."""
+    """uint8 [N, H', W', C] or float32 [N, D]; H' and W' are those of a view or, for views cut from
+    larger images, more.
+    """
     test: npt.NDArray[Any]
     """The same for the test set."""
     mean: tuple[float, ...]
@@ -60,7 +68,9 @@ class StageData:
     recipe: Recipe
     """How a training view is made of an image."""
     crop: int | None
-    """Height and width of a view, for images that are kept larger; a test image is the middle of its own."""
+    """Height and width of a view, for images that are kept larger; a test image is the middle of
+    its own.
+    """
     fingerprint: str
     class_names: tuple[str, ...]
 
@@ -82,7 +92,10 @@ def open_data(images_dir: Path) -> StageData:
     try:
         changed = meta.stat().st_mtime_ns
     except OSError as error:
-        raise DataError(f"{meta}: cannot be read ({error.strerror}); expected a prepared data cache with meta.json, train.npy and test.npy") from None
+        raise DataError(
+            f"{meta}: cannot be read ({error.strerror}); expected a prepared data cache with"
+            " meta.json, train.npy and test.npy"
+        ) from None
     return _open(meta, changed)
 
 
@@ -97,14 +110,19 @@ def _open(meta_path: Path, changed: int) -> StageData:
     channels = int(meta["shape"][-1])
     mean, std = (tuple(float(v) for v in meta[name]) for name in ("mean", "std"))
     if len(mean) != channels or len(std) != channels:
-        raise DataError(f"{meta_path}: mean and std have {len(mean)} and {len(std)} values; expected {channels}, one for each channel or feature")
+        raise DataError(
+            f"{meta_path}: mean and std have {len(mean)} and {len(std)} values; expected"
+            f" {channels}, one for each channel or feature"
+        )
     folder = meta_path.parent
     return StageData(
         folder=folder,
         name=str(meta["name"]),
         kind=kind,
         num_classes=int(meta["num_classes"]),
-        train=_open_array(folder / "train.npy", kind, int(meta["train_items"]), tuple(meta["shape"])),
+        train=_open_array(
+            folder / "train.npy", kind, int(meta["train_items"]), tuple(meta["shape"])
+        ),
         test=_open_array(folder / "test.npy", kind, int(meta["test_items"]), tuple(meta["shape"])),
         mean=mean,
         std=std,
@@ -118,8 +136,13 @@ def _open(meta_path: Path, changed: int) -> StageData:
 def _recipe(path: Path, found: dict[str, Any]) -> Recipe:
     unknown = sorted(set(found) - {field.name for field in fields(Recipe)})
     if unknown:
-        raise DataError(f"{path}: augment: {', '.join(unknown)} is not known here; remove the folder and prepare the data again")
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        raise DataError(
+            f"{path}: augment: {', '.join(unknown)} is not known here; remove the folder and"
+            " prepare the data again"
+        )
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
+    }
     return Recipe(**values)
 
 
@@ -127,11 +150,26 @@ def _read_meta(path: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); remove the folder and prepare the data again") from None
-    needed = ("name", "kind", "num_classes", "train_items", "test_items", "shape", "mean", "std", "fingerprint")
+        raise DataError(
+            f"{path}: cannot be read as JSON ({error}); remove the folder and prepare the data"
+            " again"
+        ) from None
+    needed = (
+        "name",
+        "kind",
+        "num_classes",
+        "train_items",
+        "test_items",
+        "shape",
+        "mean",
+        "std",
+        "fingerprint",
+    )
     missing = [name for name in needed if not isinstance(meta, dict) or name not in meta]
     if missing:
-        raise DataError(f"{path}: lacks {', '.join(missing)}; remove the folder and prepare the data again")
+        raise DataError(
+            f"{path}: lacks {', '.join(missing)}; remove the folder and prepare the data again"
+        )
     return dict(meta)
 
 
@@ -140,11 +178,15 @@ def _open_array(path: Path, kind: str, items: int, shape: tuple[int, ...]) -> np
         # Mode "c": torch wants writable memory, and nobody may change the file.
         array: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     except Exception as error:  # a damaged header can fail anywhere in numpy's parser
-        raise DataError(f"{path}: cannot be read as a .npy array ({error}); remove the folder and prepare the data again") from None
+        raise DataError(
+            f"{path}: cannot be read as a .npy array ({error}); remove the folder and prepare the"
+            " data again"
+        ) from None
     dtype = np.dtype(np.uint8) if holds_images(kind) else np.dtype(np.float32)
     if array.shape != (items, *shape) or array.dtype != dtype:
         raise DataError(
-            f"{path}: holds {array.dtype} {list(array.shape)}; meta.json says {dtype} {[items, *shape]}; remove the folder and prepare the data again"
+            f"{path}: holds {array.dtype} {list(array.shape)}; meta.json says {dtype}"
+            f" {[items, *shape]}; remove the folder and prepare the data again"
         )
     return array
 
@@ -152,10 +194,19 @@ def _open_array(path: Path, kind: str, items: int, shape: tuple[int, ...]) -> np
 class Items:
     """Items of one split: as they are, or as augmented views.
 
-    Images come out [n, C, H, W] in channels-last order, features [n, D], normalised, in the `dtype` given, on the device.
+    Images come out [n, C, H, W] in channels-last order, features [n, D], normalised, in the `dtype`
+    given, on the device.
     """
 
-    def __init__(self, data: StageData, split: Literal["train", "test"], *, device: torch.device, dtype: torch.dtype, feature_noise: float) -> None:
+    def __init__(
+        self,
+        data: StageData,
+        split: Literal["train", "test"],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        feature_noise: float,
+    ) -> None:
         self.images, self.shape = holds_images(data.kind), data.shape
         self.recipe, self.feature_noise = data.recipe, feature_noise
         self.device, self.dtype = device, dtype
@@ -166,7 +217,9 @@ class Items:
         inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
         unit = 255.0 if self.images else 1.0
         self._scale = torch.tensor(inverse / unit, dtype=dtype, device=device)
-        self._offset = torch.tensor(-np.asarray(data.mean, np.float64) * inverse, dtype=dtype, device=device)
+        self._offset = torch.tensor(
+            -np.asarray(data.mean, np.float64) * inverse, dtype=dtype, device=device
+        )
         self._varies = torch.tensor(std > 0, dtype=dtype, device=device)
 
     def __len__(self) -> int:
@@ -178,7 +231,9 @@ class Items:
         return max(VALUES_AT_ONCE[self.device.type] // math.prod(self.shape), 1)
 
     def rows(self, parts: Sequence[Ids]) -> Iterator[Tensor]:
-        """The stored items of each part, in order, on the device; where they do not live there, worker processes read ahead and the copy does not wait."""
+        """The stored items of each part, in order, on the device; where they do not live there,
+        worker processes read ahead and the copy does not wait.
+        """
         if self._resident is not None:
             for ids in parts:
                 yield self._resident.index_select(0, to_device(ids, self.device))
@@ -199,12 +254,18 @@ class Items:
 
     def plain(self, rows: Tensor) -> Tensor:
         """Items of `rows`, not augmented."""
-        return self._normalised(augment.centre(rows, (self.shape[0], self.shape[1])) if self.images else rows)
+        return self._normalised(
+            augment.centre(rows, (self.shape[0], self.shape[1])) if self.images else rows
+        )
 
     def view(self, rows: Tensor, ids: Tensor, visits: Tensor, stream: int) -> Tensor:
-        """One augmented view of each item of `rows`, a function of the item and (stream, id, visit) alone. ids, visits: int64 [n] on the device."""
+        """One augmented view of each item of `rows`, a function of the item and (stream, id, visit)
+        alone. ids, visits: int64 [n] on the device.
+        """
         if self.images:
-            return self._normalised(augment.view(rows, ids, visits, stream, self.recipe, (self.shape[0], self.shape[1])))
+            return self._normalised(
+                augment.view(rows, ids, visits, stream, self.recipe, (self.shape[0], self.shape[1]))
+            )
         noise = augment.noise(ids, visits, stream, rows.shape[1]).to(self.dtype)
         return self._normalised(rows) + noise * (self.feature_noise * self._varies)
 
@@ -224,13 +285,21 @@ class _Rows:
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """The array as a tensor on the device; a copy to a GPU does not wait for the work that the GPU has."""
+    """The array as a tensor on the device; a copy to a GPU does not wait for the work that the GPU
+    has.
+    """
     tensor = torch.as_tensor(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )
 
 
 def _fits(rows: Tensor, device: torch.device) -> bool:
-    """Whether the rows may live on the device. A CPU's memory maps them: the operating system keeps what it can."""
+    """Whether the rows may live on the device. A CPU's memory maps them: the operating system keeps
+    what it can.
+    """
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

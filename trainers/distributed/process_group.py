@@ -15,8 +15,11 @@ LONGEST_WAIT = timedelta(minutes=30)
 
 
 @contextmanager
-def process_group(*, rank: int, world_size: int, address: str, port: int, device: str) -> Iterator[Ranks]:
-    """This process is rank `rank` of `world_size` for the length of the block: gloo on CPUs, nccl on GPUs.
+def process_group(
+    *, rank: int, world_size: int, address: str, port: int, device: str
+) -> Iterator[Ranks]:
+    """This process is rank `rank` of `world_size` for the length of the block: gloo on CPUs, nccl
+    on GPUs.
 
     Args:
         address: where rank 0 listens, on `port`.
@@ -25,7 +28,13 @@ def process_group(*, rank: int, world_size: int, address: str, port: int, device
         yield ALONE
         return
     backend = "nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(backend, init_method=f"tcp://{address}:{port}", rank=rank, world_size=world_size, timeout=LONGEST_WAIT)
+    dist.init_process_group(
+        backend,
+        init_method=f"tcp://{address}:{port}",
+        rank=rank,
+        world_size=world_size,
+        timeout=LONGEST_WAIT,
+    )
     try:
         yield Ranks(rank=rank, world_size=world_size)
     finally:

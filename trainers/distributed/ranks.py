@@ -1,4 +1,6 @@
-"""The processes that train one stage together, and what they tell each other. World size 1 needs no process group."""
+"""The processes that train one stage together, and what they tell each other. World size 1 needs no
+process group.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among those of the stage. With world_size > 1 torch's default process group must be open, and every method is called by all ranks."""
+    """This process among those of the stage. With world_size > 1 torch's default process group must
+    be open, and every method is called by all ranks.
+    """
 
     rank: int = 0
     world_size: int = 1

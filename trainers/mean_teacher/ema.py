@@ -9,9 +9,11 @@ from torch import Tensor
 
 
 def decay_at(step: int, decay: float) -> float:
-    """Share of the old teacher that step number `step`, counted from 1, keeps: min(1 - 1/(step + 1), decay).
+    """Share of the old teacher that step number `step`, counted from 1, keeps: min(1 - 1/(step +
+    1), decay).
 
-    Until the two are equal the teacher is the plain mean of its start and all students so far (Tarvainen & Valpola 2017, section 3 and their published code).
+    Until the two are equal the teacher is the plain mean of its start and all students so far
+    (Tarvainen & Valpola 2017, section 3 and their published code).
     """
     return min(1.0 - 1.0 / (step + 1), decay)
 

@@ -1,4 +1,6 @@
-"""Losses and ramps of Mean Teacher and negative label suppression. B: batch size, C: classes, M: refused classes in a batch."""
+"""Losses and ramps of Mean Teacher and negative label suppression. B: batch size, C: classes, M:
+refused classes in a batch.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from torch.nn import functional
 
 
 def class_loss(logits: Tensor, labels: Tensor, batch_size: float) -> Tensor:
-    """Cross entropy of the labelled rows, summed and divided by the size of the whole batch, not by the number of labels.
+    """Cross entropy of the labelled rows, summed and divided by the size of the whole batch, not by
+    the number of labels.
 
     So its weight is the labelled share of the batch (Tarvainen & Valpola 2017, published code).
 
@@ -21,36 +24,47 @@ def class_loss(logits: Tensor, labels: Tensor, batch_size: float) -> Tensor:
 
 
 def consistency_mse(logits: Tensor, target: Tensor, batch_size: float) -> Tensor:
-    """Squared distance of softmax(logits) to the target probabilities, both [b, C]; the mean over classes is inside: the sum is divided by B * C."""
+    """Squared distance of softmax(logits) to the target probabilities, both [b, C]; the mean over
+    classes is inside: the sum is divided by B * C.
+    """
     return (torch.softmax(logits, 1) - target).square().sum() / (batch_size * logits.shape[1])
 
 
 def consistency_kl(logits: Tensor, target: Tensor, batch_size: float) -> Tensor:
-    """KL(target || softmax(logits)) summed over rows and divided by B; a class with target 0 adds 0."""
+    """KL(target || softmax(logits)) summed over rows and divided by B; a class with target 0 adds
+    0.
+    """
     return functional.kl_div(torch.log_softmax(logits, 1), target, reduction="sum") / batch_size
 
 
 def logit_distance(class_logits: Tensor, consistency_logits: Tensor, batch_size: float) -> Tensor:
-    """Squared distance of the two heads' logits, summed and divided by B * C; both heads get its gradient."""
+    """Squared distance of the two heads' logits, summed and divided by B * C; both heads get its
+    gradient.
+    """
     return (class_logits - consistency_logits).square().sum() / (batch_size * class_logits.shape[1])
 
 
 def suppress_negatives(logits: Tensor, rows: Tensor, classes: Tensor) -> Tensor:
-    """Logits whose softmax gives each refused (row, class) exactly zero and keeps the ratios of the others.
+    """Logits whose softmax gives each refused (row, class) exactly zero and keeps the ratios of the
+    others.
 
     Args:
-        logits: float32 or float64 [b, C], left as they are. rows, classes: int64 [M]; never all C classes of a row.
+        logits: float32 or float64 [b, C], left as they are. rows, classes: int64 [M]; never all C
+            classes of a row.
 
-    Source: Hu et al. 2020 (arXiv:2009.06168), negative label suppression: the teacher's logit of a refused class becomes a large negative number.
+    Source: Hu et al. 2020 (arXiv:2009.06168), negative label suppression: the teacher's logit of a
+        refused class becomes a large negative number.
     """
-    # A fill, not an addition: exp underflows to an exact zero. Finite, for -inf makes NaN of 0 * log 0. Fp32 is the narrowest type that holds it.
+    # A fill, not an addition: exp underflows to an exact zero. Finite, for -inf makes NaN of 0 *
+    # log 0. Fp32 is the narrowest type that holds it.
     flat = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.clone()
     flat.view(-1).index_fill_(0, rows * logits.shape[1] + classes, -1e6)
     return flat
 
 
 def negative_loss(logits: Tensor, rows: Tensor, classes: Tensor, batch_size: float) -> Tensor:
-    """-log(1 - p_c) summed over the refused (row, class) pairs and divided by B; finite for every finite logit.
+    """-log(1 - p_c) summed over the refused (row, class) pairs and divided by B; finite for every
+    finite logit.
 
     Source: the complementary-label log loss (Chou et al. 2020, arXiv:2007.02235, SCL-NL).
     """
@@ -68,7 +82,9 @@ def entropy_loss(logits: Tensor, batch_size: float) -> Tensor:
 
 
 def consistency_ramp(epoch: int, rampup_epochs: float) -> float:
-    """Share of the consistency weight in this epoch, a whole number from 0: exp(-5 (1 - min(e, R) / R)^2) (Laine & Aila 2017)."""
+    """Share of the consistency weight in this epoch, a whole number from 0: exp(-5 (1 - min(e, R) /
+    R)^2) (Laine & Aila 2017).
+    """
     if rampup_epochs <= 0:
         return 1.0
     left = 1.0 - min(float(epoch), rampup_epochs) / rampup_epochs
@@ -76,12 +92,16 @@ def consistency_ramp(epoch: int, rampup_epochs: float) -> float:
 
 
 def cosine_rate(learning_rate: float, epoch: float, horizon: float) -> float:
-    """Learning rate at a fractional epoch: half a cosine that reaches zero at `horizon` epochs, and stays there."""
+    """Learning rate at a fractional epoch: half a cosine that reaches zero at `horizon` epochs, and
+    stays there.
+    """
     return learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(epoch / horizon, 1.0)))
 
 
 def warmed_up(learning_rate: float, epoch: float, warmup_epochs: float, start: float) -> float:
-    """Learning rate before the cosine: a straight line from `start` to `learning_rate` over the first epochs (Tarvainen & Valpola 2017, published code)."""
+    """Learning rate before the cosine: a straight line from `start` to `learning_rate` over the
+    first epochs (Tarvainen & Valpola 2017, published code).
+    """
     if epoch >= warmup_epochs:
         return learning_rate
     return start + (learning_rate - start) * epoch / warmup_epochs

@@ -1,6 +1,7 @@
 """Mean Teacher with negative label suppression: the training of one stage, epoch by epoch.
 
-Sources: Tarvainen & Valpola 2017 (arXiv:1703.01780) and its published settings; Hu et al. 2020 (arXiv:2009.06168) for negative label suppression.
+Sources: Tarvainen & Valpola 2017 (arXiv:1703.01780) and its published settings; Hu et al. 2020
+    (arXiv:2009.06168) for negative label suppression.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from trainers.sgd import Sgd
 from trainers.stage import StageInputs
 
 _SWITCHES = inspect.signature(DistributedDataParallel.__init__).parameters
-_OWN_BUFFERS: Any = {"forward_sync_buffers" if "forward_sync_buffers" in _SWITCHES else "broadcast_buffers": False}
+_OWN_BUFFERS: Any = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _SWITCHES else "broadcast_buffers": False
+}
 """Each rank keeps its batch norm statistics between steps; torch 2.15 has renamed the switch."""
 
 _STUDENT_VIEW, _TEACHER_VIEW = 11, 12
@@ -52,7 +55,9 @@ class Batch:
     negative_classes: Tensor
     """int64 [M]."""
     student_keys: Tensor | None = None
-    """int64 [b], what the networks' own random draws depend on, image by image; None where the network draws nothing."""
+    """int64 [b], what the networks' own random draws depend on, image by image; None where the
+    network draws nothing.
+    """
     teacher_keys: Tensor | None = None
 
     @property
@@ -61,15 +66,27 @@ class Batch:
 
 
 class MeanTeacher:
-    """Student, teacher and optimiser of one stage. After `train_epoch` of every epoch in order, `teacher` is the model that predicts."""
+    """Student, teacher and optimiser of one stage. After `train_epoch` of every epoch in order,
+    `teacher` is the model that predicts.
+    """
 
     def __init__(
-        self, config: MeanTeacherConfig, data: StageData, inputs: StageInputs, *, seed: int, device: torch.device, precision: str, ranks: Ranks
+        self,
+        config: MeanTeacherConfig,
+        data: StageData,
+        inputs: StageInputs,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: str,
+        ranks: Ranks,
     ) -> None:
         self.config, self.seed, self.device, self.ranks = config, seed, device, ranks
         dtype = torch.float64 if precision == "fp64" else torch.float32
         self.autocast = precision == "bf16"
-        self.items = Items(data, "train", device=device, dtype=dtype, feature_noise=config.feature_noise)
+        self.items = Items(
+            data, "train", device=device, dtype=dtype, feature_noise=config.feature_noise
+        )
         self.negatives = Negatives(inputs, len(data.train), data.num_classes)
         self.label_of = np.full(len(data.train), -1, np.int64)
         self.label_of[inputs.label_ids] = inputs.labels
@@ -84,102 +101,190 @@ class MeanTeacher:
         self.backbone = networks.backbone_name(config.backbone, data)
 
         def network(purpose: int) -> networks.TwoHeads:
-            net = networks.build(self.backbone, data, single_head=config.logit_distance_weight < 0, seed=randomness.key(seed, purpose))
+            net = networks.build(
+                self.backbone,
+                data,
+                single_head=config.logit_distance_weight < 0,
+                seed=randomness.key(seed, purpose),
+            )
             net.to(device=device, dtype=dtype)
-            return net.to(memory_format=torch.channels_last) if networks.channels_last(self.backbone) else net
+            return (
+                net.to(memory_format=torch.channels_last)
+                if networks.channels_last(self.backbone)
+                else net
+            )
 
         self.student = network(_STUDENT_INIT)
         self.teacher = network(_TEACHER_INIT)
         if config.teacher_init == "student":
             self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
-        self.student_weights, self.teacher_weights = list(self.student.parameters()), list(self.teacher.parameters())
-        self.optimizer = Sgd(self.student_weights, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay)
-        self.forward, self.teach = (_compiled(net) if config.compile else net for net in (self.student, self.teacher))
+        self.student_weights, self.teacher_weights = (
+            list(self.student.parameters()),
+            list(self.teacher.parameters()),
+        )
+        self.optimizer = Sgd(
+            self.student_weights,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+        )
+        self.forward, self.teach = (
+            _compiled(net) if config.compile else net for net in (self.student, self.teacher)
+        )
         if ranks.world_size > 1:
             self.forward = DistributedDataParallel(self.forward, **_OWN_BUFFERS)
         self.step = 0
 
     def train_epoch(self, number: int) -> Tensor:
-        """One pass over the images without a label; returns loss, class loss and consistency loss of each step, [steps, 3] on the device."""
+        """One pass over the images without a label; returns loss, class loss and consistency loss
+        of each step, [steps, 3] on the device.
+        """
         config = self.config
         epoch = self.sampler.epoch(number)
-        consistency_weight = config.consistency_weight * losses.consistency_ramp(number, config.consistency_rampup_epochs)
+        consistency_weight = config.consistency_weight * losses.consistency_ramp(
+            number, config.consistency_rampup_epochs
+        )
         rate_horizon = config.cosine_horizon * config.epochs
         history = torch.zeros(epoch.steps, 3, device=self.device, dtype=torch.float64)
         self.student.train()
         self.teacher.train()  # its batch norm statistics are its own, from its own views
         for step, batch in enumerate(self.batches(number, epoch)):
             at = number + step / epoch.steps
-            peak = losses.warmed_up(config.learning_rate, at, config.warmup_epochs, config.warmup_start_rate)
+            peak = losses.warmed_up(
+                config.learning_rate, at, config.warmup_epochs, config.warmup_start_rate
+            )
             history[step] = self.take_step(
                 batch,
                 consistency_weight=consistency_weight,
                 learning_rate=losses.cosine_rate(peak, at, rate_horizon),
-                # DDP averages gradients over ranks: dividing by B / world_size makes that the gradient of the sum over the whole batch, divided by B.
+                # DDP averages gradients over ranks: dividing by B / world_size makes that the
+                # gradient of the sum over the whole batch, divided by B.
                 batch_size=epoch.batch_size / self.ranks.world_size,
             )
         self.ranks.mean([history, *self._statistics()])
         return history
 
-    def take_step(self, batch: Batch, *, consistency_weight: float, learning_rate: float, batch_size: float) -> Tensor:
-        """Student and teacher have moved by one batch; returns `stage_loss`'s terms, [3] on the device. Nothing here waits for the device."""
+    def take_step(
+        self, batch: Batch, *, consistency_weight: float, learning_rate: float, batch_size: float
+    ) -> Tensor:
+        """Student and teacher have moved by one batch; returns `stage_loss`'s terms, [3] on the
+        device. Nothing here waits for the device.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             with torch.no_grad():
                 teacher_logits, _ = self.teach(batch.teacher_view, batch.teacher_keys)
             class_logits, consistency_logits = self.forward(batch.student_view, batch.student_keys)
-        terms = stage_loss(self.config, batch, class_logits, consistency_logits, teacher_logits, consistency_weight=consistency_weight, batch_size=batch_size)
+        terms = stage_loss(
+            self.config,
+            batch,
+            class_logits,
+            consistency_logits,
+            teacher_logits,
+            consistency_weight=consistency_weight,
+            batch_size=batch_size,
+        )
         self.optimizer.zero_grad()
         terms[0].backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(learning_rate)
         self.step += 1
-        ema.update(self.teacher_weights, self.student_weights, ema.decay_at(self.step, self.config.ema_decay))
+        ema.update(
+            self.teacher_weights,
+            self.student_weights,
+            ema.decay_at(self.step, self.config.ema_decay),
+        )
         return terms.detach()
 
     def batches(self, number: int, epoch: Epoch) -> Iterator[Batch]:
         """This rank's batches, views made for many steps at once."""
         mine = epoch.share(self.ranks.rank, self.ranks.world_size)
         rows = mine.batch_size
-        student_stream, teacher_stream = (randomness.key(self.seed, view, number) for view in (_STUDENT_VIEW, _TEACHER_VIEW))
-        labels, all_ids, all_visits = (to_device(a, self.device) for a in (self.label_of[mine.ids[:, mine.unlabelled :]], mine.ids, mine.visits))
+        student_stream, teacher_stream = (
+            randomness.key(self.seed, view, number) for view in (_STUDENT_VIEW, _TEACHER_VIEW)
+        )
+        labels, all_ids, all_visits = (
+            to_device(a, self.device)
+            for a in (self.label_of[mine.ids[:, mine.unlabelled :]], mine.ids, mine.visits)
+        )
         negative_rows, negative_classes = self.negatives.pairs(mine.ids.reshape(-1))
         cuts = np.searchsorted(negative_rows, np.arange(mine.steps + 1) * rows).tolist()
-        in_batch, refused = (to_device(a, self.device) for a in (negative_rows % rows, negative_classes))
+        in_batch, refused = (
+            to_device(a, self.device) for a in (negative_rows % rows, negative_classes)
+        )
         at_once = max(self.items.at_once // rows, 1)  # whole batches
         starts = range(0, mine.steps, at_once)
-        stored = self.items.rows([mine.ids[start : start + at_once].reshape(-1) for start in starts])
+        stored = self.items.rows(
+            [mine.ids[start : start + at_once].reshape(-1) for start in starts]
+        )
         for start, items in zip(starts, stored, strict=True):
             ids, visits = (a[start : start + at_once].view(-1) for a in (all_ids, all_visits))
             student_views = _by_batch(self.items.view(items, ids, visits, student_stream), rows)
             teacher_views = _by_batch(self.items.view(items, ids, visits, teacher_stream), rows)
-            student_keys, teacher_keys = (self._draws(ids, visits, purpose, number, rows) for purpose in (_STUDENT_DRAWS, _TEACHER_DRAWS))
-            for i, (student_view, teacher_view) in enumerate(zip(student_views, teacher_views, strict=True)):
+            student_keys, teacher_keys = (
+                self._draws(ids, visits, purpose, number, rows)
+                for purpose in (_STUDENT_DRAWS, _TEACHER_DRAWS)
+            )
+            for i, (student_view, teacher_view) in enumerate(
+                zip(student_views, teacher_views, strict=True)
+            ):
                 part = slice(cuts[start + i], cuts[start + i + 1])
-                yield Batch(student_view, teacher_view, labels[start + i], in_batch[part], refused[part], student_keys[i], teacher_keys[i])
+                yield Batch(
+                    student_view,
+                    teacher_view,
+                    labels[start + i],
+                    in_batch[part],
+                    refused[part],
+                    student_keys[i],
+                    teacher_keys[i],
+                )
 
-    def _draws(self, ids: Tensor, visits: Tensor, purpose: int, number: int, rows: int) -> Sequence[Tensor | None]:
-        """For each step a key of each row, which depends on seed, epoch, image and visit alone; None where the network draws nothing."""
+    def _draws(
+        self, ids: Tensor, visits: Tensor, purpose: int, number: int, rows: int
+    ) -> Sequence[Tensor | None]:
+        """For each step a key of each row, which depends on seed, epoch, image and visit alone;
+        None where the network draws nothing.
+        """
         if not self.student.keyed:
             return [None] * (len(ids) // rows)
-        return list(randomness.draws(randomness.key(self.seed, purpose, number), ids, visits, 1).view(-1, rows))
+        return list(
+            randomness.draws(randomness.key(self.seed, purpose, number), ids, visits, 1).view(
+                -1, rows
+            )
+        )
 
     def _statistics(self) -> list[Tensor]:
-        """Batch norm statistics of both nets; ranks that saw other images have others, so their mean is used."""
-        return [buffer for net in (self.student, self.teacher) for buffer in net.buffers() if buffer.is_floating_point()]
+        """Batch norm statistics of both nets; ranks that saw other images have others, so their
+        mean is used.
+        """
+        return [
+            buffer
+            for net in (self.student, self.teacher)
+            for buffer in net.buffers()
+            if buffer.is_floating_point()
+        ]
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, besides the request."""
-        return {"student": self.student.state_dict(), "teacher": self.teacher.state_dict(), "momentum": self.optimizer.velocities, "step": self.step}
+        return {
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "momentum": self.optimizer.velocities,
+            "step": self.step,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.student.load_state_dict(state["student"])
         self.teacher.load_state_dict(state["teacher"])
-        self.optimizer.velocities = [None if momentum is None else momentum.to(self.device) for momentum in state["momentum"]]
+        self.optimizer.velocities = [
+            None if momentum is None else momentum.to(self.device) for momentum in state["momentum"]
+        ]
         self.step = int(state["step"])
 
     def start_from(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> None:
-        """Take over the weights and statistics of an earlier stage; optimiser, ramps and averaging start anew."""
+        """Take over the weights and statistics of an earlier stage; optimiser, ramps and averaging
+        start anew.
+        """
         self.student.load_state_dict(student)
         self.teacher.load_state_dict(teacher)
 
@@ -192,7 +297,10 @@ def _compiled(net: nn.Module) -> nn.Module:
     """
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        raise UserError(f"method.compile: needs a C++ compiler, and there is no {compiler} on this machine. Install g++, or set CXX, or leave it out.")
+        raise UserError(
+            f"method.compile: needs a C++ compiler, and there is no {compiler} on this machine."
+            " Install g++, or set CXX, or leave it out."
+        )
     compiled: Any = torch.compile(net)
     found: nn.Module = compiled
     return found
@@ -212,7 +320,8 @@ def stage_loss(
     consistency_weight: float,
     batch_size: float,
 ) -> Tensor:
-    """[3]: the loss L = L_cls + w L_cons + v L_res (+ negative and entropy terms), L_cls and L_cons. The order of rows within a stream does not matter.
+    """[3]: the loss L = L_cls + w L_cons + v L_res (+ negative and entropy terms), L_cls and
+    L_cons. The order of rows within a stream does not matter.
 
     Logits are [b, C]; the teacher's carry no gradient. batch_size is what the sums are divided by.
     """
@@ -224,21 +333,33 @@ def stage_loss(
     by_consistency = distance(consistency_logits, target, batch_size)
     loss = by_class + consistency_weight * by_consistency
     if config.logit_distance_weight > 0:
-        loss = loss + config.logit_distance_weight * losses.logit_distance(class_logits, consistency_logits, batch_size)
+        loss = loss + config.logit_distance_weight * losses.logit_distance(
+            class_logits, consistency_logits, batch_size
+        )
     if config.negative_weight > 0:
-        loss = loss + config.negative_weight * losses.negative_loss(class_logits, batch.negative_rows, batch.negative_classes, batch_size)
+        loss = loss + config.negative_weight * losses.negative_loss(
+            class_logits, batch.negative_rows, batch.negative_classes, batch_size
+        )
     if config.entropy_weight > 0:
-        loss = loss + config.entropy_weight * losses.entropy_loss(class_logits[: batch.unlabelled], batch_size)
+        loss = loss + config.entropy_weight * losses.entropy_loss(
+            class_logits[: batch.unlabelled], batch_size
+        )
     return torch.stack([loss, by_class, by_consistency])
 
 
 @torch.no_grad()
 def teacher_target(config: MeanTeacherConfig, batch: Batch, teacher_logits: Tensor) -> Tensor:
-    """Probabilities [b, C] that the student is pulled to: the teacher's, with zero for refused classes under `nls`, and the label alone under `onehot`."""
-    logits = teacher_logits.to(torch.float64 if teacher_logits.dtype == torch.float64 else torch.float32)
+    """Probabilities [b, C] that the student is pulled to: the teacher's, with zero for refused
+    classes under `nls`, and the label alone under `onehot`.
+    """
+    logits = teacher_logits.to(
+        torch.float64 if teacher_logits.dtype == torch.float64 else torch.float32
+    )
     if config.nls:
         logits = losses.suppress_negatives(logits, batch.negative_rows, batch.negative_classes)
     target = torch.softmax(logits, 1)
     if config.nls_positive == "onehot":
-        target[batch.unlabelled :] = functional.one_hot(batch.labels, target.shape[1]).to(target.dtype)
+        target[batch.unlabelled :] = functional.one_hot(batch.labels, target.shape[1]).to(
+            target.dtype
+        )
     return target

@@ -1,4 +1,6 @@
-"""Backbones with the two linear heads of Mean Teacher. Each returns (class logits, consistency logits)."""
+"""Backbones with the two linear heads of Mean Teacher. Each returns (class logits, consistency
+logits).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from trainers.networks.wide_resnet import wide_resnet_28_2
 
 
 class TwoHeads(nn.Module):
-    """A trunk [n, ...] -> [n, width] under a class head and, unless `single`, a consistency head; a single head gives both outputs."""
+    """A trunk [n, ...] -> [n, width] under a class head and, unless `single`, a consistency head; a
+    single head gives both outputs.
+    """
 
     def __init__(self, trunk: nn.Module, width: int, num_classes: int, *, single: bool) -> None:
         super().__init__()
@@ -34,7 +38,10 @@ class TwoHeads(nn.Module):
     def forward(self, x: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
         features = self.trunk(x) if keys is None else self.trunk(x, keys)
         class_logits = self.class_head(features)
-        return class_logits, class_logits if self.consistency_head is None else self.consistency_head(features)
+        return (
+            class_logits,
+            class_logits if self.consistency_head is None else self.consistency_head(features),
+        )
 
 
 def backbone_name(setting: str, data: StageData) -> str:
@@ -49,13 +56,16 @@ def backbone_name(setting: str, data: StageData) -> str:
         return "small_cnn" if max(data.shape[:2]) <= 16 else "resnet18"
     if setting not in BACKBONES[data.kind]:
         raise DataError(
-            f"backbone {setting!r} does not take the data set {data.name!r}, which holds {data.kind}; choose auto, {', '.join(BACKBONES[data.kind])}"
+            f"backbone {setting!r} does not take the data set {data.name!r}, which holds"
+            f" {data.kind}; choose auto, {', '.join(BACKBONES[data.kind])}"
         )
     return setting
 
 
 def build(name: str, data: StageData, *, single_head: bool, seed: int) -> TwoHeads:
-    """The network with weights that are a function of (name, shapes, seed) alone, on the CPU in float32."""
+    """The network with weights that are a function of (name, shapes, seed) alone, on the CPU in
+    float32.
+    """
     # The layers draw from torch's global generator: lend them one of our own.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,7 +79,9 @@ def build(name: str, data: StageData, *, single_head: bool, seed: int) -> TwoHea
 
 
 def channels_last(name: str) -> bool:
-    """Whether the network is faster with channels last; group norm is slower (measured on CPUs with bf16 units)."""
+    """Whether the network is faster with channels last; group norm is slower (measured on CPUs with
+    bf16 units).
+    """
     return name not in ("small_cnn_gn", *BACKBONES["features"])
 
 
@@ -83,15 +95,33 @@ def _small_cnn_gn(data: StageData) -> tuple[nn.Module, int]:
 
 def _small(channels: int, width: int, norm: Callable[[int], nn.Module]) -> tuple[nn.Module, int]:
     def block(inputs: int, outputs: int) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), norm(outputs), nn.ReLU(inplace=True)]
+        return [
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            norm(outputs),
+            nn.ReLU(inplace=True),
+        ]
 
-    layers = [*block(channels, width), *block(width, 2 * width), nn.MaxPool2d(2), *block(2 * width, 4 * width), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    layers = [
+        *block(channels, width),
+        *block(width, 2 * width),
+        nn.MaxPool2d(2),
+        *block(2 * width, 4 * width),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ]
     return nn.Sequential(*layers), 4 * width
 
 
 def _mlp(data: StageData) -> tuple[nn.Module, int]:
     width = 256
-    layers = [nn.Linear(data.shape[0], width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU()]
+    layers = [
+        nn.Linear(data.shape[0], width),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+    ]
     return nn.Sequential(*layers), width
 
 

@@ -1,4 +1,6 @@
-"""Residual networks of torchvision as trunks (He et al. 2016, arXiv:1512.03385; in the 50-layer one the 3x3 convolution has the stride, "v1.5")."""
+"""Residual networks of torchvision as trunks (He et al. 2016, arXiv:1512.03385; in the 50-layer one
+the 3x3 convolution has the stride, "v1.5").
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from typing import Any, Final
 from torch import nn
 
 LARGEST_SMALL_IMAGE: Final = 64
-"""Pixels of the longer side up to which a network for small images is meant: no early halving of the map."""
+"""Pixels of the longer side up to which a network for small images is meant: no early halving of
+the map.
+"""
 
 
 def resnet18(channels: int, side: int) -> tuple[nn.Module, int]:
@@ -38,6 +42,8 @@ def _trunk(net: Any, channels: int, side: int) -> nn.Module:
 
 
 def start_head(head: nn.Linear) -> None:
-    """A head of the 50-layer network starts as N(0, sqrt(2 / (outputs inputs))), its bias at 0 (Tarvainen & Valpola 2017, published settings)."""
+    """A head of the 50-layer network starts as N(0, sqrt(2 / (outputs inputs))), its bias at 0
+    (Tarvainen & Valpola 2017, published settings).
+    """
     nn.init.normal_(head.weight, 0.0, math.sqrt(2.0 / head.weight.numel()))
     nn.init.zeros_(head.bias)

@@ -1,7 +1,9 @@
-"""Shake-Shake 26 2x96d: residual blocks whose two branches are mixed at random, forward and backward apart.
+"""Shake-Shake 26 2x96d: residual blocks whose two branches are mixed at random, forward and
+backward apart.
 
-Sources: Gastaldi 2017, "Shake-Shake regularization" (arXiv:1705.07485); the variant of Tarvainen & Valpola 2017 (published settings), which has neither batch
-norm nor ReLU after the first convolution and after the last block.
+Sources: Gastaldi 2017, "Shake-Shake regularization" (arXiv:1705.07485); the variant of Tarvainen &
+Valpola 2017 (published settings), which has neither batch norm nor ReLU after the first convolution
+and after the last block.
 """
 
 from __future__ import annotations
@@ -44,12 +46,15 @@ def mix(a: Tensor, b: Tensor, gate: Tensor | None, backward_gate: Tensor | None)
     """
     if gate is None or backward_gate is None:
         return (a + b) * 0.5
-    mixed: Tensor = _Mix.apply(a, b, gate.to(a.dtype)[:, None, None, None], backward_gate.to(a.dtype)[:, None, None, None])
+    mixed: Tensor = _Mix.apply(
+        a, b, gate.to(a.dtype)[:, None, None, None], backward_gate.to(a.dtype)[:, None, None, None]
+    )
     return mixed
 
 
 def gates(keys: Tensor, blocks: int) -> Tensor:
-    """float32 [2, blocks, n] uniform in [0, 1): forward and backward draws, each a function of an image's key and the block alone.
+    """float32 [2, blocks, n] uniform in [0, 1): forward and backward draws, each a function of an
+    image's key and the block alone.
 
     Args:
         keys: int64 [n], one for each image and view of a step.
@@ -70,7 +75,9 @@ def _branch(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class _ShiftedShortcut(nn.Module):
-    """Every second pixel, and every second pixel one to the lower right, side by side in the channels; halves the map."""
+    """Every second pixel, and every second pixel one to the lower right, side by side in the
+    channels; halves the map.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -94,7 +101,9 @@ class _Block(nn.Module):
         if stride != 1:
             self.shortcut = _ShiftedShortcut(inputs, outputs)
         elif inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x: Tensor, gate: Tensor | None, backward_gate: Tensor | None) -> Tensor:
         total: Tensor = self.shortcut(x) + mix(self.first(x), self.second(x), gate, backward_gate)
@@ -109,9 +118,16 @@ class ShakeShake(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        sizes = [(size, 2 if group and not block else 1) for group, size in enumerate(_WIDTHS) for block in range(_BLOCKS_PER_GROUP)]
+        sizes = [
+            (size, 2 if group and not block else 1)
+            for group, size in enumerate(_WIDTHS)
+            for block in range(_BLOCKS_PER_GROUP)
+        ]
         inputs = [16, *(size for size, _ in sizes)]
-        self.blocks = nn.ModuleList(_Block(before, size, stride) for before, (size, stride) in zip(inputs, sizes, strict=False))
+        self.blocks = nn.ModuleList(
+            _Block(before, size, stride)
+            for before, (size, stride) in zip(inputs, sizes, strict=False)
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -125,6 +141,8 @@ class ShakeShake(nn.Module):
             drawn = gates(keys, len(self.blocks))
             forward_gates, backward_gates = list(drawn[0]), list(drawn[1])
         x = self.stem(x)
-        for block, gate, backward_gate in zip(self.blocks, forward_gates, backward_gates, strict=True):
+        for block, gate, backward_gate in zip(
+            self.blocks, forward_gates, backward_gates, strict=True
+        ):
             x = block(x, gate, backward_gate)
         return x.mean((2, 3))

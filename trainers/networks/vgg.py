@@ -15,14 +15,19 @@ _FULL_MAP: Final = 7
 def vgg16(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     """Trunk and its width.
 
-    From 224 pixels on: the two hidden layers of 4096 over the whole last map, without dropout, which batch norm stands in for. Smaller images: the mean over
-    the last map, and as many of the five halvings as leave a pixel.
+    From 224 pixels on: the two hidden layers of 4096 over the whole last map, without dropout,
+    which batch norm stands in for. Smaller images: the mean over the last map, and as many of the
+    five halvings as leave a pixel.
     """
     layers: list[nn.Module] = []
     inputs = channels
     for widths in _WIDTHS:
         for outputs in widths:
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, padding=1),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+            ]
             inputs = outputs
         if min(height, width) >= 2:
             layers.append(nn.MaxPool2d(2))
@@ -30,7 +35,13 @@ def vgg16(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     if min(height, width) < _FULL_MAP:
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     else:
-        layers += [nn.Flatten(), nn.Linear(inputs * height * width, _HIDDEN), nn.ReLU(inplace=True), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU(inplace=True)]
+        layers += [
+            nn.Flatten(),
+            nn.Linear(inputs * height * width, _HIDDEN),
+            nn.ReLU(inplace=True),
+            nn.Linear(_HIDDEN, _HIDDEN),
+            nn.ReLU(inplace=True),
+        ]
         inputs = _HIDDEN
     trunk = nn.Sequential(*layers)
     for module in trunk.modules():

@@ -1,4 +1,6 @@
-"""Wide residual network 28-2 (Zagoruyko & Komodakis 2016, arXiv:1605.07146): batch norm and ReLU before each convolution, no dropout."""
+"""Wide residual network 28-2 (Zagoruyko & Komodakis 2016, arXiv:1605.07146): batch norm and ReLU
+before each convolution, no dropout.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ class _Block(nn.Module):
         self.norm1, self.norm2 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if stride != 1 or inputs != outputs else None
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+            if stride != 1 or inputs != outputs
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         active = functional.relu(self.norm1(x))
@@ -28,8 +34,16 @@ def wide_resnet_28_2(channels: int) -> tuple[nn.Module, int]:
     widths = (16, 32, 64, 128)
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)]
     for group, (before, after) in enumerate(pairwise(widths)):
-        layers += [_Block(after if block else before, after, 2 if group and not block else 1) for block in range(4)]
-    layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        layers += [
+            _Block(after if block else before, after, 2 if group and not block else 1)
+            for block in range(4)
+        ]
+    layers += [
+        nn.BatchNorm2d(widths[-1]),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ]
     trunk = nn.Sequential(*layers)
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,8 +1,11 @@
-"""Reads the pickles of CIFAR's batches without unpickling them: the few opcodes of such files are interpreted here, and every other is refused.
+"""Reads the pickles of CIFAR's batches without unpickling them: the few opcodes of such files are
+interpreted here, and every other is refused.
 
-A pickle is a program. An unpickler with a list of allowed names is no protection: numpy's own constructors, given a forged state, make arrays of objects
-at addresses of the file's choosing. Nothing is called here but what stands below: a name is a mere token, an array is built by numpy.frombuffer from
-bytes of the file and one of a few number types, and all else is dicts, lists, tuples, strings and numbers.
+A pickle is a program. An unpickler with a list of allowed names is no protection: numpy's own
+constructors, given a forged state, make arrays of objects at addresses of the file's choosing.
+Nothing is called here but what stands below: a name is a mere token, an array is built by
+numpy.frombuffer from bytes of the file and one of a few number types, and all else is dicts, lists,
+tuples, strings and numbers.
 """
 
 from __future__ import annotations
@@ -50,7 +53,8 @@ _NDARRAY: Final = _Name("numpy.ndarray")
 _DTYPE: Final = _Name("numpy.dtype")
 _ENCODE: Final = _Name("_codecs.encode")
 _RECONSTRUCT, _SCALAR, _FROMBUFFER = (
-    {_Name(f"numpy.{core}.{name}") for core in ("core", "_core")} for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+    {_Name(f"numpy.{core}.{name}") for core in ("core", "_core")}
+    for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
 )
 _NAMES: Final = {_NDARRAY, _DTYPE, _ENCODE} | _RECONSTRUCT | _SCALAR | _FROMBUFFER
 """All that a pickle of arrays refers to, as numpy 1 and numpy 2 write it."""
@@ -59,7 +63,18 @@ _NUMBERS: Final = re.compile(r"[<>|=]?[biuf][1248]")
 
 _CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _PUSHED: Final = (
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *(
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "BINFLOAT",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+    ),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 )
 """Opcodes whose argument is the value."""
@@ -69,7 +84,8 @@ _MOST_AXES: Final = 4
 
 
 def read_pickle(content: bytes) -> Any:
-    """The value in a pickle of dicts, lists, tuples, strings, numbers and numpy arrays of numbers (protocols 2 to 5; Python 2's strings as latin-1).
+    """The value in a pickle of dicts, lists, tuples, strings, numbers and numpy arrays of numbers
+    (protocols 2 to 5; Python 2's strings as latin-1).
 
     Raises:
         PickleRefused: it holds anything else, or is damaged.
@@ -175,7 +191,9 @@ class _Machine:
     def _set(self, pairs: list[Any]) -> None:
         target, keys = self._top(), pairs[::2]
         if type(target) is not dict or len(pairs) % 2 or any(type(key) is not str for key in keys):
-            raise PickleRefused(f"it sets items of {_kind(target)}, with keys that are not all text")
+            raise PickleRefused(
+                f"it sets items of {_kind(target)}, with keys that are not all text"
+            )
         target.update(zip(keys, pairs[1::2], strict=True))
 
     def _refer(self, module: Any, name: Any) -> None:
@@ -192,24 +210,43 @@ def _made(function: Any, arguments: Any) -> Any:
             return _Array()
         if function == _DTYPE and arguments and type(arguments[0]) is str:
             if not _NUMBERS.fullmatch(arguments[0]):
-                raise PickleRefused(f"it holds an array of {arguments[0][:40]!r}, and a CIFAR batch holds numbers only")
+                raise PickleRefused(
+                    f"it holds an array of {arguments[0][:40]!r}, and a CIFAR batch holds numbers"
+                    " only"
+                )
             return _DType(arguments[0])
-        if function == _ENCODE and len(arguments) == 2 and type(arguments[0]) is str and arguments[1] == "latin1":
+        if (
+            function == _ENCODE
+            and len(arguments) == 2
+            and type(arguments[0]) is str
+            and arguments[1] == "latin1"
+        ):
             return arguments[0].encode("latin-1")
         if function in _SCALAR and len(arguments) == 2 and isinstance(arguments[0], _DType):
             return _numbers(arguments[1], arguments[0], (), "C")[()]
         if function in _FROMBUFFER and len(arguments) == 4 and isinstance(arguments[1], _DType):
             return _Array([_numbers(arguments[0], arguments[1], arguments[2], arguments[3])])
-    raise PickleRefused(f"it calls {function.text if isinstance(function, _Name) else _kind(function)} in a way that no CIFAR batch does")
+    raise PickleRefused(
+        f"it calls {function.text if isinstance(function, _Name) else _kind(function)} in a way"
+        " that no CIFAR batch does"
+    )
 
 
 def _complete(target: Any, state: Any) -> None:
-    """Gives an array its content, or a type its byte order. Flags and fields that a state has besides are left unread."""
+    """Gives an array its content, or a type its byte order. Flags and fields that a state has
+    besides are left unread.
+    """
     match target, state:
         case _DType(), (int(), ("<" | ">" | "|" | "=") as order, *_):
             if order != "|":
                 target.descr = order + target.descr.lstrip("<>|=")
-        case _Array(), (int(), tuple() as shape, _DType() as dtype, bool() | int() as fortran, content):
+        case _Array(), (
+            int(),
+            tuple() as shape,
+            _DType() as dtype,
+            bool() | int() as fortran,
+            content,
+        ):
             target.made[:] = [_numbers(content, dtype, shape, "F" if fortran else "C")]
         case _:
             raise PickleRefused(f"it gives {_kind(target)} a state that no CIFAR batch does")
@@ -219,14 +256,21 @@ def _numbers(content: Any, dtype: _DType, shape: Any, order: Any) -> Array:
     """The array of that shape over the bytes of `content`."""
     if type(content) is str:
         content = content.encode("latin-1")
-    fits = type(shape) is tuple and len(shape) <= _MOST_AXES and all(type(n) is int and n >= 0 for n in shape)
+    fits = (
+        type(shape) is tuple
+        and len(shape) <= _MOST_AXES
+        and all(type(n) is int and n >= 0 for n in shape)
+    )
     if not isinstance(content, (bytes, bytearray)) or not fits or order not in ("C", "F"):
         raise PickleRefused("it holds an array without bytes, shape or order")
     size = dtype.made().itemsize
     for n in shape:
         size *= n
     if size != len(content):
-        raise PickleRefused(f"it holds an array of {len(content)} bytes where its shape {list(shape)[:8]} takes {size}")
+        raise PickleRefused(
+            f"it holds an array of {len(content)} bytes where its shape {list(shape)[:8]} takes"
+            f" {size}"
+        )
     return np.frombuffer(content, dtype.made()).reshape(shape, order=order)
 
 
@@ -235,7 +279,9 @@ def _kind(value: Any) -> str:
 
 
 def _finished(value: Any) -> Any:
-    """The value with its arrays in place; of containers only a dict's own values are looked at, for a batch has no others."""
+    """The value with its arrays in place; of containers only a dict's own values are looked at, for
+    a batch has no others.
+    """
     if type(value) is dict:
         return {key: _finished_array(item) for key, item in value.items()}
     return _finished_array(value)

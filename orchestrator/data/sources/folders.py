@@ -15,7 +15,13 @@ import numpy as np
 
 from orchestrator.data.arrays import SPLITS, Labels, Loaded, Progress, create_array, shuffled
 from orchestrator.data.decoding import Crop, Remarks, decode, image_shape
-from search_spaces.reading.image_folders import PassedOver, Splits, class_images, named, train_and_test
+from search_spaces.reading.image_folders import (
+    PassedOver,
+    Splits,
+    class_images,
+    named,
+    train_and_test,
+)
 from search_spaces.reading.user_files import check_regular
 from trainers.errors import DataError
 
@@ -31,8 +37,15 @@ MINI_IMAGENET_STATISTICS: Final[Statistics] = (
 IMAGENET_STATISTICS: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 MINI_IMAGENET_VIEWS: Final = {"shift": 8, "flip": True, "rotation": 10.0}
-IMAGENET_VIEWS: Final = {"rotation": 10.0, "resized_crop": True, "flip": True, "jitter": [0.4, 0.4, 0.4, 0.1]}
-"""As in the code of one-bit supervision (Hu et al. 2020), but that what a rotation needs is interpolated and colours change in one fixed order."""
+IMAGENET_VIEWS: Final = {
+    "rotation": 10.0,
+    "resized_crop": True,
+    "flip": True,
+    "jitter": [0.4, 0.4, 0.4, 0.1],
+}
+"""As in the code of one-bit supervision (Hu et al. 2020), but that what a rotation needs is
+interpolated and colours change in one fixed order.
+"""
 
 MINI_CLASSES, MINI_TRAIN, MINI_TEST = 100, 500, 100
 IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_TEST = 1000, 1_281_167, 50_000
@@ -42,7 +55,8 @@ IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_TEST = 1000, 1_281_167, 50_000
 class ImageFolders:
     """Image files of some layout, decoded to one size.
 
-    Images are kept in a fixed shuffled order: in the order of folders an image's number would tell its class.
+    Images are kept in a fixed shuffled order: in the order of folders an image's number would tell
+    its class.
     """
 
     root: Path
@@ -50,7 +64,9 @@ class ImageFolders:
     crop: Crop | None
     """None: all images have one size already."""
     augment: dict[str, Any] | None = None
-    """How a training view is made (trainers.data.augment.Recipe); None: mirrored, and shifted by up to an eighth of the width."""
+    """How a training view is made (trainers.data.augment.Recipe); None: mirrored, and shifted by up
+    to an eighth of the width.
+    """
     views: int | None = None
     """Height and width of a view; None: those of the decoded images."""
     statistics: Statistics | None = None
@@ -61,7 +77,9 @@ class ImageFolders:
             for files in classes.values():
                 for file in files:
                     stat = _stat(file)
-                    digest.update(os.fsencode(file) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+                    digest.update(
+                        os.fsencode(file) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode()
+                    )
         return digest.hexdigest()
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
@@ -80,30 +98,44 @@ class ImageFolders:
 
         labels, notes = {}, list(passed.lines())
         for split in SPLITS:
-            labels[split], files, remarks = _decode_split(splits[split], folder / f"{split}.npy", shape, self.crop, count)
+            labels[split], files, remarks = _decode_split(
+                splits[split], folder / f"{split}.npy", shape, self.crop, count
+            )
             notes += _notes(self.root, split, files, remarks)
         mean, std = self.statistics or (None, None)
         augment = {"shift": shape[1] // 8, "flip": True} if self.augment is None else self.augment
         return Loaded(
-            kind="images", labels=labels, class_names=tuple(splits["train"]), augment=augment, crop=self.views, mean=mean, std=std, notes=tuple(notes)
+            kind="images",
+            labels=labels,
+            class_names=tuple(splits["train"]),
+            augment=augment,
+            crop=self.views,
+            mean=mean,
+            std=std,
+            notes=tuple(notes),
         )
 
 
 def mini_imagenet(root: Path, passed: PassedOver | None = None) -> Splits:
-    """PATH/<class>/, 100 classes: in the order of file names the first 500 of each train, the last 100 test.
+    """PATH/<class>/, 100 classes: in the order of file names the first 500 of each train, the last
+    100 test.
 
-    Source: 500 and 100 an image class, Hu et al. 2020 (arXiv:2009.06168), section 4.1; which ones is not published.
+    Source: 500 and 100 an image class, Hu et al. 2020 (arXiv:2009.06168), section 4.1; which ones
+        is not published.
     """
     passed = passed or PassedOver(root)
     found = class_images(root, passed)
     if len(found) != MINI_CLASSES:
         raise DataError(
-            f"{root}: {len(found)} class folders ({', '.join(list(found)[:3])}, ...); Mini-ImageNet has {MINI_CLASSES}. "
-            "Expected PATH/<class>/*.jpg, all classes side by side."
+            f"{root}: {len(found)} class folders ({', '.join(list(found)[:3])}, ...); Mini-ImageNet"
+            f" has {MINI_CLASSES}. Expected PATH/<class>/*.jpg, all classes side by side."
         )
     for name, files in found.items():
         if len(files) < MINI_TRAIN + MINI_TEST:
-            raise DataError(f"{root / name}: {len(files)} images; Mini-ImageNet has {MINI_TRAIN + MINI_TEST} in each class.")
+            raise DataError(
+                f"{root / name}: {len(files)} images; Mini-ImageNet has {MINI_TRAIN + MINI_TEST} in"
+                " each class."
+            )
         passed.surplus += files[MINI_TRAIN:-MINI_TEST]
     return {
         "train": {name: files[:MINI_TRAIN] for name, files in found.items()},
@@ -117,18 +149,27 @@ def imagenet(root: Path, passed: PassedOver | None = None) -> Splits:
     sizes = tuple(sum(map(len, splits[split].values())) for split in SPLITS)
     if (len(splits["train"]), *sizes) != (IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_TEST):
         raise DataError(
-            f"{root}: {len(splits['train'])} classes, {sizes[0]} training and {sizes[1]} test images; "
-            f"ImageNet has {IMAGENET_CLASSES}, {IMAGENET_TRAIN} and {IMAGENET_TEST}. For a part of it use the data set `folder`."
+            f"{root}: {len(splits['train'])} classes, {sizes[0]} training and {sizes[1]} test"
+            f" images; ImageNet has {IMAGENET_CLASSES}, {IMAGENET_TRAIN} and {IMAGENET_TEST}. For a"
+            " part of it use the data set `folder`."
         )
     return splits
 
 
 def _decode_split(
-    classes: dict[str, list[str]], target: Path, shape: tuple[int, int, int], crop: Crop | None, on_done: Callable[[int], None]
+    classes: dict[str, list[str]],
+    target: Path,
+    shape: tuple[int, int, int],
+    crop: Crop | None,
+    on_done: Callable[[int], None],
 ) -> tuple[Labels, list[str], Remarks]:
-    """The labels and files in the order in which the images are kept, and what was not plain about these."""
+    """The labels and files in the order in which the images are kept, and what was not plain about
+    these.
+    """
     files = [file for images in classes.values() for file in images]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(images) for images in classes.values()])
+    labels = np.repeat(
+        np.arange(len(classes), dtype=np.int32), [len(images) for images in classes.values()]
+    )
     order = shuffled(len(files))
     create_array(target, (len(files), *shape), np.uint8)
     files = [files[k] for k in order]
@@ -139,25 +180,39 @@ def _notes(root: Path, split: str, files: list[str], remarks: Remarks) -> list[s
     """A line for each sort of remark.
 
     Raises:
-        DataError: images have several frames: which of them is meant cannot be told, and the first is often blank.
+        DataError: images have several frames: which of them is meant cannot be told, and the first
+            is often blank.
     """
     words = {"train": "training", "test": "test"}
     frames = {files[row]: detail for row, detail in remarks.of("frames")}
     if frames:
         first = min(frames)
         raise DataError(
-            f"{root}: {len(frames)} image files of the {words[split]} set have several frames or pages ({named([first], root)} has {frames[first]}): "
-            f"{named(frames, root)}. Which of them is meant cannot be told: write that one into a file of its own, or remove these files."
+            f"{root}: {len(frames)} image files of the {words[split]} set have several frames or"
+            f" pages ({named([first], root)} has {frames[first]}): {named(frames, root)}. Which of"
+            " them is meant cannot be told: write that one into a file of its own, or remove these"
+            " files."
         )
     notes = []
-    turned, clear, warned = ([files[row] for row, _ in remarks.of(sort)] for sort in ("turned", "transparent", "warned"))
+    turned, clear, warned = (
+        [files[row] for row, _ in remarks.of(sort)] for sort in ("turned", "transparent", "warned")
+    )
     if turned:
-        notes.append(f"{len(turned)} of {len(files)} {words[split]} images were turned or mirrored as their EXIF orientation says: {named(turned, root)}")
+        notes.append(
+            f"{len(turned)} of {len(files)} {words[split]} images were turned or mirrored as their"
+            f" EXIF orientation says: {named(turned, root)}"
+        )
     if clear:
-        notes.append(f"{len(clear)} of {len(files)} {words[split]} images have transparent parts, which became white: {named(clear, root)}")
+        notes.append(
+            f"{len(clear)} of {len(files)} {words[split]} images have transparent parts, which"
+            f" became white: {named(clear, root)}"
+        )
     if warned:
         detail = min((files[row], text) for row, text in remarks.of("warned"))[1]
-        notes.append(f"{len(warned)} of {len(files)} {words[split]} images were read with a warning ({detail}): {named(warned, root)}")
+        notes.append(
+            f"{len(warned)} of {len(files)} {words[split]} images were read with a warning"
+            f" ({detail}): {named(warned, root)}"
+        )
     return notes
 
 
@@ -165,8 +220,10 @@ def _check_space(root: Path, folder: Path, images: int, shape: tuple[int, int, i
     needed, free = images * math.prod(shape), shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{root}: {images:,} images of {shape[1]} x {shape[0]} pixels take {needed / 1e9:.1f} GB decoded; the cache has {free / 1e9:.1f} GB free. "
-            "Reading image files during the training is not offered: set ORCHESTRATE_CACHE to a folder on a larger disk, or a smaller dataset.image_size."
+            f"{root}: {images:,} images of {shape[1]} x {shape[0]} pixels take {needed / 1e9:.1f}"
+            f" GB decoded; the cache has {free / 1e9:.1f} GB free. Reading image files during the"
+            " training is not offered: set ORCHESTRATE_CACHE to a folder on a larger disk, or a"
+            " smaller dataset.image_size."
         )
 
 
@@ -174,7 +231,11 @@ def _stat(file: str) -> os.stat_result:
     try:
         found = os.stat(file)  # noqa: PTH116 (a million Path objects would be slow)
     except FileNotFoundError:
-        raise DataError(f"{file}: {'a link to a file that does not exist' if Path(file).is_symlink() else 'vanished while the folder was read'}.") from None
+        link = Path(file).is_symlink()
+        what = (
+            "a link to a file that does not exist" if link else "vanished while the folder was read"
+        )
+        raise DataError(f"{file}: {what}.") from None
     except OSError as error:
         raise DataError(f"{file}: {error.strerror or error}.") from None
     check_regular(file, found.st_mode)

@@ -1,8 +1,10 @@
-"""Who trains which stage where: one broker a sweep owns the gangs and trains every stage once, first come first served.
+"""Who trains which stage where: one broker a sweep owns the gangs and trains every stage once,
+first come first served.
 
-A stage is a pure function of its request, so the broker trains it on its own account: whoever asks for a stage that is being trained waits for that training,
-and a candidate that dies while it waits loses nothing, for the result is committed under the stage's key all the same. Plain asyncio without Ray; the actor
-around it and the gangs of Ray ranks are in orchestrator.engines.ray.gang.
+A stage is a pure function of its request, so the broker trains it on its own account: whoever asks
+for a stage that is being trained waits for that training, and a candidate that dies while it waits
+loses nothing, for the result is committed under the stage's key all the same. Plain asyncio without
+Ray; the actor around it and the gangs of Ray ranks are in orchestrator.engines.ray.gang.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ class Use:
     broken: int = 0
 
     def share(self, gangs: int) -> float | None:
-        """Share of the gangs' time spent training, from the first stage's start to the last one's end."""
+        """Share of the gangs' time spent training, from the first stage's start to the last one's
+        end.
+        """
         if self.first is None or self.last <= self.first:
             return None
         return self.busy_seconds / (gangs * (self.last - self.first))
@@ -84,14 +88,18 @@ class _Job:
 
 @dataclass(slots=True)
 class Broker:
-    """Leases at most `gangs` gangs, made when first needed and kept warm; a broken one is killed, never reused."""
+    """Leases at most `gangs` gangs, made when first needed and kept warm; a broken one is killed,
+    never reused.
+    """
 
     make_gang: Callable[[], Awaitable[Gang]]
     """Raises NoGang or GangBroken; leaves nothing behind when it raises or is cancelled."""
     gangs: int
     store: StageStore
     max_failures: int
-    """Gangs that one stage may break in a row, its checkpoints not moving on, and starts in a row that may break before there is no gang to be had."""
+    """Gangs that one stage may break in a row, its checkpoints not moving on, and starts in a row
+    that may break before there is no gang to be had.
+    """
     use: Use = field(default_factory=Use)
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _queue: deque[_Job] = field(default_factory=deque)
@@ -106,7 +114,8 @@ class Broker:
     _closed: bool = False
 
     async def train(self, request: StageRequest) -> bool:
-        """The stage of the request is committed to the store. Returns whether this call had it trained, rather than finding it or waiting for another's.
+        """The stage of the request is committed to the store. Returns whether this call had it
+        trained, rather than finding it or waiting for another's.
 
         Raises:
             TrainingFailed: to everyone who waits for the stage.
@@ -120,7 +129,11 @@ class Broker:
             if self.store.find(request.key) is not None:
                 return False
             request.work_dir.mkdir(parents=True, exist_ok=True)
-            job = _Job(request, asyncio.get_running_loop().create_future(), Deaths(self.max_failures, epochs_done(request.work_dir)))
+            job = _Job(
+                request,
+                asyncio.get_running_loop().create_future(),
+                Deaths(self.max_failures, epochs_done(request.work_dir)),
+            )
             self._jobs[request.key] = job
             self._queue.append(job)
             self._dispatch()
@@ -129,12 +142,18 @@ class Broker:
         return first
 
     def _dispatch(self) -> None:
-        """Idle gangs work while stages wait, and as many gangs are being started as waiting stages can use."""
+        """Idle gangs work while stages wait, and as many gangs are being started as waiting stages
+        can use.
+        """
         if self._closed:
             return
         while self._queue and self._idle:
             self._spawn(self._work(self._queue.popleft(), self._idle.pop()))
-        while self._refused is None and len(self._queue) > self._starting and self._live + self._starting < self.gangs:
+        while (
+            self._refused is None
+            and len(self._queue) > self._starting
+            and self._live + self._starting < self.gangs
+        ):
             self._starting += 1
             self._spawn(self._start())
 
@@ -147,15 +166,20 @@ class Broker:
         try:
             gang = await self.make_gang()
         except NoGang as error:
-            # With others at work there is no hurry: this place is asked for again, and the stages in the queue go to whoever is free first.
+            # With others at work there is no hurry: this place is asked for again, and the stages
+            # in the queue go to whoever is free first.
             self._refused = error if self._live == 0 else None
         except GangBroken as error:
             self.use.broken += 1
             self._broken_starts += 1
             if self._broken_starts > self.max_failures:
-                self._refused = NoGang(f"{self._broken_starts} gangs in a row died while they started, at last: {error}")
+                self._refused = NoGang(
+                    f"{self._broken_starts} gangs in a row died while they started, at last:"
+                    f" {error}"
+                )
         except Exception as error:
-            # Whatever a start stumbles over would otherwise be lost in this task, and those who wait would wait for ever.
+            # Whatever a start stumbles over would otherwise be lost in this task, and those who
+            # wait would wait for ever.
             self._refused = NoGang(f"a gang cannot be started: {type(error).__name__}: {error}")
         else:
             self._live += 1
@@ -187,7 +211,10 @@ class Broker:
             self._discard(gang)
             self.use.broken += 1
             if job.deaths.too_many(epochs_done(job.request.work_dir)):
-                said = f"{job.deaths.in_vain} gangs in a row broke while training it, and no checkpoint moved on in between; at last: {error}"
+                said = (
+                    f"{job.deaths.in_vain} gangs in a row broke while training it, and no"
+                    f" checkpoint moved on in between; at last: {error}"
+                )
                 self._end(job, TrainingFailed(f"stage {job.request.stage}: {said}"))
             else:
                 self._queue.appendleft(job)

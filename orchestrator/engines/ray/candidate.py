@@ -1,4 +1,6 @@
-"""A Tune trial: one candidate, which runs the stage loops of its seeds and owns their pool actors. It never loads torch and holds no gang while it waits."""
+"""A Tune trial: one candidate, which runs the stage loops of its seeds and owns their pool actors.
+It never loads torch and holds no gang while it waits.
+"""
 
 from __future__ import annotations
 
@@ -66,11 +68,16 @@ class BrokerStages:
         self._train(request)
         found = self.store.find(request.key)
         if found is None:
-            raise CannotGoOn(f"{self.store.folder(request.key)}: was trained and is not there; all nodes of the cluster must see the same folder")
+            raise CannotGoOn(
+                f"{self.store.folder(request.key)}: was trained and is not there; all nodes of the"
+                " cluster must see the same folder"
+            )
         return found
 
     def _train(self, request: StageRequest) -> None:
-        """Waits as long as the training takes; a broker that died is asked again once it is back, and then finds what was committed meanwhile."""
+        """Waits as long as the training takes; a broker that died is asked again once it is back,
+        and then finds what was committed meanwhile.
+        """
         while True:
             try:
                 ray.get(self.broker.train.remote(request))
@@ -88,13 +95,18 @@ class BrokerStages:
                 return
             except RayError as error:
                 if time.monotonic() > deadline:
-                    raise ProcessLost(f"the broker of the sweep could not be reached for {RETRY_SECONDS:g} s: {first_line(error)}") from None
+                    raise ProcessLost(
+                        f"the broker of the sweep could not be reached for {RETRY_SECONDS:g} s:"
+                        f" {first_line(error)}"
+                    ) from None
                 time.sleep(0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class TellsBroker:
-    """Passes on what a trial loop says, by way of the broker, to the driver's display; a lost event loses nothing else."""
+    """Passes on what a trial loop says, by way of the broker, to the driver's display; a lost event
+    loses nothing else.
+    """
 
     broker: Any
     reached: Any
@@ -120,7 +132,9 @@ class SeedLoop:
 
 @dataclass(slots=True)
 class CandidateRun:
-    """The seeds of one candidate, side by side; `advance` returns when all have reached the next stage."""
+    """The seeds of one candidate, side by side; `advance` returns when all have reached the next
+    stage.
+    """
 
     candidate: Candidate
     shared: Shared
@@ -136,14 +150,24 @@ class CandidateRun:
             self.loops.append(loop)
             if is_finished(self.shared.layout, trial) or is_failed(self.shared.layout, trial):
                 continue
-            loop.thread = threading.Thread(target=self._run, args=(loop,), name=f"seed-{trial.seed}", daemon=True)
+            loop.thread = threading.Thread(
+                target=self._run, args=(loop,), name=f"seed-{trial.seed}", daemon=True
+            )
             loop.thread.start()
 
     def _run(self, loop: SeedLoop) -> None:
         shared, trial = self.shared, loop.trial
-        pool = PoolClient(trial, shared.data, shared.layout.trial(trial.id).ledger, self.pools, self.stopped)
+        pool = PoolClient(
+            trial, shared.data, shared.layout.trial(trial.id).ledger, self.pools, self.stopped
+        )
         kind = shared.device.partition(":")[0]
-        stages = BrokerStages(StageStore(shared.layout.stage_store), shared.broker, shared.resources.workers, kind, self.stopped)
+        stages = BrokerStages(
+            StageStore(shared.layout.stage_store),
+            shared.broker,
+            shared.resources.workers,
+            kind,
+            self.stopped,
+        )
         bench = Bench(
             layout=shared.layout,
             data=shared.data,
@@ -153,7 +177,9 @@ class CandidateRun:
             device=shared.device,
         )
         try:
-            loop.state = attempt_trial(trial, pool, bench, lambda message: self._tell_failure(trial, message))
+            loop.state = attempt_trial(
+                trial, pool, bench, lambda message: self._tell_failure(trial, message)
+            )
         except BaseException as error:
             loop.crash = error
         finally:
@@ -175,23 +201,41 @@ class CandidateRun:
         self.stopped.set()
 
     def advance(self) -> dict[str, Any]:
-        """Waits for the next stage of every seed that still runs, and reports the seeds' means; or, under FATAL, why no trial of the sweep can go on.
+        """Waits for the next stage of every seed that still runs, and reports the seeds' means; or,
+        under FATAL, why no trial of the sweep can go on.
 
         Raises:
-            whatever else ended a seed's loop without being recorded as its failure: started again, the candidate may get further.
+            whatever else ended a seed's loop without being recorded as its failure: started again,
+            the candidate may get further.
         """
         self.stage += 1
         with self._changed:
             # A crash of one ends the wait for the others.
-            self._changed.wait_for(lambda: any(loop.crash for loop in self.loops) or all(self._ready(loop) for loop in self.loops))
+            self._changed.wait_for(
+                lambda: (
+                    any(loop.crash for loop in self.loops)
+                    or all(self._ready(loop) for loop in self.loops)
+                )
+            )
         for loop in self.loops:
             if loop.crash is not None:
                 self.stop()
-                if isinstance(loop.crash, (UserError, OSError)) and not isinstance(loop.crash, ProcessLost):
+                if isinstance(loop.crash, (UserError, OSError)) and not isinstance(
+                    loop.crash, ProcessLost
+                ):
                     # The metric that Tune insists on, though it has no value.
-                    return {"candidate": self.candidate.id, FATAL: _said(loop.crash), METRIC: float("nan"), "done": True}
+                    return {
+                        "candidate": self.candidate.id,
+                        FATAL: _said(loop.crash),
+                        METRIC: float("nan"),
+                        "done": True,
+                    }
                 raise loop.crash
-        reached = [record for loop in self.loops if (record := read_stage(self._files(loop), self.stage)) is not None]
+        reached = [
+            record
+            for loop in self.loops
+            if (record := read_stage(self._files(loop), self.stage)) is not None
+        ]
         last = self.stage >= len(self.candidate.trials[0].schedule.quotas)
         values = [record.validation for record in reached if record.validation is not None]
         return {
@@ -211,8 +255,15 @@ class CandidateRun:
 
 def _said(error: UserError | OSError) -> str:
     if isinstance(error, OSError):
-        named = error.filename or "a file of the sweep's folder, or of a node's temporary folder (the system does not say which)"
-        return f"{named}: {error.strerror or error}. Everything recorded so far is kept; mend this and resume the sweep."
+        unnamed = (
+            "a file of the sweep's folder, or of a node's temporary folder (the system does not say"
+            " which)"
+        )
+        named = error.filename or unnamed
+        return (
+            f"{named}: {error.strerror or error}. Everything recorded so far is kept; mend this and"
+            " resume the sweep."
+        )
     return str(error)
 
 

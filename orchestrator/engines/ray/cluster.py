@@ -16,7 +16,14 @@ from typing import Any
 import psutil
 
 from orchestrator.engines.ray import preflight as ray_setup
-from orchestrator.engines.ray.watch import DAEMONS, START_EVERY_SECONDS, Starting, head_of, leave, watched
+from orchestrator.engines.ray.watch import (
+    DAEMONS,
+    START_EVERY_SECONDS,
+    Starting,
+    head_of,
+    leave,
+    watched,
+)
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
 
@@ -32,7 +39,9 @@ QUIET = {
     "TUNE_WARN_THRESHOLD_S": "3600",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""Ray's own output and files are nobody's record here: progress is ours, and nothing of Tune's is read back."""
+"""Ray's own output and files are nobody's record here: progress is ours, and nothing of Tune's is
+read back.
+"""
 
 
 class ClusterError(UserError):
@@ -61,14 +70,19 @@ class Cluster:
 
 
 def hush() -> None:
-    """Ray keeps to what QUIET says; some of it is read when Ray is first imported, so this comes before."""
+    """Ray keeps to what QUIET says; some of it is read when Ray is first imported, so this comes
+    before.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
-def connect(*, address: str | None = None, local: bool = False, verbose: bool = False) -> Iterator[Cluster]:
-    """Connected to Ray for the length of the block: `address`, else RAY_ADDRESS, else a node running here, else an embedded Ray (at once if `local`).
+def connect(
+    *, address: str | None = None, local: bool = False, verbose: bool = False
+) -> Iterator[Cluster]:
+    """Connected to Ray for the length of the block: `address`, else RAY_ADDRESS, else a node
+    running here, else an embedded Ray (at once if `local`).
 
     Raises:
         ClusterError: Ray cannot be started, or the one at the address cannot be reached.
@@ -80,13 +94,18 @@ def connect(*, address: str | None = None, local: bool = False, verbose: bool = 
     from ray.exceptions import RayError
 
     _read_auth_mode_again()
-    quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "CRITICAL", "ignore_reinit_error": False}
+    quiet: dict[str, Any] = {
+        "log_to_driver": verbose,
+        "logging_level": "INFO" if verbose else "CRITICAL",
+        "ignore_reinit_error": False,
+    }
     # Ray prints its warnings to standard output, which is for results alone.
     with redirect_stdout(sys.stderr):
         try:
             with _own_sigterm(), _guarded(wanted):
                 found = _join(ray, wanted, quiet) if wanted else _embed(ray, quiet)
-        # Where the head is lost while it connects, Ray ends the process; what a start that fails raises is anything, down to a bare Exception.
+        # Where the head is lost while it connects, Ray ends the process; what a start that fails
+        # raises is anything, down to a bare Exception.
         except (Exception, SystemExit) as error:
             if wanted is None:
                 _leave_nothing(ray)
@@ -95,13 +114,18 @@ def connect(*, address: str | None = None, local: bool = False, verbose: bool = 
             yield found
         except RayError as error:
             said = str(error).strip().partition("\n")[0]
-            raise ClusterError(f"{found}: failed ({type(error).__name__}: {said}). What is recorded is kept; go on with: orchestrate resume DIR") from error
+            raise ClusterError(
+                f"{found}: failed ({type(error).__name__}: {said}). What is recorded is kept; go on"
+                " with: orchestrate resume DIR"
+            ) from error
         finally:
             ray.shutdown()
 
 
 def _read_auth_mode_again() -> None:
-    """Ray reads RAY_AUTH_MODE when it is first imported, which may have been before `_check` found out that a token is to be presented."""
+    """Ray reads RAY_AUTH_MODE when it is first imported, which may have been before `_check` found
+    out that a token is to be presented.
+    """
     from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
 
     # As Ray itself does where it turns tokens on for a Ray of its own.
@@ -128,12 +152,17 @@ def _wanted(address: str | None, local: bool) -> str | None:
         return named or running_here()
     running = running_here()
     if running is None:
-        raise ClusterError("no Ray is running on this machine. Start one: ray start --head; or leave out `auto` to have an embedded one")
+        raise ClusterError(
+            "no Ray is running on this machine. Start one: ray start --head; or leave out `auto` to"
+            " have an embedded one"
+        )
     return running
 
 
 def _check(address: str | None) -> None:
-    """Raises ClusterError where Ray would wait for minutes, or end the process, before it failed."""
+    """Raises ClusterError where Ray would wait for minutes, or end the process, before it
+    failed.
+    """
     if address is None:
         problem = ray_setup.cannot_start(ray_setup.look())
         if problem:
@@ -143,12 +172,17 @@ def _check(address: str | None) -> None:
         if problem:
             raise ClusterError(f"cannot reach Ray at {address}: {problem}")
         if ray_setup.no_node_here():
-            raise ClusterError(f"Ray at {address} has no node on this machine, where a sweep's driver must run. Make it one: ray start --address={address}")
+            raise ClusterError(
+                f"Ray at {address} has no node on this machine, where a sweep's driver must run."
+                f" Make it one: ray start --address={address}"
+            )
 
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Ray, when it connects, makes SIGTERM exit with status 15; what this process does about it stays in force."""
+    """Ray, when it connects, makes SIGTERM exit with status 15; what this process does about it
+    stays in force.
+    """
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -159,11 +193,20 @@ def _own_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _guarded(wanted: str | None) -> Iterator[None]:
-    """Where the Ray dies while this process connects to it, Ray would wait for a minute and end the process: here it ends soon, with a message."""
+    """Where the Ray dies while this process connects to it, Ray would wait for a minute and end the
+    process: here it ends soon, with a message.
+    """
 
     def lost(name: str) -> None:
-        what = "cannot start Ray on this machine" if wanted is None else f"cannot reach Ray at {wanted}"
-        leave(f"{what}: {name} has died. Try again; see what is missing: orchestrate doctor; or run without Ray: --engine inline")
+        what = (
+            "cannot start Ray on this machine"
+            if wanted is None
+            else f"cannot reach Ray at {wanted}"
+        )
+        leave(
+            f"{what}: {name} has died. Try again; see what is missing: orchestrate doctor; or run"
+            " without Ray: --engine inline"
+        )
 
     if wanted is not None and wanted.startswith("ray://"):
         yield
@@ -179,7 +222,13 @@ def _guarded(wanted: str | None) -> Iterator[None]:
 def _describe(ray: Any, address: str) -> Cluster:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     sizes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
-    return Cluster(address=address, nodes=len(alive), cpus=sum(cpus for cpus, _ in sizes), gpus=sum(gpus for _, gpus in sizes), sizes=sizes)
+    return Cluster(
+        address=address,
+        nodes=len(alive),
+        cpus=sum(cpus for cpus, _ in sizes),
+        gpus=sum(gpus for _, gpus in sizes),
+        sizes=sizes,
+    )
 
 
 def _join(ray: Any, address: str, quiet: dict[str, Any]) -> Cluster:
@@ -188,7 +237,8 @@ def _join(ray: Any, address: str, quiet: dict[str, Any]) -> Cluster:
 
 
 def running_here() -> str | None:
-    """Address of the Ray that `ray start` left running on this machine. Another sweep's embedded Ray is none: it ends with that sweep.
+    """Address of the Ray that `ray start` left running on this machine. Another sweep's embedded
+    Ray is none: it ends with that sweep.
 
     (Ray's own `auto` searches the process table and would join it.)
     """
@@ -204,7 +254,12 @@ def running_here() -> str | None:
 
 
 def _embed(ray: Any, quiet: dict[str, Any]) -> Cluster:
-    ray.init(address="local", include_dashboard=False, object_store_memory=ray_setup.OBJECT_STORE, **quiet)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        object_store_memory=ray_setup.OBJECT_STORE,
+        **quiet,
+    )
     _protect_token()
     return _describe(ray, "embedded")
 
@@ -224,14 +279,25 @@ def gangs_that_fit(cluster: Cluster, resources: ResourcesConfig) -> int:
     """
     ranks, cpus, gpus = resources.workers, resources.cpus_per_worker, resources.gpus_per_worker
     sizes = cluster.sizes or ((cluster.cpus, cluster.gpus),)
-    places = [int(min(has_cpus // cpus, has_gpus // gpus if gpus else has_cpus // cpus)) for has_cpus, has_gpus in sizes]
+    places = [
+        int(min(has_cpus // cpus, has_gpus // gpus if gpus else has_cpus // cpus))
+        for has_cpus, has_gpus in sizes
+    ]
     fit = sum(places) // ranks
     if fit >= 1:
         return min(fit, resources.max_concurrent)
     each = f"{cpus} CPU(s)" + (f" and {gpus:g} GPU(s)" if gpus else "")
-    short = f"one gang of resources.workers = {ranks} needs {ranks * cpus} CPU(s)" + (f" and {ranks * gpus:g} GPU(s)" if gpus else "")
+    short = f"one gang of resources.workers = {ranks} needs {ranks * cpus} CPU(s)" + (
+        f" and {ranks * gpus:g} GPU(s)" if gpus else ""
+    )
     if ranks * cpus <= cluster.cpus and ranks * gpus <= cluster.gpus:
-        problem = f"{short}, {each} for each rank on one node; {cluster} in all, but its nodes have places for {sum(places)} rank(s) only"
+        problem = (
+            f"{short}, {each} for each rank on one node; {cluster} in all, but its nodes have"
+            f" places for {sum(places)} rank(s) only"
+        )
     else:
         problem = f"{short}; {cluster} in all"
-    raise ClusterError(f"{problem}. Lower resources.workers, resources.cpus_per_worker or resources.gpus_per_worker.")
+    raise ClusterError(
+        f"{problem}. Lower resources.workers, resources.cpus_per_worker or"
+        " resources.gpus_per_worker."
+    )

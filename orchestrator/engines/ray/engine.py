@@ -1,4 +1,6 @@
-"""Runs a sweep on Ray: Tune schedules candidates, a broker owns the gangs that train, an actor per trial holds its pool."""
+"""Runs a sweep on Ray: Tune schedules candidates, a broker owns the gangs that train, an actor per
+trial holds its pool.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ from search_spaces.reading.config import ResourcesConfig
 LOOK_SECONDS = 0.5
 """Between two looks at how far the candidates are."""
 CANDIDATES_PER_GANG = 2
-"""Candidates at work for each gang: their seeds run side by side, so that one that waits for a shared stage leaves no gang idle."""
+"""Candidates at work for each gang: their seeds run side by side, so that one that waits for a
+shared stage leaves no gang idle.
+"""
 
 
 def run_on_ray(
@@ -50,7 +54,8 @@ def run_on_ray(
     progress: Progress,
     estimate: Callable[[], int] | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
-    """Every candidate of the source is finished or failed; returns how it ended and how busy the gangs were.
+    """Every candidate of the source is finished or failed; returns how it ended and how busy the
+    gangs were.
 
     Args:
         candidates: all of the sweep, finished ones too; grows while a search draws.
@@ -61,7 +66,8 @@ def run_on_ray(
     """
     gangs = gangs_that_fit(cluster, resources)
     given, layout = layout.root, replace(layout, root=layout.root.resolve())
-    broker = BrokerActor.options(resources=HEAD).remote(new_name(), layout.stage_store, gangs, resources, device)  # type: ignore[attr-defined]
+    on_the_head: Any = BrokerActor.options(resources=HEAD)  # type: ignore[attr-defined]
+    broker = on_the_head.remote(new_name(), layout.stage_store, gangs, resources, device)
     shared = Shared(layout=layout, data=data, resources=resources, device=device, broker=broker)
     fatal, restarts = Fatal(broker), Restarts(layout, resources.max_failures)
     go_on = f"Everything recorded so far is kept; go on with: orchestrate resume {given}"
@@ -77,21 +83,32 @@ def run_on_ray(
         if fatal.message is not None:
             raise CannotGoOn(fatal.message)
         for error in ended.errors:
-            # A failure of a trial itself is on its record; this is one that could not be recorded, such as one process too many that died.
+            # A failure of a trial itself is on its record; this is one that could not be recorded,
+            # such as one process too many that died.
             progress.note(f"a candidate was given up: {str(error).strip().splitlines()[-1]}")
         use = _close(broker)
     except KeyboardInterrupt:
-        progress.note(f"interrupted; stopping (a second time leaves at once). Go on with: orchestrate resume {given}")
+        progress.note(
+            "interrupted; stopping (a second time leaves at once). Go on with: orchestrate resume"
+            f" {given}"
+        )
         raise
-    # What Ray or Tune stumble over is not to blame on a trial: those record their own failures. Ray ends a process that has lost its cluster by SystemExit.
+    # What Ray or Tune stumble over is not to blame on a trial: those record their own failures. Ray
+    # ends a process that has lost its cluster by SystemExit.
     except (RayError, TuneError, SystemExit) as error:
-        raise CannotGoOn(f"Ray failed while the sweep ran ({type(error).__name__}: {first_line(error)}). {go_on}") from error
+        raise CannotGoOn(
+            f"Ray failed while the sweep ran ({type(error).__name__}: {first_line(error)}). {go_on}"
+        ) from error
     finally:
         with suppress(Exception):
             ray.kill(broker, no_restart=True)
     trials = [trial for candidate in candidates for trial in candidate.trials]
     failed = tuple(trial.id for trial in trials if is_failed(layout, trial))
-    waiting = tuple(trial.id for trial in trials if not is_failed(layout, trial) and not is_finished(layout, trial))
+    waiting = tuple(
+        trial.id
+        for trial in trials
+        if not is_failed(layout, trial) and not is_finished(layout, trial)
+    )
     return Outcome(failed=failed, waiting=waiting), use
 
 
@@ -102,7 +119,9 @@ def _clear(scratch: Path, progress: Progress) -> None:
 
 
 def _close(broker: Any) -> dict[str, Any]:
-    """No gang is left; how busy they were, as far as a broker that may have died in between knows."""
+    """No gang is left; how busy they were, as far as a broker that may have died in between
+    knows.
+    """
     try:
         use: dict[str, Any] = ray.get(broker.use.remote())
         ray.get(broker.close.remote())
@@ -112,7 +131,9 @@ def _close(broker: Any) -> dict[str, Any]:
 
 
 class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
-    """Ends the sweep when a candidate reports that nothing can go on, rather than let every candidate find out and be restarted for it."""
+    """Ends the sweep when a candidate reports that nothing can go on, rather than let every
+    candidate find out and be restarted for it.
+    """
 
     def __init__(self, broker: Any) -> None:
         self._broker = broker
@@ -130,7 +151,9 @@ class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
 
 
 class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """Lets Tune start a candidate again for as long as its trials get further between two deaths of its process. (Tune counts over its whole life.)"""
+    """Lets Tune start a candidate again for as long as its trials get further between two deaths of
+    its process. (Tune counts over its whole life.)
+    """
 
     def __init__(self, layout: SweepLayout, limit: int) -> None:
         self._layout = layout
@@ -157,17 +180,34 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._died_at[trial.trial_id] = self._reached(trial)
 
     def _reached(self, trial: Any) -> list[tuple[int, int]]:
-        """Of each seed: what is on record, and the checkpoint of the stage that is being trained."""
+        """Of each seed: what is on record, and the checkpoint of the stage that is being
+        trained.
+        """
         found = []
         for seed in trial.config["candidate"].trials:
             training = self.training.get(seed.id)
-            found.append((recorded(self._layout.trial(seed.id).root), epochs_done(training) if training is not None else 0))
+            found.append(
+                (
+                    recorded(self._layout.trial(seed.id).root),
+                    epochs_done(training) if training is not None else 0,
+                )
+            )
         return found
 
 
-def _tuner(shared: Shared, source: Source, num_candidates: int, gangs: int, scratch: Path, fatal: Fatal, restarts: Restarts) -> tune.Tuner:
+def _tuner(
+    shared: Shared,
+    source: Source,
+    num_candidates: int,
+    gangs: int,
+    scratch: Path,
+    fatal: Fatal,
+    restarts: Restarts,
+) -> tune.Tuner:
     # 0.1 CPU for a candidate would keep a 2-CPU gang off 2 cores.
-    trainable = tune.with_resources(tune.with_parameters(CandidateTrainable, shared=shared), tune.PlacementGroupFactory([HEAD]))
+    trainable = tune.with_resources(
+        tune.with_parameters(CandidateTrainable, shared=shared), tune.PlacementGroupFactory([HEAD])
+    )
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -189,7 +229,9 @@ def _tuner(shared: Shared, source: Source, num_candidates: int, gangs: int, scra
 
 
 @contextmanager
-def _shown(broker: Any, progress: Progress, estimate: Callable[[], int] | None, restarts: Restarts) -> Iterator[None]:
+def _shown(
+    broker: Any, progress: Progress, estimate: Callable[[], int] | None, restarts: Restarts
+) -> Iterator[None]:
     """Events of the trials reach the display, and the count of restarts, while the block runs."""
     stop = threading.Event()
 
@@ -197,7 +239,8 @@ def _shown(broker: Any, progress: Progress, estimate: Callable[[], int] | None, 
         try:
             events = ray.get(broker.take_events.remote(), timeout=5)
         except Exception:
-            # The broker is being restarted, or Ray is going down: the display loses a line, the sweep nothing.
+            # The broker is being restarted, or Ray is going down: the display loses a line, the
+            # sweep nothing.
             return
         if events and estimate is not None:
             progress.set_total(estimate())

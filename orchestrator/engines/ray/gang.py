@@ -1,4 +1,6 @@
-"""Gangs of Ray actors that train stages together, and the actor around the broker that owns them."""
+"""Gangs of Ray actors that train stages together, and the actor around the broker that owns
+them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.engines.ray.broker import Broker, GangBroken, NoGang
@@ -21,7 +28,9 @@ from search_spaces.reading.config import ResourcesConfig
 from trainers.stage import StageOutcome, StageRequest
 
 HEAD = {"node:__internal_head__": 0.001}
-"""A sliver of what only the head node has: keeps an actor there, off spot nodes, without taking a CPU from the gangs."""
+"""A sliver of what only the head node has: keeps an actor there, off spot nodes, without taking a
+CPU from the gangs.
+"""
 
 
 @ray.remote(max_restarts=0)
@@ -43,7 +52,11 @@ class Rank:
         import trainers.run  # noqa: F401 (loaded before the first stage, whose time would count it)
         from trainers.distributed.process_group import process_group
 
-        self._ranks = self._group.enter_context(process_group(rank=rank, world_size=world_size, address=address, port=port, device=device))
+        self._ranks = self._group.enter_context(
+            process_group(
+                rank=rank, world_size=world_size, address=address, port=port, device=device
+            )
+        )
 
     def answer(self) -> None:
         """Returns: the process is there and idle."""
@@ -55,13 +68,17 @@ class Rank:
 
 
 def remote_error(error: RayTaskError) -> Exception:
-    """What a remote call raised, as it was raised: Ray's own copy has the remote traceback in its text."""
+    """What a remote call raised, as it was raised: Ray's own copy has the remote traceback in its
+    text.
+    """
     cause = error.cause
     return cause if isinstance(cause, Exception) else error
 
 
 def first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
 
 
 @dataclass(slots=True)
@@ -92,7 +109,9 @@ class RayGang:
         return first
 
     def _lost_another(self, cause: Exception) -> bool:
-        """Whether a rank may have stumbled over another's death: what a survivor raises comes from the depths of torch, often before the death is known."""
+        """Whether a rank may have stumbled over another's death: what a survivor raises comes from
+        the depths of torch, often before the death is known.
+        """
         return len(self.ranks) > 1 and isinstance(cause, (RuntimeError, ConnectionError))
 
     def kill(self) -> None:
@@ -102,26 +121,40 @@ class RayGang:
 
 
 async def make_ray_gang(prefix: str, resources: ResourcesConfig, device: str) -> RayGang:
-    """A gang whose ranks have joined one process group. Nothing is left of it when this raises or is cancelled.
+    """A gang whose ranks have joined one process group. Nothing is left of it when this raises or
+    is cancelled.
 
     Raises:
         NoGang: the cluster did not grant its resources in resources.start_timeout seconds.
         GangBroken: a rank died while it started.
     """
-    bundle = {"CPU": float(resources.cpus_per_worker)} | ({"GPU": float(resources.gpus_per_worker)} if resources.gpus_per_worker else {})
-    group = placement_group([bundle] * resources.workers, strategy="PACK", name=f"{prefix}{new_name()}")
+    bundle = {"CPU": float(resources.cpus_per_worker)} | (
+        {"GPU": float(resources.gpus_per_worker)} if resources.gpus_per_worker else {}
+    )
+    group = placement_group(
+        [bundle] * resources.workers, strategy="PACK", name=f"{prefix}{new_name()}"
+    )
     gang = RayGang(group)
     try:
-        await asyncio.wait_for(asyncio.wrap_future(group.ready().future()), timeout=resources.start_timeout)
+        await asyncio.wait_for(
+            asyncio.wrap_future(group.ready().future()), timeout=resources.start_timeout
+        )
         for index in range(resources.workers):
             placed = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
             gang.ranks.append(
                 Rank.options(  # type: ignore[attr-defined]
-                    num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, scheduling_strategy=placed
+                    num_cpus=resources.cpus_per_worker,
+                    num_gpus=resources.gpus_per_worker,
+                    scheduling_strategy=placed,
                 ).remote()
             )
         address, port = await gang.ranks[0].address.remote()
-        await asyncio.gather(*[rank.join.remote(index, len(gang.ranks), address, port, device) for index, rank in enumerate(gang.ranks)])
+        await asyncio.gather(
+            *[
+                rank.join.remote(index, len(gang.ranks), address, port, device)
+                for index, rank in enumerate(gang.ranks)
+            ]
+        )
     except TimeoutError:
         gang.kill()
         raise NoGang(_not_granted(resources, bundle)) from None
@@ -140,10 +173,11 @@ def _not_granted(resources: ResourcesConfig, bundle: dict[str, float]) -> str:
     free = ray.available_resources()
     left = ", ".join(f"{free.get(name, 0):g} {name}" for name in bundle)
     return (
-        f"waited {resources.start_timeout:g} s (resources.start_timeout) for {resources.workers} worker(s) with {each} each, and the cluster did not grant "
-        f"them; it has {left} free in all, perhaps on several nodes or in use by others. Go on when others have finished, or with "
-        "--set resources.start_timeout=SECONDS; or start another sweep, with fewer resources.workers, cpus_per_worker or gpus_per_worker. "
-        "What is recorded is kept."
+        f"waited {resources.start_timeout:g} s (resources.start_timeout) for {resources.workers}"
+        f" worker(s) with {each} each, and the cluster did not grant them; it has {left} free in"
+        " all, perhaps on several nodes or in use by others. Go on when others have finished, or"
+        " with --set resources.start_timeout=SECONDS; or start another sweep, with fewer"
+        " resources.workers, cpus_per_worker or gpus_per_worker. What is recorded is kept."
     )
 
 
@@ -153,9 +187,13 @@ def new_name() -> str:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)
 class BrokerActor:
-    """The broker of one sweep. Restarted after a death: it holds nothing that is not in the stage store, and removes what gangs a dead one left."""
+    """The broker of one sweep. Restarted after a death: it holds nothing that is not in the stage
+    store, and removes what gangs a dead one left.
+    """
 
-    def __init__(self, sweep: str, stage_store: Path, gangs: int, resources: ResourcesConfig, device: str) -> None:
+    def __init__(
+        self, sweep: str, stage_store: Path, gangs: int, resources: ResourcesConfig, device: str
+    ) -> None:
         prefix = f"gang:{sweep}:"
         for found in placement_group_table().values():
             if str(found.get("name", "")).startswith(prefix) and found.get("state") != "REMOVED":
@@ -185,7 +223,13 @@ class BrokerActor:
 
     async def use(self) -> dict[str, Any]:
         use = self._broker.use
-        return {"busy_seconds": use.busy_seconds, "share": use.share(self._gangs), "gangs": self._gangs, "trained": use.trained, "broken": use.broken}
+        return {
+            "busy_seconds": use.busy_seconds,
+            "share": use.share(self._gangs),
+            "gangs": self._gangs,
+            "trained": use.trained,
+            "broken": use.broken,
+        }
 
     async def close(self) -> None:
         await self._broker.close()

@@ -21,16 +21,22 @@ from search_spaces.reading.config import Trial
 from trainers.stage import Classes, Ids, StageInputs
 
 RETRY_SECONDS = 180.0
-"""Longer than a cluster takes to notice that a node is dead (about 45 s when its link is cut), with room to start anew elsewhere."""
+"""Longer than a cluster takes to notice that a node is dead (about 45 s when its link is cut), with
+room to start anew elsewhere.
+"""
 
 
 class ProcessLost(CannotGoOn):
-    """A process that the trial needs cannot be had again; started on another node, the trial may find one."""
+    """A process that the trial needs cannot be had again; started on another node, the trial may
+    find one.
+    """
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
 class PoolActor:
-    """Oracle and pool of one trial at a time. All it knows is in the trial's ledger or follows from it, so a new one goes on where a dead one stopped."""
+    """Oracle and pool of one trial at a time. All it knows is in the trial's ledger or follows from
+    it, so a new one goes on where a dead one stopped.
+    """
 
     def __init__(self) -> None:
         self._pool: Any = None
@@ -48,7 +54,9 @@ class PoolActor:
 
 @dataclass(slots=True)
 class PoolActors:
-    """Pool actors of one candidate process, on its node: each serves one trial until it is handed back, then another, so that its start is paid once."""
+    """Pool actors of one candidate process, on its node: each serves one trial until it is handed
+    back, then another, so that its start is paid once.
+    """
 
     _idle: list[Any] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -57,10 +65,12 @@ class PoolActors:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        # A fresh name each time: an old one may still belong to an actor on a node that died and has not been declared dead.
+        # A fresh name each time: an old one may still belong to an actor on a node that died and
+        # has not been declared dead.
         node = ray.get_runtime_context().get_node_id()
         return PoolActor.options(  # type: ignore[attr-defined]
-            name=f"pool:{new_name()}", scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+            name=f"pool:{new_name()}",
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote()
 
     def give_back(self, actor: Any) -> None:
@@ -76,7 +86,8 @@ class PoolActors:
 
 @dataclass(slots=True)
 class PoolClient:
-    """The pool service (orchestrator.labelling.pool.PoolService) of a trial, in an actor on this node.
+    """The pool service (orchestrator.labelling.pool.PoolService) of a trial, in an actor on this
+    node.
 
     Every call may be repeated without harm, and is, after a death.
     """
@@ -140,7 +151,10 @@ class PoolClient:
             except RayError as error:
                 self._drop(error)
                 if time.monotonic() > deadline:
-                    raise ProcessLost(f"the pool of trial {self.trial.id} could not be reached for {RETRY_SECONDS:g} s: {first_line(error)}") from None
+                    raise ProcessLost(
+                        f"the pool of trial {self.trial.id} could not be reached for"
+                        f" {RETRY_SECONDS:g} s: {first_line(error)}"
+                    ) from None
                 time.sleep(0.2)
 
     def _served(self, actor: Any) -> Any:

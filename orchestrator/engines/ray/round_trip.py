@@ -12,7 +12,8 @@ from orchestrator.engines.ray.cluster import ClusterError, connect
 
 
 def round_trip(address: str | None) -> dict[str, Any]:
-    """Where Ray was found or started, its version, and the seconds that starting, a task and an actor took.
+    """Where Ray was found or started, its version, and the seconds that starting, a task and an
+    actor took.
 
     Raises:
         ClusterError: Ray cannot be started or reached.
@@ -29,7 +30,13 @@ def round_trip(address: str | None) -> dict[str, Any]:
         actor = ray.remote(num_cpus=0)(_Echo).remote()
         assert ray.get(actor.say.remote(2), timeout=60) == 2
         ended = time.monotonic()
-        return {"where": str(cluster), "version": ray.__version__, "start": started - began, "task": asked - started, "actor": ended - asked}
+        return {
+            "where": str(cluster),
+            "version": ray.__version__,
+            "start": started - began,
+            "task": asked - started,
+            "actor": ended - asked,
+        }
 
 
 class _Echo:

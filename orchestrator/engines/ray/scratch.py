@@ -1,4 +1,6 @@
-"""A folder for what nobody reads again, gone with the block that it was made for; what killed processes left of theirs is removed by the next one."""
+"""A folder for what nobody reads again, gone with the block that it was made for; what killed
+processes left of theirs is removed by the next one.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _LOCK: Final = "in-use"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder in the system's temporary folder, under a lock that dies with this process."""
+    """An empty folder in the system's temporary folder, under a lock that dies with this
+    process.
+    """
     temp = Path(tempfile.gettempdir())
     remove_left(temp)
     # It gets its name once it is locked: nobody may take it for a dead one's in between.
@@ -34,7 +38,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove_left(temp: Path) -> None:
-    """No such folder of a process that has died is left in `temp`; those in use stay, and so does what is not known to be ours."""
+    """No such folder of a process that has died is left in `temp`; those in use stay, and so does
+    what is not known to be ours.
+    """
     for folder in temp.glob(f"{PREFIX}*"):
         lock = folder / _LOCK
         if not folder.is_symlink() and _is_free(lock):
@@ -42,7 +48,9 @@ def remove_left(temp: Path) -> None:
 
 
 def _is_free(lock: Path) -> bool:
-    """Whether the lock file is there and nobody alive holds it; in doubt (another user's, too many open files) somebody does."""
+    """Whether the lock file is there and nobody alive holds it; in doubt (another user's, too many
+    open files) somebody does.
+    """
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

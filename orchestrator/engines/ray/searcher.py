@@ -12,7 +12,9 @@ from orchestrator.sweeps.candidates import Candidate
 
 
 class SourceSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
-    """A source as Ray Tune wants it. Keeps no state that must survive: a resumed sweep has a fresh source that was told our own records."""
+    """A source as Ray Tune wants it. Keeps no state that must survive: a resumed sweep has a fresh
+    source that was told our own records.
+    """
 
     def __init__(self, source: Source) -> None:
         super().__init__(metric=METRIC, mode="max")
@@ -27,7 +29,9 @@ class SourceSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         self._given[trial_id] = candidate
         return {"candidate": candidate}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         candidate = self._given.pop(trial_id)
         value = None if error or result is None else result.get(METRIC)
         self._source.tell(candidate, None if value is None or value != value else float(value))

@@ -1,4 +1,6 @@
-"""Notices that the Ray under a sweep has died. Ray itself waits for up to a minute and then ends the process without a word of what to do."""
+"""Notices that the Ray under a sweep has died. Ray itself waits for up to a minute and then ends
+the process without a word of what to do.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ START_EVERY_SECONDS: Final = 0.2
 OWN_GRACE_SECONDS: Final = 2.0
 """A process of this machine that has refused connections for so long is dead."""
 FAR_GRACE_SECONDS: Final = 30.0
-"""A head elsewhere may be cut off for a while, or be restarted; Ray gives it up after 60 s and takes the driver along."""
+"""A head elsewhere may be cut off for a while, or be restarted; Ray gives it up after 60 s and
+takes the driver along.
+"""
 
 
 DAEMONS: Final = ("gcs_server", "raylet")
@@ -56,7 +60,8 @@ class Service:
         try:
             socket.create_connection((self.host, self.port), timeout=EVERY_SECONDS).close()
         except ConnectionRefusedError:
-            # Only a refusal says that nobody is there: a network may be away for a while, and a busy process may be slow to answer.
+            # Only a refusal says that nobody is there: a network may be away for a while, and a
+            # busy process may be slow to answer.
             grace = self.grace
         except OSError:
             pass
@@ -77,7 +82,11 @@ class Starting:
     def is_lost(self, now: float) -> bool:
         """Whether one of them was there and is not any more."""
         with suppress(psutil.Error):
-            self._seen |= {child.pid: child for child in psutil.Process().children(recursive=True) if child.name() in DAEMONS}
+            self._seen |= {
+                child.pid: child
+                for child in psutil.Process().children(recursive=True)
+                if child.name() in DAEMONS
+            }
         return any(_is_dead(process) for process in self._seen.values())
 
 
@@ -91,11 +100,18 @@ def _is_dead(process: psutil.Process) -> bool:
 def head_of(address: str, *, here: bool = False) -> Service:
     """The head of the Ray at `address` (host:port)."""
     host, _, port = address.rpartition(":")
-    return Service("Ray's head (gcs_server)", host.strip("[]"), int(port), OWN_GRACE_SECONDS if here else FAR_GRACE_SECONDS)
+    return Service(
+        "Ray's head (gcs_server)",
+        host.strip("[]"),
+        int(port),
+        OWN_GRACE_SECONDS if here else FAR_GRACE_SECONDS,
+    )
 
 
 def services(ray: Any, address: str) -> list[Service]:
-    """The head and this machine's node of the Ray that this process is connected to; `address` as it was named."""
+    """The head and this machine's node of the Ray that this process is connected to; `address` as
+    it was named.
+    """
     if address.startswith("ray://"):
         # Through a proxy: what it speaks for cannot be knocked at, and it reports a loss itself.
         return []
@@ -103,23 +119,37 @@ def services(ray: Any, address: str) -> list[Service]:
     [own] = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
     host = context.gcs_address.rpartition(":")[0].strip("[]")
     return [
-        head_of(context.gcs_address, here=host in ("127.0.0.1", "localhost", "::1", own["NodeManagerAddress"])),
-        Service("Ray's node on this machine (raylet)", own["NodeManagerAddress"], own["NodeManagerPort"], OWN_GRACE_SECONDS),
+        head_of(
+            context.gcs_address,
+            here=host in ("127.0.0.1", "localhost", "::1", own["NodeManagerAddress"]),
+        ),
+        Service(
+            "Ray's node on this machine (raylet)",
+            own["NodeManagerAddress"],
+            own["NodeManagerPort"],
+            OWN_GRACE_SECONDS,
+        ),
     ]
 
 
 @dataclass(slots=True)
 class Brood:
-    """The processes that descend from this one; those whose parent died are remembered, for nobody else would end them."""
+    """The processes that descend from this one; those whose parent died are remembered, for nobody
+    else would end them.
+    """
 
     _known: dict[int, psutil.Process] = field(default_factory=dict)
 
     def look(self) -> None:
         with suppress(psutil.Error):
-            self._known |= {process.pid: process for process in psutil.Process().children(recursive=True)}
+            self._known |= {
+                process.pid: process for process in psutil.Process().children(recursive=True)
+            }
 
     def kill(self) -> None:
-        """None of them is alive. (A number that a stranger has by now is left alone: psutil compares the times of start.)"""
+        """None of them is alive. (A number that a stranger has by now is left alone: psutil
+        compares the times of start.)
+        """
         self.look()
         for process in self._known.values():
             with suppress(psutil.Error):
@@ -127,8 +157,15 @@ class Brood:
 
 
 @contextmanager
-def watched(found: Sequence[Watched], lost: Callable[[str], None], *, embedded: bool, every: float = EVERY_SECONDS) -> Iterator[None]:
-    """While the block runs, `lost` is called, in another thread and with the name, once one of `found` is gone.
+def watched(
+    found: Sequence[Watched],
+    lost: Callable[[str], None],
+    *,
+    embedded: bool,
+    every: float = EVERY_SECONDS,
+) -> Iterator[None]:
+    """While the block runs, `lost` is called, in another thread and with the name, once one of
+    `found` is gone.
 
     Args:
         embedded: the Ray is this process's own, and no process of it is left then.
@@ -156,7 +193,8 @@ def watched(found: Sequence[Watched], lost: Callable[[str], None], *, embedded: 
 
 
 def leave(message: str, close: Callable[[], None] = lambda: None) -> None:
-    """Ends this process with the message and exit status 2. Nothing that is connected to a dead Ray can be closed in good order: its calls wait for it.
+    """Ends this process with the message and exit status 2. Nothing that is connected to a dead Ray
+    can be closed in good order: its calls wait for it.
 
     Args:
         close: what else is to be done; it has two seconds.

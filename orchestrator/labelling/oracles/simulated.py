@@ -1,4 +1,6 @@
-"""Oracles that know the labels of the data set, for experiments: one that is always right, and one that errs."""
+"""Oracles that know the labels of the data set, for experiments: one that is always right, and one
+that errs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from trainers.errors import DataError
 from trainers.stage import Classes, Ids
 
 USER_STUDY_FLIP: Final = 0.077
-"""Share of wrong yes/no answers of people on ImageNet guesses: 92.3% were right (Hu et al. 2020, user study)."""
+"""Share of wrong yes/no answers of people on ImageNet guesses: 92.3% were right (Hu et al. 2020,
+user study).
+"""
 
 _VALIDATION_SEED: Final = 0
 
@@ -35,7 +39,9 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noisy:
-    """An annotator who errs, simulated; full labels are right. The rates unless told otherwise are those of the user study of Hu et al. 2020."""
+    """An annotator who errs, simulated; full labels are right. The rates unless told otherwise are
+    those of the user study of Hu et al. 2020.
+    """
 
     name: ClassVar[str] = "noisy"
 
@@ -51,10 +57,18 @@ class Noisy:
 class LabelsOracle:
     """A perfect annotator, simulated from the labels of the data set."""
 
-    def __init__(self, labels: Classes, num_classes: int, source: str = "labels", *, first_labels: bool = False) -> None:
+    def __init__(
+        self,
+        labels: Classes,
+        num_classes: int,
+        source: str = "labels",
+        *,
+        first_labels: bool = False,
+    ) -> None:
         """
         Args:
-            first_labels: the initial labels are of the first images of each class, whatever the seed (the published code of Hu et al. 2020).
+            first_labels: the initial labels are of the first images of each class, whatever the
+                seed (the published code of Hu et al. 2020).
         """
         self._labels = labels
         self._num_classes = num_classes
@@ -73,8 +87,12 @@ class LabelsOracle:
     def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
         return np.equal(self._labels[ids], guesses).astype(np.int8)
 
-    def _balanced(self, purpose: str, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
-        """The `per_class` images of each class with the smallest keys, which are their ids where the first images are wanted."""
+    def _balanced(
+        self, purpose: str, per_class: int, seed: int, without: Ids
+    ) -> tuple[Ids, Classes]:
+        """The `per_class` images of each class with the smallest keys, which are their ids where
+        the first images are wanted.
+        """
         free = np.ones(self._labels.size, np.bool_)
         free[without] = False
         ids = np.flatnonzero(free)
@@ -83,9 +101,14 @@ class LabelsOracle:
         if held.min() < per_class:
             scarce = int(held.argmin())
             raise DataError(
-                f"{self._source}: class {scarce} has {held[scarce]} images for the {purpose} labels, and {per_class} of each class are asked for; ask for fewer"
+                f"{self._source}: class {scarce} has {held[scarce]} images for the {purpose}"
+                f" labels, and {per_class} of each class are asked for; ask for fewer"
             )
-        keys = ids.view(np.uint64) if purpose == "initial" and self._first_labels else keyed_uint64(purpose, seed, ids)
+        keys = (
+            ids.view(np.uint64)
+            if purpose == "initial" and self._first_labels
+            else keyed_uint64(purpose, seed, ids)
+        )
         order = np.lexsort((keys, labels))
         first_of_class = np.cumsum(held) - held
         rank = np.arange(ids.size) - first_of_class[labels[order]]
@@ -94,13 +117,21 @@ class LabelsOracle:
 
 
 class NoisyOracle:
-    """An annotator who errs: a true class is denied at rate `false_no`, a wrong one confirmed at rate `false_yes`. Full labels are right.
+    """An annotator who errs: a true class is denied at rate `false_no`, a wrong one confirmed at
+    rate `false_yes`. Full labels are right.
 
-    Errors are drawn by (seed, image, class, repeat): the same question gives the same answer, a repeated one an independent draw.
-    The preset is symmetric, false_yes = false_no = 0.077, from the user study of Hu et al. 2020 (92.3% of the answers were right).
+    Errors are drawn by (seed, image, class, repeat): the same question gives the same answer, a
+    repeated one an independent draw. The preset is symmetric, false_yes = false_no = 0.077, from
+    the user study of Hu et al. 2020 (92.3% of the answers were right).
     """
 
-    def __init__(self, perfect: LabelsOracle, seed: int, false_yes: float = USER_STUDY_FLIP, false_no: float = USER_STUDY_FLIP) -> None:
+    def __init__(
+        self,
+        perfect: LabelsOracle,
+        seed: int,
+        false_yes: float = USER_STUDY_FLIP,
+        false_no: float = USER_STUDY_FLIP,
+    ) -> None:
         self._perfect = perfect
         self._seed = seed
         self._flip_rate = np.array([false_yes, false_no])
@@ -136,7 +167,10 @@ def check_labels(labels_dir: Path, facts: DatasetFacts) -> None:
     labels = train_labels(labels_dir)
     source = str(labels_dir / "train.npy")
     if labels.size != facts.train_items:
-        raise DataError(f"{source}: {labels.size} labels, expected {facts.train_items}, one for each training image of {facts.name}")
+        raise DataError(
+            f"{source}: {labels.size} labels, expected {facts.train_items}, one for each training"
+            f" image of {facts.name}"
+        )
     _check_classes(labels, facts.num_classes, source)
 
 
@@ -144,4 +178,7 @@ def _check_classes(labels: Classes, num_classes: int, source: str) -> None:
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:
         first = int(wrong[0])
-        raise DataError(f"{source}: image {first} has class {labels[first]}, expected 0 to {num_classes - 1} ({wrong.size} such labels)")
+        raise DataError(
+            f"{source}: image {first} has class {labels[first]}, expected 0 to {num_classes - 1}"
+            f" ({wrong.size} such labels)"
+        )

@@ -23,7 +23,9 @@ class Random:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassBalanced:
-    """Round-robin over the guessed classes, random within each: an image's rank is its turn in its class."""
+    """Round-robin over the guessed classes, random within each: an image's rank is its turn in its
+    class.
+    """
 
     name: ClassVar[str] = "class_balanced"
     needs: ClassVar[tuple[str, ...]] = ()

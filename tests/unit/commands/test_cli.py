@@ -1,4 +1,6 @@
-"""The command line: every verb is explained, and bad input is answered with a message, never a traceback."""
+"""The command line: every verb is explained, and bad input is answered with a message, never a
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,19 @@ from orchestrator import cli
 
 ROOT = Path(__file__).resolve().parents[3]
 
-VERBS = {"plan", "keys", "sweep", "resume", "retry", "extend", "status", "report", "ledger", "data", "doctor"}
+VERBS = {
+    "plan",
+    "keys",
+    "sweep",
+    "resume",
+    "retry",
+    "extend",
+    "status",
+    "report",
+    "ledger",
+    "data",
+    "doctor",
+}
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -32,7 +46,11 @@ def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 def _commands() -> dict[str, argparse.ArgumentParser]:
     """Every verb, and every action of a verb, by its words."""
     verbs = _subparsers(cli.build_parser())
-    return verbs | {f"{verb} {action}": parser for verb, of in verbs.items() for action, parser in _subparsers(of).items()}
+    return verbs | {
+        f"{verb} {action}": parser
+        for verb, of in verbs.items()
+        for action, parser in _subparsers(of).items()
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +100,11 @@ def test_every_verb_and_action_has_help_with_an_example_of_itself(command: str) 
 
 
 def _examples() -> list[str]:
-    return [line.strip() for parser in _commands().values() for line in parser.format_help().partition("example:\n")[2].splitlines()]
+    return [
+        line.strip()
+        for parser in _commands().values()
+        for line in parser.format_help().partition("example:\n")[2].splitlines()
+    ]
 
 
 @pytest.mark.parametrize("example", sorted(set(_examples())))
@@ -98,13 +120,17 @@ def test_help_lists_exactly_the_verbs_that_exist(run: Run) -> None:
 
 
 def test_help_promises_nothing_that_is_not_there_yet() -> None:
-    everything = cli.build_parser().format_help() + "".join(parser.format_help() for parser in _commands().values())
+    everything = cli.build_parser().format_help() + "".join(
+        parser.format_help() for parser in _commands().values()
+    )
     assert not re.search(r"\b(annotat\w*|human)\b", everything.replace("annotation hours", ""))
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_is_named_in_the_readme(verb: str) -> None:
-    assert re.search(rf"orchestrate {verb}\b", (ROOT / "README.md").read_text(encoding="utf-8")), f"README.md does not show `orchestrate {verb}`"
+    assert re.search(rf"orchestrate {verb}\b", (ROOT / "README.md").read_text(encoding="utf-8")), (
+        f"README.md does not show `orchestrate {verb}`"
+    )
 
 
 def _pages() -> list[Path]:
@@ -114,12 +140,27 @@ def _pages() -> list[Path]:
 @pytest.mark.parametrize("page", _pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
-    dead = [target for target in targets if not re.match(r"[a-z]+:|#", target) and not (page.parent / target.partition("#")[0]).exists()]
+    dead = [
+        target
+        for target in targets
+        if not re.match(r"[a-z]+:|#", target)
+        and not (page.parent / target.partition("#")[0]).exists()
+    ]
     assert not dead
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["swep"], ["sweep"], ["extend", "x"], ["extend", "x", "-n", "0"], ["ledger"], ["ledger", "shw", "x"], ["data", "list", "x"]]
+    "words",
+    [
+        [],
+        ["swep"],
+        ["sweep"],
+        ["extend", "x"],
+        ["extend", "x", "-n", "0"],
+        ["ledger"],
+        ["ledger", "shw", "x"],
+        ["data", "list", "x"],
+    ],
 )
 def test_a_command_that_is_not_one_is_refused_with_its_usage(run: Run, words: list[str]) -> None:
     assert "usage: " in _refused(run, *words)
@@ -139,25 +180,45 @@ READERS = (
 
 
 @pytest.mark.parametrize("words", READERS, ids=" ".join)
-def test_a_folder_that_holds_nothing_of_ours_is_refused_by_name(run: Run, words: list[str], tmp_path: Path) -> None:
+def test_a_folder_that_holds_nothing_of_ours_is_refused_by_name(
+    run: Run, words: list[str], tmp_path: Path
+) -> None:
     file = tmp_path / "file"
     file.write_text("text")
     empty = tmp_path / "empty"
     empty.mkdir()
-    for place in (tmp_path / "missing", file, file / "below", empty, Path("/proc/self/missing"), Path("/root/../proc/1/fd")):
+    for place in (
+        tmp_path / "missing",
+        file,
+        file / "below",
+        empty,
+        Path("/proc/self/missing"),
+        Path("/root/../proc/1/fd"),
+    ):
         assert str(place) in _refused(run, *words, place)
     assert list(empty.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"file", "empty"}
 
 
-def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(run: Run, tmp_path: Path) -> None:
+def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
+    run: Run, tmp_path: Path
+) -> None:
     file = tmp_path / "file"
     file.write_text("text")
-    for out in (file, file / "below", Path("/proc/nothing"), Path("/proc/self/nothing"), Path("/sys/nothing"), Path("/dev/null/x")):
+    for out in (
+        file,
+        file / "below",
+        Path("/proc/nothing"),
+        Path("/proc/self/nothing"),
+        Path("/sys/nothing"),
+        Path("/dev/null/x"),
+    ):
         assert str(out) in _refused(run, "sweep", "smoke.yaml", "--engine", "inline", "--out", out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
-    assert "--out" in _refused(run, "sweep", "smoke.yaml", "--engine", "inline", "--out", tmp_path / "full")
+    assert "--out" in _refused(
+        run, "sweep", "smoke.yaml", "--engine", "inline", "--out", tmp_path / "full"
+    )
     assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
 
 
@@ -165,34 +226,60 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(run: Run,
     ("words", "said"),
     [
         (["stage_schedules.yaml", "--engine", "inline"], "learns from results and needs Ray"),
-        (["smoke.yaml", "--engine", "inline", "--set", "resources.cpus_per_worker=999"], "needs 999 CPU(s), and this machine has"),
+        (
+            ["smoke.yaml", "--engine", "inline", "--set", "resources.cpus_per_worker=999"],
+            "needs 999 CPU(s), and this machine has",
+        ),
     ],
 )
-def test_a_sweep_that_cannot_run_here_is_refused_and_leaves_no_folder(run: Run, tmp_path: Path, words: list[str], said: str) -> None:
+def test_a_sweep_that_cannot_run_here_is_refused_and_leaves_no_folder(
+    run: Run, tmp_path: Path, words: list[str], said: str
+) -> None:
     assert said in _refused(run, "sweep", *words, "--out", tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_refused_before_its_first_label_does_not_stand_in_the_way_of_the_next(run: Run, tmp_path: Path) -> None:
+def test_a_sweep_refused_before_its_first_label_does_not_stand_in_the_way_of_the_next(
+    run: Run, tmp_path: Path
+) -> None:
     out = tmp_path / "sweep"
-    assert "127.0.0.1:1" in _refused(run, "sweep", "smoke.yaml", "--address", "127.0.0.1:1", "--out", out)
+    assert "127.0.0.1:1" in _refused(
+        run, "sweep", "smoke.yaml", "--address", "127.0.0.1:1", "--out", out
+    )
     quick = ["--engine", "inline", "--set", "method.epochs=1", "--set", "seeds=[0]", "--out", out]
     assert run("sweep", "smoke.yaml", *quick)[0] == 0
-    assert "already holds another sweep" in _refused(run, "sweep", "smoke.yaml", *quick, "--set", "method.epochs=2")
+    assert "already holds another sweep" in _refused(
+        run, "sweep", "smoke.yaml", *quick, "--set", "method.epochs=2"
+    )
 
 
-def test_a_sweep_goes_on_under_other_limits_but_not_other_settings(run: Run, finished: Path) -> None:
+def test_a_sweep_goes_on_under_other_limits_but_not_other_settings(
+    run: Run, finished: Path
+) -> None:
     before = (finished / "resolved.yaml").read_bytes()
-    for setting in ("resources.max_concurrent=1", "resources.start_timeout=5", "resources.max_failures=0", "resources.checkpoint_seconds=9"):
+    for setting in (
+        "resources.max_concurrent=1",
+        "resources.start_timeout=5",
+        "resources.max_failures=0",
+        "resources.checkpoint_seconds=9",
+    ):
         for verb in ("resume", "retry"):
             assert run(verb, finished, "--engine", "inline", "--set", setting)[0] == 0
-    for setting in ("resources.workers=2", "method.epochs=7", "seeds=[5]", "search.num_candidates=3", "resources.max_concurrent=0"):
+    for setting in (
+        "resources.workers=2",
+        "method.epochs=7",
+        "seeds=[5]",
+        "search.num_candidates=3",
+        "resources.max_concurrent=0",
+    ):
         _refused(run, "resume", finished, "--engine", "inline", "--set", setting)
     assert (finished / "resolved.yaml").read_bytes() == before
 
 
 def test_an_empty_name_is_no_folder(run: Run) -> None:
-    assert "the name of a folder is empty" in _refused(run, "sweep", "smoke.yaml", "--engine", "inline", "--out", "")
+    assert "the name of a folder is empty" in _refused(
+        run, "sweep", "smoke.yaml", "--engine", "inline", "--out", ""
+    )
 
 
 def test_data_that_need_no_path_take_none_and_others_ask_for_it(run: Run, tmp_path: Path) -> None:
@@ -200,7 +287,18 @@ def test_data_that_need_no_path_take_none_and_others_ask_for_it(run: Run, tmp_pa
     assert "--path" in _refused(run, "data", "prepare", "folder")
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00binary", b"[1, 2]", b"just words", b"name: x\nname: y\n", b"a: [", b"!!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\x00binary",
+        b"[1, 2]",
+        b"just words",
+        b"name: x\nname: y\n",
+        b"a: [",
+        b"!!python/object:os.system {}",
+    ],
+)
 def test_a_spec_that_is_none_is_refused_by_name(run: Run, tmp_path: Path, content: bytes) -> None:
     spec = tmp_path / "odd.yaml"
     spec.write_bytes(content)
@@ -209,7 +307,20 @@ def test_a_spec_that_is_none_is_refused_by_name(run: Run, tmp_path: Path, conten
 
 
 @pytest.mark.parametrize("verb", ["plan", "sweep"])
-@pytest.mark.parametrize("setting", ["", "x", "=", "method.epochs", "method.epochs=", "method.epochs=[", "no.such.key=1", "seeds=1", "resources.workers=-1"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "",
+        "x",
+        "=",
+        "method.epochs",
+        "method.epochs=",
+        "method.epochs=[",
+        "no.such.key=1",
+        "seeds=1",
+        "resources.workers=-1",
+    ],
+)
 def test_an_override_that_is_none_is_refused(run: Run, verb: str, setting: str) -> None:
     _refused(run, verb, "smoke.yaml", "--set", setting)
 
@@ -279,11 +390,15 @@ FILES = (
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__.strip("_"))
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_sweep_is_read_or_refused_but_never_breaks(run: Run, finished: Path, tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_sweep_is_read_or_refused_but_never_breaks(
+    run: Run, finished: Path, tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
     root = tmp_path / "sweep"
     shutil.copytree(finished, root)
     if name.endswith("error.json"):
-        (sorted((root / "trials").iterdir())[-1] / "error.json").write_text(json.dumps({"stage": 1, "kind": "TrainingFailed", "message": "NaN"}))
+        (sorted((root / "trials").iterdir())[-1] / "error.json").write_text(
+            json.dumps({"stage": 1, "kind": "TrainingFailed", "message": "NaN"})
+        )
     victim = sorted(root.glob(name))[-1]
     damage(victim)
     trial = victim.parent.parent if "ledger" in name else sorted((root / "trials").iterdir())[-1]
@@ -306,7 +421,17 @@ def test_a_damaged_sweep_is_read_or_refused_but_never_breaks(run: Run, finished:
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__.strip("_"))
-@pytest.mark.parametrize("name", ["candidates/*.json", "resolved.yaml", "spec.yaml", "manifest.json", "seal.json", "trials/*/stages/*.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "candidates/*.json",
+        "resolved.yaml",
+        "spec.yaml",
+        "manifest.json",
+        "seal.json",
+        "trials/*/stages/*.json",
+    ],
+)
 @pytest.mark.parametrize("verb", ["resume", "retry"])
 def test_a_damaged_sweep_is_not_gone_on_with_by_guessing(
     run: Run, finished: Path, tmp_path: Path, verb: str, name: str, damage: Callable[[Path], None]
@@ -339,15 +464,26 @@ class Hostile(Exception):
         (SystemExit(1), "defect"),
         (RuntimeError("Could not determine home directory."), "has no home folder"),
         (MemoryError(), "needs more memory"),
-        (ModuleNotFoundError("No module named 'optuna'", name="optuna"), "the package optuna is not installed"),
+        (
+            ModuleNotFoundError("No module named 'optuna'", name="optuna"),
+            "the package optuna is not installed",
+        ),
         (OSError(errno.EIO, "Input/output error"), "orchestrate plan smoke.yaml"),
-        (OSError(errno.ENOSPC, "No space left on device", "/full/file"), "/full/file: No space left on device"),
-        (OSError(errno.EXDEV, "Invalid cross-device link", "/a", None, "/b"), "/a -> /b: Invalid cross-device link"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/full/file"),
+            "/full/file: No space left on device",
+        ),
+        (
+            OSError(errno.EXDEV, "Invalid cross-device link", "/a", None, "/b"),
+            "/a -> /b: Invalid cross-device link",
+        ),
         (TimeoutError("waited in vain"), "waited in vain"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_whatever_is_left_is_one_message_and_a_traceback_on_demand_only(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str) -> None:
+def test_whatever_is_left_is_one_message_and_a_traceback_on_demand_only(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str
+) -> None:
     from orchestrator.commands import plan
 
     def fail(found: object) -> None:
@@ -361,7 +497,11 @@ def test_whatever_is_left_is_one_message_and_a_traceback_on_demand_only(run: Run
     assert "\x1b" not in err
     assert "the system:" not in err
     assert ("Please report it" in err) == ("defect" in err)
-    for words in (["--debug", "plan", "smoke.yaml"], ["plan", "--debug", "smoke.yaml"], ["plan", "smoke.yaml", "--debug"]):
+    for words in (
+        ["--debug", "plan", "smoke.yaml"],
+        ["plan", "--debug", "smoke.yaml"],
+        ["plan", "smoke.yaml", "--debug"],
+    ):
         code, _, err = run(*words)
         assert code == 2
         assert "Traceback" in err
@@ -372,7 +512,9 @@ def test_whatever_is_left_is_one_message_and_a_traceback_on_demand_only(run: Run
     assert "Traceback" not in run("plan", "smoke.yaml")[2]
 
 
-@pytest.mark.parametrize("command", [command for command, parser in _commands().items() if not _subparsers(parser)])
+@pytest.mark.parametrize(
+    "command", [command for command, parser in _commands().items() if not _subparsers(parser)]
+)
 def test_every_command_takes_debug(command: str) -> None:
     assert "--debug" in _commands()[command].format_help()
 
@@ -380,9 +522,14 @@ def test_every_command_takes_debug(command: str) -> None:
 def test_a_working_folder_that_is_gone_is_named(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    code = f"import os, sys, runpy; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); sys.path.insert(0, {str(ROOT)!r}); "
+    code = (
+        f"import os, sys, runpy; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r});"
+        f" sys.path.insert(0, {str(ROOT)!r}); "
+    )
     code += "from orchestrator import cli; sys.exit(cli.main(['report', 'runs/x']))"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "the system:" not in ended.stderr
@@ -403,14 +550,21 @@ def test_a_working_folder_that_is_gone_is_named(tmp_path: Path) -> None:
     + [["ledger", action] for action in ("show", "verify", "replay")],
     ids=lambda words: " ".join(words[:2]),
 )
-def test_an_address_is_no_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], name: str) -> None:
+def test_an_address_is_no_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert "is an address and not a folder" in _refused(run, *words, name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_name_carries_is_printed_and_not_obeyed(run: Run, tmp_path: Path) -> None:
-    for words in (["report", f"{tmp_path}/\x1b[31mred"], ["\x1b[31mred"], ["plan", "smoke.yaml", "\x1b[31mred"], ["plan", "\x1b[31mred.yaml"]):
+    for words in (
+        ["report", f"{tmp_path}/\x1b[31mred"],
+        ["\x1b[31mred"],
+        ["plan", "smoke.yaml", "\x1b[31mred"],
+        ["plan", "\x1b[31mred.yaml"],
+    ):
         err = _refused(run, *words)
         assert "\x1b" not in err
         assert "[31mred" in err

@@ -1,4 +1,6 @@
-"""What the process prints reaches any terminal, any pipe and nobody at all, and never ends the work that it tells of."""
+"""What the process prints reaches any terminal, any pipe and nobody at all, and never ends the work
+that it tells of.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,26 @@ SHORT = ("--engine", "inline", "--set", "method.epochs=1", "--set", "seeds=[0]")
 def _shell(line: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     """A line of a shell in which `orchestrate` is the command of this checkout."""
     script = f'orchestrate() {{ "{sys.executable}" -m orchestrator "$@"; }}; {line}'
-    return subprocess.run(["bash", "-c", script], env=os.environ | env, capture_output=True, timeout=240)
+    return subprocess.run(
+        ["bash", "-c", script], env=os.environ | env, capture_output=True, timeout=240
+    )
 
 
 def _python(code: str, encoding: str = "utf-8", **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], env=os.environ | env, capture_output=True, encoding=encoding, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | env,
+        capture_output=True,
+        encoding=encoding,
+        timeout=120,
+    )
 
 
 @pytest.mark.parametrize("env", [ASCII, LATIN], ids=["ascii", "latin-1"])
 def test_a_terminal_without_our_signs_gets_others(env: dict[str, str], tmp_path: Path) -> None:
-    ended = _shell(f"orchestrate sweep smoke.yaml {' '.join(SHORT)} --out {tmp_path}/run; echo exit $?", **env)
+    ended = _shell(
+        f"orchestrate sweep smoke.yaml {' '.join(SHORT)} --out {tmp_path}/run; echo exit $?", **env
+    )
     assert b"Traceback" not in ended.stderr
     assert ended.stdout.splitlines()[-1] == b"exit 0"
     assert b"smoke" in ended.stdout
@@ -39,26 +51,41 @@ def test_a_terminal_without_our_signs_gets_others(env: dict[str, str], tmp_path:
 
 
 def test_what_has_no_plain_form_is_printed_as_its_escape() -> None:
-    ended = _python("from orchestrator.commands import console; console.ready(); print('a \\xb7 b \\u2013 3 \\xb1 1 \\u2192 \\u0142 \\u65e5')", **ASCII)
+    ended = _python(
+        "from orchestrator.commands import console; console.ready(); print('a \\xb7 b \\u2013 3"
+        " \\xb1 1 \\u2192 \\u0142 \\u65e5')",
+        **ASCII,
+    )
     assert ended.stdout == "a - b - 3 +/- 1 -> \\u0142 \\u65e5\n"
     ended = _python(
-        "from orchestrator.commands import console; console.ready(); print('a \\xb7 b \\u2013 1 \\u0142')", "latin-1", PYTHONIOENCODING="latin-1:strict"
+        "from orchestrator.commands import console; console.ready(); print('a \\xb7 b \\u2013 1"
+        " \\u0142')",
+        "latin-1",
+        PYTHONIOENCODING="latin-1:strict",
     )
     assert ended.stdout == "a \xb7 b - 1 \\u0142\n", "a sign that the terminal has stays"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-def test_closed_streams_are_no_failure_and_no_file_takes_their_place(closed: str, tmp_path: Path) -> None:
-    ended = _shell(f"orchestrate sweep smoke.yaml {' '.join(SHORT)} --out {tmp_path}/run {closed}; exit $?")
+def test_closed_streams_are_no_failure_and_no_file_takes_their_place(
+    closed: str, tmp_path: Path
+) -> None:
+    ended = _shell(
+        f"orchestrate sweep smoke.yaml {' '.join(SHORT)} --out {tmp_path}/run {closed}; exit $?"
+    )
     assert ended.returncode == 0, ended.stderr
     assert b"Traceback" not in ended.stderr
     assert b"Exception" not in ended.stderr
     records = [path for path in (tmp_path / "run").rglob("*") if path.suffix in (".json", ".jsonl")]
     assert records
-    assert all(path.read_bytes().startswith((b"{", b"[")) for path in records), "a record took in what was printed"
+    assert all(path.read_bytes().startswith((b"{", b"[")) for path in records), (
+        "a record took in what was printed"
+    )
 
 
-@pytest.mark.parametrize("words", ["data list", "plan smoke.yaml", "plan smoke.yaml --json", "--help", "sweep --help"])
+@pytest.mark.parametrize(
+    "words", ["data list", "plan smoke.yaml", "plan smoke.yaml --json", "--help", "sweep --help"]
+)
 def test_a_reader_that_stops_early_is_no_failure(words: str) -> None:
     ended = _shell(f"orchestrate {words} | head -c 1 > /dev/null; exit ${{PIPESTATUS[0]}}")
     assert ended.returncode == 0, ended.stderr
@@ -66,7 +93,10 @@ def test_a_reader_that_stops_early_is_no_failure(words: str) -> None:
 
 
 def test_a_sweep_goes_on_when_nobody_reads_its_progress_and_ends_as_it_ends(tmp_path: Path) -> None:
-    ended = _shell(f"orchestrate sweep smoke.yaml {' '.join(SHORT)} --out {tmp_path}/run 2>&1 | true; exit ${{PIPESTATUS[0]}}")
+    ended = _shell(
+        f"orchestrate sweep smoke.yaml {' '.join(SHORT)} --out {tmp_path}/run 2>&1 | true; exit"
+        " ${PIPESTATUS[0]}"
+    )
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "run" / "report" / "report.html").is_file()
 
@@ -92,7 +122,9 @@ def test_the_watch_ends_with_its_reader() -> None:
         "sys.argv = ['orchestrate', 'status', 'x', '--watch']\n"
         "sys.exit(main())"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
@@ -101,12 +133,17 @@ def test_the_watch_ends_with_its_reader() -> None:
 
 
 def test_a_warning_is_one_line_without_its_place_in_a_library() -> None:
-    code = "from orchestrator.commands import console; console.ready(); import warnings; warnings.warn('two\\nlines \\x1b[31m', UserWarning)"
+    code = (
+        "from orchestrator.commands import console; console.ready(); import warnings;"
+        " warnings.warn('two\\nlines \\x1b[31m', UserWarning)"
+    )
     ended = _python(code)
     assert ended.stderr == "orchestrate: warning: two lines \\x1b[31m\n"
 
 
-@pytest.mark.parametrize("text", ["\x1b[2J\x1b]0;title\x07", "\x9b31m", "\u202e\u2066", "\udcff\r\b"])
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J\x1b]0;title\x07", "\x9b31m", "\u202e\u2066", "\udcff\r\b"]
+)
 def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
     safe = escaped(f"first{text}\nsecond – ±")
     assert safe.isprintable() is False and safe.replace("\n", "").isprintable()

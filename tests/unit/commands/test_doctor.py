@@ -18,12 +18,25 @@ from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.preflight import GIB, Machine
 from trainers.errors import UserError
 
-GOOD = Machine(memory=8 * GIB, shared_memory=GIB, temp=Path("/tmp"), temp_space=8 * GIB, temp_problem=None, ip="127.0.0.1", network_problem=None)
+GOOD = Machine(
+    memory=8 * GIB,
+    shared_memory=GIB,
+    temp=Path("/tmp"),
+    temp_space=8 * GIB,
+    temp_problem=None,
+    ip="127.0.0.1",
+    network_problem=None,
+)
 
 
 def _doctor(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator", "doctor", *arguments], cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "orchestrator", "doctor", *arguments],
+        cwd=cwd,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
 
 
@@ -61,11 +74,16 @@ def test_memory_is_judged_by_what_a_sweep_was_measured_to_hold(memory: int, stat
 
 
 def test_a_small_or_missing_shared_memory_is_told_apart() -> None:
-    states = [next(doctor_ray.shared_memory(dataclasses.replace(GOOD, shared_memory=size))).state for size in (GIB, 2**20, None)]
+    states = [
+        next(doctor_ray.shared_memory(dataclasses.replace(GOOD, shared_memory=size))).state
+        for size in (GIB, 2**20, None)
+    ]
     assert states == ["ok", "warn", "fail"]
 
 
-def test_a_token_that_others_can_read_fails_with_the_command_that_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_others_can_read_fails_with_the_command_that_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert next(doctor_ray.token()).state == "ok"
     path = tmp_path / ".ray" / "auth_token"
@@ -87,12 +105,21 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", home)
-    for name in ("HOME", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "XDG_CACHE_HOME", "ORCHESTRATE_CACHE"):
+    for name in (
+        "HOME",
+        "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH",
+        "RAY_AUTH_MODE",
+        "XDG_CACHE_HOME",
+        "ORCHESTRATE_CACHE",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.usefixtures("homeless")
-def test_a_user_without_a_home_is_told_so_and_may_keep_the_token_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_is_told_so_and_may_keep_the_token_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert next(doctor_ray.token()).state == "fail"
     problem = ray_setup.cannot_start(ray_setup.look())
     assert problem is not None
@@ -103,20 +130,28 @@ def test_a_user_without_a_home_is_told_so_and_may_keep_the_token_elsewhere(monke
     assert ray_setup.own_token() == "secret"
 
 
-def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", "/proc/nothing")
     # Root is told yes for every folder; others are told which one they may not write.
-    assert "/proc cannot be written" in (ray_setup.look().home_problem or "") or os.access("/proc", os.W_OK)
+    assert "/proc cannot be written" in (ray_setup.look().home_problem or "") or os.access(
+        "/proc", os.W_OK
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     assert ray_setup.look().home_problem is None
 
 
-def test_what_a_check_says_to_the_user_is_a_failure_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_a_check_says_to_the_user_is_a_failure_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def refuse() -> Path:
         raise UserError("ORCHESTRATE_CACHE: \x1b[31m is no folder")
 
     monkeypatch.setattr(doctor, "cache_root", refuse)
-    found = [finding for finding in doctor.check(tmp_path, with_ray=False) if finding.check == "cache"]
+    found = [
+        finding for finding in doctor.check(tmp_path, with_ray=False) if finding.check == "cache"
+    ]
     assert [finding.state for finding in found] == ["fail"]
     assert found[0].mend
     assert "\x1b" not in doctor._line(found[0]).plain
@@ -134,7 +169,9 @@ def test_an_output_folder_that_cannot_be_written_fails(folder: str) -> None:
     assert "--out" in finding.mend
 
 
-def test_every_failing_or_doubtful_line_says_how_to_mend_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_failing_or_doubtful_line_says_how_to_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("ORCHESTRATE_CACHE", str(file / "cache"))
@@ -146,17 +183,23 @@ def test_every_failing_or_doubtful_line_says_how_to_mend_it(tmp_path: Path, monk
     assert all(finding.found for finding in found)
 
 
-def test_a_check_that_breaks_is_a_finding_and_stops_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_check_that_breaks_is_a_finding_and_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def broken() -> list[Finding]:
         raise ValueError("odd machine")
 
     monkeypatch.setattr(doctor, "data", broken)
     found = list(doctor.check(tmp_path, with_ray=False))
-    assert [f.found for f in found if f.check == "data"] == ["could not be looked at (ValueError: odd machine)"]
+    assert [f.found for f in found if f.check == "data"] == [
+        "could not be looked at (ValueError: odd machine)"
+    ]
     assert found[-1].check == "ray here"
 
 
-def test_a_version_too_old_fails_and_a_missing_ray_leaves_the_inline_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_too_old_fails_and_a_missing_ray_leaves_the_inline_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from importlib import metadata
 
     real = metadata.version
@@ -175,11 +218,19 @@ def test_a_version_too_old_fails_and_a_missing_ray_leaves_the_inline_engine(monk
     assert "torch" in found["pins"].found
 
 
-def test_the_verb_prints_one_object_and_its_exit_status_says_whether_anything_failed(tmp_path: Path) -> None:
+def test_the_verb_prints_one_object_and_its_exit_status_says_whether_anything_failed(
+    tmp_path: Path,
+) -> None:
     good = _doctor("--no-ray", "--json", cwd=tmp_path, RAY_ADDRESS="")
     told = json.loads(good.stdout)
-    assert (good.returncode == 0) == told["ok"] == all(row["state"] != "fail" for row in told["checks"])
-    assert [set(row) for row in told["checks"]] == [{"check", "state", "found", "mend"}] * len(told["checks"])
+    assert (
+        (good.returncode == 0)
+        == told["ok"]
+        == all(row["state"] != "fail" for row in told["checks"])
+    )
+    assert [set(row) for row in told["checks"]] == [{"check", "state", "found", "mend"}] * len(
+        told["checks"]
+    )
     assert "ray" not in {row["check"] for row in told["checks"]}
     assert list(tmp_path.iterdir()) == []
     bad = _doctor("--no-ray", cwd=tmp_path, RAY_ADDRESS="127.0.0.1:1")
@@ -202,7 +253,10 @@ def _marked(mark: str) -> list[str]:
     found = []
     for process in psutil.process_iter(["pid", "name"]):
         try:
-            if process.environ().get("ORCHESTRATE_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if (
+                process.environ().get("ORCHESTRATE_TEST_MARK") == mark
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(process.info["name"])
         except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
             continue

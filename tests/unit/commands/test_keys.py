@@ -1,4 +1,6 @@
-"""`orchestrate keys`: what can be set is said by the settings themselves, those of installed packages among them."""
+"""`orchestrate keys`: what can be set is said by the settings themselves, those of installed
+packages among them.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +46,25 @@ class {cls}:
 
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package with a plug-in of each kind, and another whose plug-ins cannot be loaded."""
+    """An installed package with a plug-in of each kind, and another whose plug-ins cannot be
+    loaded.
+    """
     monkeypatch.syspath_prepend(str(tmp_path))
     kinds = sorted(slot.kind for slot in PLUGINS.values())
-    groups = {kind: {"query": "queries", "search": "searches"}.get(kind, f"{kind}s") for kind in kinds}
+    groups = {
+        kind: {"query": "queries", "search": "searches"}.get(kind, f"{kind}s") for kind in kinds
+    }
     classes = "".join(TOY_CLASS.format(cls=f"Toy{kind.title()}", kind=kind) for kind in kinds)
-    points = "".join(f"[orchestrate.{groups[kind]}]\ntoy = keys_toys:Toy{kind.title()}\n" for kind in kinds)
+    points = "".join(
+        f"[orchestrate.{groups[kind]}]\ntoy = keys_toys:Toy{kind.title()}\n" for kind in kinds
+    )
     install(tmp_path, "keys_toys", TOY.format(classes=classes), points)
-    install(tmp_path, "keys_broken", "import not_there_at_all\n", "[orchestrate.queries]\nbad = keys_broken:Bad\n")
+    install(
+        tmp_path,
+        "keys_broken",
+        "import not_there_at_all\n",
+        "[orchestrate.queries]\nbad = keys_broken:Bad\n",
+    )
     return tmp_path
 
 
@@ -80,7 +93,9 @@ def test_every_key_that_a_spec_can_say_is_listed() -> None:
         assert load_spec(name).base.keys() <= {row.key for row in ROWS}
 
 
-def test_an_installed_package_brings_its_keys(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_installed_package_brings_its_keys(
+    toys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = list(key_rows(INSTALLED))
     for section, slot in PLUGINS.items():
         row = rows_of(f"{section}.epochs", rows)["toy"]
@@ -92,7 +107,12 @@ def test_an_installed_package_brings_its_keys(toys: Path, capsys: pytest.Capture
     said = capsys.readouterr()
     assert "query.heat" in said.out and "method." not in said.out
     assert "left out: " in said.err and "keys_broken 1.2 cannot be loaded" in said.err
-    assert json_schema(INSTALLED)["properties"]["base"]["properties"]["oracle"]["properties"]["epochs"]["maximum"] == 7000
+    assert (
+        json_schema(INSTALLED)["properties"]["base"]["properties"]["oracle"]["properties"][
+            "epochs"
+        ]["maximum"]
+        == 7000
+    )
 
 
 def test_settings_of_installed_plugins_stand_apart(toys: Path, tmp_path: Path) -> None:
@@ -100,7 +120,10 @@ def test_settings_of_installed_plugins_stand_apart(toys: Path, tmp_path: Path) -
     assert load_spec(write(tmp_path, text)).base["query.epochs"] == 99
     for override, says in (
         ("query.heat=2", "must be a number, more than 0 and less than 1"),
-        ("query.easy_share=0.5", "query toy has no such setting; write query.strategy: mixed, or remove it"),
+        (
+            "query.easy_share=0.5",
+            "query toy has no such setting; write query.strategy: mixed, or remove it",
+        ),
         ("query.het=0.5", 'did you mean "heat"?'),
     ):
         with pytest.raises(SpecError) as caught:
@@ -108,7 +131,13 @@ def test_settings_of_installed_plugins_stand_apart(toys: Path, tmp_path: Path) -
         assert says in str(caught.value) and str(caught.value).startswith(f"--set {override}")
     with pytest.raises(SpecError, match=r"query\.heat: must be given"):
         load_spec(write(tmp_path, VALID), ["query.strategy=toy"])
-    with pytest.raises(SpecError, match=r"query.strategy = 'bad': query bad of the installed package keys_broken 1\.2 cannot be loaded"):
+    with pytest.raises(
+        SpecError,
+        match=(
+            r"query.strategy = 'bad': query bad of the installed package keys_broken 1\.2 cannot be"
+            r" loaded"
+        ),
+    ):
         load_spec(write(tmp_path, VALID), ["query.strategy=bad"])
     assert load_spec(write(tmp_path, VALID)).base["method.epochs"] == 20
 
@@ -123,10 +152,17 @@ def test_an_unknown_prefix_is_refused_with_a_hint(capsys: pytest.CaptureFixture[
 def errors_of(text: str) -> list[Any]:
     schema = json_schema(Catalogue(installed=False))
     jsonschema.Draft202012Validator.check_schema(schema)
-    return [".".join(map(str, error.absolute_path)) for error in jsonschema.Draft202012Validator(schema).iter_errors(yaml.safe_load(text))]
+    return [
+        ".".join(map(str, error.absolute_path))
+        for error in jsonschema.Draft202012Validator(schema).iter_errors(yaml.safe_load(text))
+    ]
 
 
-@pytest.mark.parametrize("text", [VALID, SEARCH, *(path.read_text() for path in sorted(PACKAGED.glob("*.yaml")))], ids=lambda text: text[:40])
+@pytest.mark.parametrize(
+    "text",
+    [VALID, SEARCH, *(path.read_text() for path in sorted(PACKAGED.glob("*.yaml")))],
+    ids=lambda text: text[:40],
+)
 def test_the_json_schema_takes_every_valid_spec(text: str) -> None:
     assert errors_of(text) == []
 
@@ -139,7 +175,11 @@ def test_the_json_schema_takes_every_valid_spec(text: str) -> None:
         ("    nls: true", "    nsl: true", "base.method"),
         ("    strategy: random", "    strategy: randm", "base.query.strategy"),
         ("    per_class: 10", "    per_clas: 10", "dataset.validation"),
-        ("    schedule.split: []", "    schedule.split: 3", "cases.full labels only.schedule.split"),
+        (
+            "    schedule.split: []",
+            "    schedule.split: 3",
+            "cases.full labels only.schedule.split",
+        ),
         ("vary: {}", "vary: {method.epochs: {chioce: [1]}}", "vary.method.epochs"),
         ("seeds: [0, 1, 2]", "seeds: 3", "seeds"),
         ("resources:", "resource:", ""),

@@ -19,9 +19,30 @@ from search_spaces.reading.config import DatasetConfig
 from search_spaces.reading.datasets import BUILT_IN, size
 from search_spaces.reading.errors import SpecError
 
-TRIAL_FIELDS = {"id", "cases", "seed", "config", "schedule", "bits", "questions", "annotation_hours", "draws"}
+TRIAL_FIELDS = {
+    "id",
+    "cases",
+    "seed",
+    "config",
+    "schedule",
+    "bits",
+    "questions",
+    "annotation_hours",
+    "draws",
+}
 
-HEAVY = ("torch", "torchvision", "ray", "sklearn", "pyarrow", "scipy", "matplotlib", "optuna", "pandas", "boto3")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "ray",
+    "sklearn",
+    "pyarrow",
+    "scipy",
+    "matplotlib",
+    "optuna",
+    "pandas",
+    "boto3",
+)
 
 
 def shown(spec: str) -> str:
@@ -33,11 +54,18 @@ def shown(spec: str) -> str:
 
 def test_planning_loads_none_of_the_libraries_that_training_needs() -> None:
     code = (
-        "import sys, json; from orchestrator.commands.plan import plan, print_plan; from orchestrator.catalogue import load_spec;"
-        "found = plan(load_spec('ablations.yaml')); print_plan(found); print(json.dumps(sorted(sys.modules)))"
+        "import sys, json; from orchestrator.commands.plan import plan, print_plan; from"
+        " orchestrator.catalogue import load_spec;found = plan(load_spec('ablations.yaml'));"
+        " print_plan(found); print(json.dumps(sorted(sys.modules)))"
     )
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
     print(f"plan of ablations.yaml, with starting Python: {time.perf_counter() - start:.2f} s")
     loaded = set(json.loads(done.stdout.splitlines()[-1]))
     assert "search_spaces.reading.spec" in loaded
@@ -95,9 +123,17 @@ def test_the_printed_plan_has_a_row_for_every_candidate() -> None:
     [
         ("smoke.yaml", ["cases={}", f"seeds={list(range(20_000))}"], 20_000),
         ("smoke.yaml", ["cases={}", "seeds=[0]", "vary.method.epochs={int: [1, 2000]}"], 2000),
-        ("stage_schedules.yaml", ["search.algorithm=random", "search.num_candidates=2000", "seeds=[0]"], 1500),
+        (
+            "stage_schedules.yaml",
+            ["search.algorithm=random", "search.num_candidates=2000", "seeds=[0]"],
+            1500,
+        ),
         ("smoke.yaml", ["cases={}", "budget.full_labels=1000000000"], 2),
-        ("stage_schedules.yaml", ["search.num_candidates=20000", "seeds=[0]", "budget.full_labels=1000000000"], None),
+        (
+            "stage_schedules.yaml",
+            ["search.num_candidates=20000", "seeds=[0]", "budget.full_labels=1000000000"],
+            None,
+        ),
     ],
 )
 def test_a_plan_costs_what_is_asked(name: str, overrides: list[str], trials: int | None) -> None:
@@ -114,7 +150,9 @@ def test_a_plan_costs_what_is_asked(name: str, overrides: list[str], trials: int
 
 
 def test_a_long_plan_is_cut_and_says_so() -> None:
-    found = plan(load_spec("smoke.yaml", ["cases={}", "seeds=[0]", "vary.method.epochs={int: [1, 600]}"]))
+    found = plan(
+        load_spec("smoke.yaml", ["cases={}", "seeds=[0]", "vary.method.epochs={int: [1, 600]}"])
+    )
     console = Console(file=io.StringIO(), width=120)
     print_plan(found, console)
     assert isinstance(console.file, io.StringIO)
@@ -130,7 +168,11 @@ def test_many_seeds_are_written_short() -> None:
 
 def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "brackets.yaml"
-    path.write_text(Path(load_spec("smoke.yaml").source).read_text().replace("two stages, NLS: {}", "'[red]two[/red] [/x]': {}"))
+    path.write_text(
+        Path(load_spec("smoke.yaml").source)
+        .read_text()
+        .replace("two stages, NLS: {}", "'[red]two[/red] [/x]': {}")
+    )
     assert "[red]two[/red] [/x]" in shown(str(path))
 
 
@@ -150,10 +192,21 @@ class TestFeatures:
         y = np.repeat(np.arange(4), [30, 20, 25, 25])
         config = self.save(tmp_path, x=np.zeros((100, 7), np.float32), y=y)
         found = size(config)
-        assert (found.facts.num_classes, found.facts.train_items, found.facts.test_items, found.facts.kind) == (4, 80, 20, "features")
+        assert (
+            found.facts.num_classes,
+            found.facts.train_items,
+            found.facts.test_items,
+            found.facts.kind,
+        ) == (4, 80, 20, "features")
         assert found.smallest_class == 16
-        config = self.save(tmp_path, x=np.zeros((100, 7)), y=y, x_test=np.zeros((9, 7)), y_test=np.zeros(9, int))
-        assert (size(config).facts.train_items, size(config).facts.test_items, size(config).smallest_class) == (100, 9, 20)
+        config = self.save(
+            tmp_path, x=np.zeros((100, 7)), y=y, x_test=np.zeros((9, 7)), y_test=np.zeros(9, int)
+        )
+        assert (
+            size(config).facts.train_items,
+            size(config).facts.test_items,
+            size(config).smallest_class,
+        ) == (100, 9, 20)
 
     def test_the_vectors_themselves_are_not_read(self, tmp_path: Path) -> None:
         config = self.save(tmp_path, x=np.zeros((100, 7)), y=np.arange(100) % 2)
@@ -171,14 +224,22 @@ class TestFeatures:
             ({"x": np.zeros(4), "y": np.zeros(4, int)}, "shape"),
             ({"x": np.zeros((4, 2)), "y": np.zeros(3, int)}, "x has 4 rows and y 3"),
             ({"x": np.zeros((4, 2)), "y": np.zeros(4)}, "whole class numbers"),
-            ({"x": np.zeros((4, 2)), "y": np.array(["a", "b", "a", "b"], dtype=object)}, "y cannot be read without pickle"),
+            (
+                {"x": np.zeros((4, 2)), "y": np.array(["a", "b", "a", "b"], dtype=object)},
+                "y cannot be read without pickle",
+            ),
             ({"x": np.zeros((4, 2)), "y": np.array([0, 1, 3, 3])}, "class 2"),
             ({"x": np.zeros((4, 2)), "y": np.array([-1, 1, 0, 0])}, r"y\[0\] is -1"),
             ({"x": np.zeros((4, 2)), "y": np.zeros(4, int)}, "one class only"),
-            ({"x": np.zeros((4, 2)), "y": np.array([0, 1, 0, 1]), "x_test": np.zeros((2, 2))}, "belong together"),
+            (
+                {"x": np.zeros((4, 2)), "y": np.array([0, 1, 0, 1]), "x_test": np.zeros((2, 2))},
+                "belong together",
+            ),
         ],
     )
-    def test_a_file_that_is_not_features_is_refused(self, tmp_path: Path, arrays: dict[str, object], says: str) -> None:
+    def test_a_file_that_is_not_features_is_refused(
+        self, tmp_path: Path, arrays: dict[str, object], says: str
+    ) -> None:
         config = self.save(tmp_path, **arrays)
         with pytest.raises(SpecError, match=says) as caught:
             size(config)
@@ -206,4 +267,9 @@ def test_a_folder_is_counted(tmp_path: Path) -> None:
             for i in range(count + (name == "dog")):
                 (tmp_path / split / name / f"{i}.png").touch()
     found = size(DatasetConfig(name="folder", path=str(tmp_path)))
-    assert (found.facts.num_classes, found.facts.train_items, found.facts.test_items, found.smallest_class) == (2, 7, 5, 3)
+    assert (
+        found.facts.num_classes,
+        found.facts.train_items,
+        found.facts.test_items,
+        found.smallest_class,
+    ) == (2, 7, 5, 3)

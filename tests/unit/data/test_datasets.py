@@ -52,11 +52,21 @@ def arrays(data: PreparedData) -> dict[str, np.ndarray]:
 
 
 def decoded_files(cache: Path) -> list[str]:
-    return sorted(str(path.relative_to(cache)) for place in ("images", "labels") for path in (cache / place).rglob("*"))
+    return sorted(
+        str(path.relative_to(cache))
+        for place in ("images", "labels")
+        for path in (cache / place).rglob("*")
+    )
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", PREPARE + code, *arguments], capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", PREPARE + code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
 
 
 def test_digits_are_scikit_learns_digits_split_once_and_for_all() -> None:
@@ -72,9 +82,14 @@ def test_digits_are_scikit_learns_digits_split_once_and_for_all() -> None:
     }
     assert found["images/train"].dtype == np.uint8
     assert found["labels/train"].dtype == np.int32
-    pairs = {(np.rint(image * 255 / 16).astype(np.uint8).tobytes(), int(label)) for image, label in zip(*load_digits(return_X_y=True), strict=True)}
+    pairs = {
+        (np.rint(image * 255 / 16).astype(np.uint8).tobytes(), int(label))
+        for image, label in zip(*load_digits(return_X_y=True), strict=True)
+    }
     here = {
-        (image.tobytes(), int(label)) for split in ("train", "test") for image, label in zip(found[f"images/{split}"], found[f"labels/{split}"], strict=True)
+        (image.tobytes(), int(label))
+        for split in ("train", "test")
+        for image, label in zip(found[f"images/{split}"], found[f"labels/{split}"], strict=True)
     }
     assert here == pairs
     # Every sweep and every report stands on this split: it must not move.
@@ -85,7 +100,13 @@ def test_meta_says_what_the_arrays_are() -> None:
     data = prepare(DIGITS)
     meta = json.loads((data.images_dir / "meta.json").read_text())
     train = np.load(data.images_dir / "train.npy") / 255
-    assert (meta["kind"], meta["num_classes"], meta["train_items"], meta["test_items"], meta["shape"]) == ("images", 10, 1200, 597, [8, 8, 1])
+    assert (
+        meta["kind"],
+        meta["num_classes"],
+        meta["train_items"],
+        meta["test_items"],
+        meta["shape"],
+    ) == ("images", 10, 1200, 597, [8, 8, 1])
     assert meta["mean"] == pytest.approx([train.mean()])
     assert meta["std"] == pytest.approx([train.std()])
     assert meta["augment"] == {"shift": 1, "flip": False}
@@ -95,28 +116,50 @@ def test_meta_says_what_the_arrays_are() -> None:
 
 def test_a_trainers_folder_holds_no_label_and_no_file_name(tmp_path: Path) -> None:
     data = prepare(folder_config(tmp_path))
-    assert {path.name for path in data.images_dir.iterdir()} == {"train.npy", "test.npy", "meta.json"}
+    assert {path.name for path in data.images_dir.iterdir()} == {
+        "train.npy",
+        "test.npy",
+        "meta.json",
+    }
     assert "dog-1" not in (data.images_dir / "meta.json").read_text()
-    assert data.images_dir.resolve() not in [data.labels_dir.resolve(), *data.labels_dir.resolve().parents]
+    assert data.images_dir.resolve() not in [
+        data.labels_dir.resolve(),
+        *data.labels_dir.resolve().parents,
+    ]
     labels = np.load(data.labels_dir / "train.npy")
-    assert (np.diff(labels) < 0).any(), "in the order of folders an image's number would tell its class"
+    assert (np.diff(labels) < 0).any(), (
+        "in the order of folders an image's number would tell its class"
+    )
 
 
 def test_other_labels_leave_the_trainers_folder_as_it_is(tmp_path: Path) -> None:
-    config = DatasetConfig(name="features", path=str(write_features(tmp_path / "a.npz", x_test=np.ones((3, 4)), y_test=np.arange(3))))
+    config = DatasetConfig(
+        name="features",
+        path=str(write_features(tmp_path / "a.npz", x_test=np.ones((3, 4)), y_test=np.arange(3))),
+    )
     before = prepare(config)
     content = {path.name: path.read_bytes() for path in before.images_dir.iterdir()}
-    write_features(tmp_path / "a.npz", y=np.arange(60)[::-1] % 3, x_test=np.ones((3, 4)), y_test=np.arange(3)[::-1])
+    write_features(
+        tmp_path / "a.npz",
+        y=np.arange(60)[::-1] % 3,
+        x_test=np.ones((3, 4)),
+        y_test=np.arange(3)[::-1],
+    )
     after = prepare(config)
     assert after.fingerprint == before.fingerprint
     assert {path.name: path.read_bytes() for path in after.images_dir.iterdir()} == content
     assert np.load(after.labels_dir / "train.npy").tolist() == (np.arange(60)[::-1] % 3).tolist()
-    assert np.load(before.labels_dir / "train.npy").tolist() == (np.arange(60) % 3).tolist(), "a running sweep keeps the labels it began with"
+    assert np.load(before.labels_dir / "train.npy").tolist() == (np.arange(60) % 3).tolist(), (
+        "a running sweep keeps the labels it began with"
+    )
 
 
 def test_prepared_digits_are_found_without_heavy_imports() -> None:
     prepare(DIGITS)
-    done = run_python("prepare(DatasetConfig(name='digits')); print(sorted({'sklearn', 'torch', 'torchvision', 'PIL', 'ray', 'pandas'} & set(sys.modules)))")
+    done = run_python(
+        "prepare(DatasetConfig(name='digits')); print(sorted({'sklearn', 'torch', 'torchvision',"
+        " 'PIL', 'ray', 'pandas'} & set(sys.modules)))"
+    )
     assert done.stdout.strip() == "[]", done.stderr
 
 
@@ -128,11 +171,26 @@ def test_a_prepared_set_is_not_decoded_again_until_its_source_changes(tmp_path: 
     assert prepare(config, on_progress=lambda done, total: calls.append((done, total))) == first
     assert not calls
     (tmp_path / "photos/train/cat/cat-0.png").unlink()
-    assert prepare(config, on_progress=lambda done, total: calls.append((done, total))).facts.train_items == 14
+    assert (
+        prepare(
+            config, on_progress=lambda done, total: calls.append((done, total))
+        ).facts.train_items
+        == 14
+    )
     assert calls
 
 
-@pytest.mark.parametrize("file", ["images/train.npy", "images/test.npy", "images/meta.json", "labels/train.npy", "labels/test.npy", "labels/meta.json"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "images/train.npy",
+        "images/test.npy",
+        "images/meta.json",
+        "labels/train.npy",
+        "labels/test.npy",
+        "labels/meta.json",
+    ],
+)
 @pytest.mark.parametrize("damage", ["missing", "truncated", "changed"])
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, file: str, damage: str) -> None:
     config = folder_config(tmp_path)
@@ -153,47 +211,76 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, file: str, damage: str) ->
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("instant", ["while decoding", "before the labels", "before the images", "before the entry"])
+@pytest.mark.parametrize(
+    "instant", ["while decoding", "before the labels", "before the images", "before the entry"]
+)
 def test_a_killed_prepare_leaves_nothing_half_visible_and_the_next_one_finishes(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, instant: str
 ) -> None:
     config = folder_config(tmp_path)
     code = {
-        "while decoding": "prepare(config, on_progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL))",
-        "before the labels": "cache._put = lambda *_: os.kill(os.getpid(), signal.SIGKILL); prepare(config)",
-        "before the images": (
-            "put = cache._put\n"
-            "cache._put = lambda built, target: put(built, target) if built.name == 'labels' else os.kill(os.getpid(), signal.SIGKILL)\n"
-            "prepare(config)"
+        "while decoding": (
+            "prepare(config, on_progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL))"
         ),
-        "before the entry": "cache.commit_file = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL); prepare(config)",
+        "before the labels": (
+            "cache._put = lambda *_: os.kill(os.getpid(), signal.SIGKILL); prepare(config)"
+        ),
+        "before the images": (
+            "put = cache._put\ncache._put = lambda built, target: put(built, target) if built.name"
+            " == 'labels' else os.kill(os.getpid(), signal.SIGKILL)\nprepare(config)"
+        ),
+        "before the entry": (
+            "cache.commit_file = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL);"
+            " prepare(config)"
+        ),
     }[instant]
     killed = run_python(
-        f"import os, signal\nfrom orchestrator.data import cache\nconfig = DatasetConfig(name='folder', path=sys.argv[1])\n{code}", str(config.path)
+        "import os, signal\nfrom orchestrator.data import cache\nconfig ="
+        f" DatasetConfig(name='folder', path=sys.argv[1])\n{code}",
+        str(config.path),
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     seen = {
-        place: [path for path in (cache / place).iterdir() if data_cache.intact(path, verify=True) is None] if (cache / place).exists() else []
+        place: (
+            [
+                path
+                for path in (cache / place).iterdir()
+                if data_cache.intact(path, verify=True) is None
+            ]
+            if (cache / place).exists()
+            else []
+        )
         for place in ("images", "labels")
     }
     assert seen == {"images": [], "labels": []}
-    assert any((cache / "building").glob("*-*")), "the killed process was meant to leave its part behind"
+    assert any((cache / "building").glob("*-*")), (
+        "the killed process was meant to leave its part behind"
+    )
     data = prepare(config)
     assert data.facts.train_items == 15
     assert not list((cache / "building").glob("*-*"))
     monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "other"))
     undisturbed = prepare(config)
     assert undisturbed.fingerprint == data.fingerprint
-    assert {key: array.tolist() for key, array in arrays(data).items()} == {key: array.tolist() for key, array in arrays(undisturbed).items()}
+    assert {key: array.tolist() for key, array in arrays(data).items()} == {
+        key: array.tolist() for key, array in arrays(undisturbed).items()
+    }
 
 
 def test_prepares_at_the_same_time_end_with_the_same_data_decoded_once(tmp_path: Path) -> None:
     config = folder_config(tmp_path)
     code = (
-        "calls = []; d = prepare(DatasetConfig(name='folder', path=sys.argv[1]), on_progress=lambda *a: calls.append(a))\n"
-        "print(d.images_dir, d.labels_dir, bool(calls))"
+        "calls = []; d = prepare(DatasetConfig(name='folder', path=sys.argv[1]), on_progress=lambda"
+        " *a: calls.append(a))\nprint(d.images_dir, d.labels_dir, bool(calls))"
     )
-    running = [subprocess.Popen([sys.executable, "-c", PREPARE + code, str(config.path)], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PREPARE + code, str(config.path)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
     lines = [process.communicate(timeout=100)[0].split() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     data = prepare(config)
@@ -204,7 +291,12 @@ def test_prepares_at_the_same_time_end_with_the_same_data_decoded_once(tmp_path:
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path, cache: Path) -> None:
     config = folder_config(tmp_path)
     with pytest.raises(DataError, match="changed while they were read"):
-        prepare(config, on_progress=lambda done, total: os.utime(tmp_path / "photos/train/cat/cat-0.png", (1, 1)))
+        prepare(
+            config,
+            on_progress=lambda done, total: os.utime(
+                tmp_path / "photos/train/cat/cat-0.png", (1, 1)
+            ),
+        )
     assert decoded_files(cache) == []
 
 
@@ -217,14 +309,18 @@ def test_failed_data_leaves_no_part_in_the_cache(tmp_path: Path, cache: Path) ->
     assert not list((cache / "building").glob("*-*"))
 
 
-def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "file"))
     with pytest.raises(DataError, match=rf"{tmp_path}/file.*set ORCHESTRATE_CACHE"):
         prepare(DIGITS)
 
 
-def test_a_full_disk_is_told_before_it_kills_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_before_it_kills_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = folder_config(tmp_path)
 
     def full(descriptor: int, start: int, size: int) -> None:
@@ -239,9 +335,18 @@ def test_a_full_disk_is_told_before_it_kills_the_process(tmp_path: Path, monkeyp
     ("config", "message"),
     [
         (DatasetConfig(name="imaginary"), "imaginary: no such data set. Known: digits"),
-        (DatasetConfig(name="cifar10"), "cifar10: nothing says where the data is.*ORCHESTRATE_DATA"),
-        (DatasetConfig(name="folder"), "folder: nothing says where the data is. Set dataset.path. Nothing"),
-        (DatasetConfig(name="mini_imagenet", path="/nowhere/at/all"), "/nowhere/at/all: no such folder"),
+        (
+            DatasetConfig(name="cifar10"),
+            "cifar10: nothing says where the data is.*ORCHESTRATE_DATA",
+        ),
+        (
+            DatasetConfig(name="folder"),
+            "folder: nothing says where the data is. Set dataset.path. Nothing",
+        ),
+        (
+            DatasetConfig(name="mini_imagenet", path="/nowhere/at/all"),
+            "/nowhere/at/all: no such folder",
+        ),
         (DatasetConfig(name="features", path="/nowhere.npz"), "/nowhere.npz: no such file"),
         (DatasetConfig(name="digits", image_size=16), "dataset.image_size: digits"),
     ],
@@ -251,13 +356,17 @@ def test_missing_data_is_named(config: DatasetConfig, message: str) -> None:
         prepare(config)
 
 
-def test_built_in_sets_are_looked_for_where_ORCHESTRATE_DATA_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: N802
+def test_built_in_sets_are_looked_for_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ORCHESTRATE_DATA", str(tmp_path))
     with pytest.raises(DataError, match=rf"{tmp_path}/cifar100: no such folder"):
         prepare(DatasetConfig(name="cifar100"))
 
 
-def test_the_list_tells_what_is_prepared_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_tells_what_is_prepared_and_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = folder_config(tmp_path)
     prepare(config)
     monkeypatch.setenv("ORCHESTRATE_DATA", str(tmp_path))
@@ -272,7 +381,9 @@ def test_the_list_tells_what_is_prepared_and_what_is_missing(tmp_path: Path, mon
 
 
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=200), st.data())
-def test_held_out_rows_are_exactly_as_many_as_asked_and_fair_to_every_class(labels: list[int], data: st.DataObject) -> None:
+def test_held_out_rows_are_exactly_as_many_as_asked_and_fair_to_every_class(
+    labels: list[int], data: st.DataObject
+) -> None:
     classes = np.array(labels)
     count = data.draw(st.integers(0, len(labels)))
     rows = held_out_rows(classes, count)
@@ -298,4 +409,6 @@ def test_statistics_are_those_of_numpy_and_never_divide_by_zero() -> None:
 
 
 def test_images_of_one_colour_have_a_deviation_of_one_whatever_the_colour() -> None:
-    assert {statistics(np.full((3, 1, 1, 1), colour, np.uint8))[1] for colour in range(256)} == {(1.0,)}
+    assert {statistics(np.full((3, 1, 1, 1), colour, np.uint8))[1] for colour in range(256)} == {
+        (1.0,)
+    }

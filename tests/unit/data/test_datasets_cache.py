@@ -1,4 +1,6 @@
-"""What is written of the cache's data is believed only if it is whole, and a built-in set only at its published size."""
+"""What is written of the cache's data is believed only if it is whole, and a built-in set only at
+its published size.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +50,18 @@ DAMAGE: dict[str, Callable[[str], str]] = {
     "text": lambda text: '"text"',
     "null": lambda text: "null",
     "no text": lambda text: "\ud800",
-    "infinite": lambda text: text.replace(": 1,", ": 1e999,").replace(": 2,", ": 1e999,").replace("48", "1e999").replace("null", "1e999"),
-    "another digit": lambda text: text.replace("48", "47").replace("null", "7").replace("320", "321"),
-    "lists for texts": lambda text: json.dumps({key: [value] for key, value in json.loads(text).items()}),
+    "infinite": lambda text: (
+        text.replace(": 1,", ": 1e999,")
+        .replace(": 2,", ": 1e999,")
+        .replace("48", "1e999")
+        .replace("null", "1e999")
+    ),
+    "another digit": lambda text: (
+        text.replace("48", "47").replace("null", "7").replace("320", "321")
+    ),
+    "lists for texts": lambda text: json.dumps(
+        {key: [value] for key, value in json.loads(text).items()}
+    ),
     "numbers for texts": lambda text: json.dumps(dict.fromkeys(json.loads(text), 5)),
     "a key more": lambda text: json.dumps(json.loads(text) | {"more": 1}),
     "no keys": lambda text: "{}",
@@ -59,9 +70,13 @@ DAMAGE: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("victim", ["entry", "images", "labels"])
-def test_damaged_words_about_the_data_are_no_cache(cache: Path, config: DatasetConfig, victim: str, damage: str) -> None:
+def test_damaged_words_about_the_data_are_no_cache(
+    cache: Path, config: DatasetConfig, victim: str, damage: str
+) -> None:
     data = prepare(config)
-    place = {"images": data.images_dir / "meta.json", "labels": data.labels_dir / "meta.json"}.get(victim) or next((cache / "sources").glob("*.json"))
+    place = {"images": data.images_dir / "meta.json", "labels": data.labels_dir / "meta.json"}.get(
+        victim
+    ) or next((cache / "sources").glob("*.json"))
     before = place.read_bytes()
     place.write_bytes(DAMAGE[damage](before.decode()).encode("utf-8", "surrogatepass"))
     assert place.read_bytes() != before
@@ -71,24 +86,39 @@ def test_damaged_words_about_the_data_are_no_cache(cache: Path, config: DatasetC
 
 
 @pytest.mark.parametrize("key", ["images", "labels"])
-def test_an_entry_leads_nowhere_else(tmp_path: Path, cache: Path, config: DatasetConfig, key: str) -> None:
+def test_an_entry_leads_nowhere_else(
+    tmp_path: Path, cache: Path, config: DatasetConfig, key: str
+) -> None:
     data = prepare(config)
     (entry,) = (cache / "sources").glob("*.json")
     before = written(entry)
     shutil.copytree(getattr(data, f"{key}_dir"), tmp_path / "evil")
-    for name in ("../../evil", str(tmp_path / "evil"), "..", "", ".", "features-" + "0" * 16 + "/../../../evil"):
+    for name in (
+        "../../evil",
+        str(tmp_path / "evil"),
+        "..",
+        "",
+        ".",
+        "features-" + "0" * 16 + "/../../../evil",
+    ):
         entry.write_text(json.dumps(before | {key: name}))
         assert data_cache.entries(cache) == []
         found = prepare(config)
         assert (found.images_dir, found.labels_dir) == (data.images_dir, data.labels_dir)
 
 
-def test_folders_that_were_exchanged_are_noticed(tmp_path: Path, cache: Path, config: DatasetConfig) -> None:
+def test_folders_that_were_exchanged_are_noticed(
+    tmp_path: Path, cache: Path, config: DatasetConfig
+) -> None:
     data = prepare(config)
     x = np.random.default_rng(1).normal(size=(60, 4))
-    mended = DatasetConfig(name="features", path=str(write_features(tmp_path / "b.npz", x=x, y=np.arange(60) % 4)))
+    mended = DatasetConfig(
+        name="features", path=str(write_features(tmp_path / "b.npz", x=x, y=np.arange(60) % 4))
+    )
     other = prepare(mended)
-    train = {place: (place / "train.npy").read_bytes() for place in (data.images_dir, data.labels_dir)}
+    train = {
+        place: (place / "train.npy").read_bytes() for place in (data.images_dir, data.labels_dir)
+    }
     for kind in ("images_dir", "labels_dir"):
         one, two, aside = getattr(data, kind), getattr(other, kind), tmp_path / "aside"
         assert one != two
@@ -96,10 +126,15 @@ def test_folders_that_were_exchanged_are_noticed(tmp_path: Path, cache: Path, co
         two.rename(one)
         aside.rename(two)
         assert prepare(config) == data and prepare(mended) == other
-        assert {place: (place / "train.npy").read_bytes() for place in (data.images_dir, data.labels_dir)} == train
+        assert {
+            place: (place / "train.npy").read_bytes()
+            for place in (data.images_dir, data.labels_dir)
+        } == train
 
 
-def test_a_cache_of_an_older_format_is_made_anew_and_the_same_data_keep_their_fingerprint(tmp_path: Path, cache: Path) -> None:
+def test_a_cache_of_an_older_format_is_made_anew_and_the_same_data_keep_their_fingerprint(
+    tmp_path: Path, cache: Path
+) -> None:
     root = write_image_folder(tmp_path / "photos")
     config = DatasetConfig(name="folder", path=str(root))
     data = prepare(config)
@@ -116,7 +151,9 @@ def test_a_cache_of_an_older_format_is_made_anew_and_the_same_data_keep_their_fi
     assert written(data.images_dir / "meta.json")["format"] == data_cache.FORMAT == 2
 
 
-def test_notes_are_kept_with_the_entry_and_not_beside_the_images(tmp_path: Path, cache: Path) -> None:
+def test_notes_are_kept_with_the_entry_and_not_beside_the_images(
+    tmp_path: Path, cache: Path
+) -> None:
     root = write_image_folder(tmp_path / "photos")
     random_image(9, 9).save(root / "train/stray.png")
     config = DatasetConfig(name="folder", path=str(root))
@@ -140,7 +177,12 @@ def test_a_built_in_set_of_another_size_is_refused(monkeypatch: pytest.MonkeyPat
     def loses_one(self: Digits, folder: Path, on_progress: Any) -> Any:
         loaded = load(self, folder, on_progress)
         np.save(folder / "train.npy", images)
-        return type(loaded)(kind="images", labels=loaded.labels | {"train": labels}, class_names=loaded.class_names, augment=loaded.augment)
+        return type(loaded)(
+            kind="images",
+            labels=loaded.labels | {"train": labels},
+            class_names=loaded.class_names,
+            augment=loaded.augment,
+        )
 
     monkeypatch.setattr(Digits, "load", loses_one)
     monkeypatch.setattr(Digits, "signature", lambda self: "another")
@@ -148,17 +190,30 @@ def test_a_built_in_set_of_another_size_is_refused(monkeypatch: pytest.MonkeyPat
         prepare(DatasetConfig(name="digits"))
 
 
-def test_a_built_in_set_with_a_smaller_class_is_refused(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_built_in_set_with_a_smaller_class_is_refused(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = write_image_folder(tmp_path / "mini")
     published = BUILT_IN["mini_imagenet"]
-    small = type(published.facts)(name="mini_imagenet", num_classes=3, train_items=15, test_items=6, kind="images")
-    monkeypatch.setattr(data_checks, "BUILT_IN", {"mini_imagenet": DatasetSize(facts=small, smallest_class=6)})
+    small = type(published.facts)(
+        name="mini_imagenet", num_classes=3, train_items=15, test_items=6, kind="images"
+    )
+    monkeypatch.setattr(
+        data_checks, "BUILT_IN", {"mini_imagenet": DatasetSize(facts=small, smallest_class=6)}
+    )
     monkeypatch.setattr("orchestrator.data.find.mini_imagenet", train_and_test)
-    with pytest.raises(DataError, match=r"class 0 \(cat\) has 5 training items, but no class of mini_imagenet has fewer than 6"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"class 0 \(cat\) has 5 training items, but no class of mini_imagenet has fewer than 6"
+        ),
+    ):
         prepare(DatasetConfig(name="mini_imagenet", path=str(root), image_size=8))
 
 
-def test_a_third_kind_of_data_is_refused_wherever_it_is_looked_at(tmp_path: Path, cache: Path, config: DatasetConfig) -> None:
+def test_a_third_kind_of_data_is_refused_wherever_it_is_looked_at(
+    tmp_path: Path, cache: Path, config: DatasetConfig
+) -> None:
     assert set(BACKBONES) == {"images", "features"}
     assert [holds_images(kind) for kind in ("images", "features")] == [True, False]
     for look in (holds_images, lambda kind: precision_used("bf16", "cpu", kind)):
@@ -174,13 +229,17 @@ def test_a_third_kind_of_data_is_refused_wherever_it_is_looked_at(tmp_path: Path
     assert data_cache.open_cached(cache, entry, verify=False) is None
 
 
-def test_a_folder_of_images_that_cannot_be_entered_is_named_and_not_the_cache(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_images_that_cannot_be_entered_is_named_and_not_the_cache(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = write_image_folder(tmp_path / "photos")
 
     def refuse(self: ImageFolders) -> str:
         raise PermissionError(13, "Permission denied", str(root / "train"))
 
     monkeypatch.setattr(ImageFolders, "signature", refuse)
-    with pytest.raises(DataError, match=rf"{root}/train: cannot be read \(Permission denied\)") as raised:
+    with pytest.raises(
+        DataError, match=rf"{root}/train: cannot be read \(Permission denied\)"
+    ) as raised:
         prepare(DatasetConfig(name="folder", path=str(root)))
     assert "ORCHESTRATE_CACHE" not in str(raised.value)

@@ -1,4 +1,6 @@
-"""CIFAR in its published layout: pixels in the right order, nothing but arrays unpickled, damage named."""
+"""CIFAR in its published layout: pixels in the right order, nothing but arrays unpickled, damage
+named.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,24 @@ def test_batches_become_images_in_file_order(tmp_path: Path, protocol: int, inne
     loaded = load(root / SMALL_CIFAR.folder if inner else root, tmp_path / "out")
     images = np.load(tmp_path / "out/train.npy")
     assert images.shape == (40, 32, 32, 3)
-    batches = [pickle.loads((root / SMALL_CIFAR.folder / f"data_batch_{k}").read_bytes()) for k in (1, 2)]
+    batches = [
+        pickle.loads((root / SMALL_CIFAR.folder / f"data_batch_{k}").read_bytes()) for k in (1, 2)
+    ]
     flat = np.concatenate([batch["data"] for batch in batches])
     # A row is 1,024 red values, then green, then blue, each line by line.
-    assert np.array_equal(images[23, 4, 5], [flat[23, channel * 1024 + 4 * 32 + 5] for channel in range(3)])
+    assert np.array_equal(
+        images[23, 4, 5], [flat[23, channel * 1024 + 4 * 32 + 5] for channel in range(3)]
+    )
     assert np.array_equal(images.transpose(0, 3, 1, 2).reshape(40, 3072), flat)
-    assert loaded.labels["train"].tolist() == [label for batch in batches for label in batch["labels"]]
+    assert loaded.labels["train"].tolist() == [
+        label for batch in batches for label in batch["labels"]
+    ]
     assert loaded.labels["train"].dtype == np.int32
-    assert (loaded.augment, loaded.crop, len(loaded.class_names)) == ({"shift": 4, "flip": True}, None, 10)
+    assert (loaded.augment, loaded.crop, len(loaded.class_names)) == (
+        {"shift": 4, "flip": True},
+        None,
+        10,
+    )
 
 
 class Harmful:
@@ -72,8 +84,13 @@ def damage(folder: Path, name: str) -> str:
     match name:
         case "missing batch":
             file.unlink()
-            layout = "PATH/cifar-10-batches-py/ with data_batch_1, data_batch_2, test_batch and batches.meta"
-            return f"data_batch_2: no such file. Expected CIFAR-10's python version unpacked: {layout}"
+            layout = (
+                "PATH/cifar-10-batches-py/ with data_batch_1, data_batch_2, test_batch and"
+                " batches.meta"
+            )
+            return (
+                f"data_batch_2: no such file. Expected CIFAR-10's python version unpacked: {layout}"
+            )
         case "missing names":
             (folder / "batches.meta").unlink()
             return "batches.meta: no such file"
@@ -109,7 +126,9 @@ def damage(folder: Path, name: str) -> str:
             return "data_batch_2: labels[5] is -1"
         case "class without images":
             for number in (1, 2):
-                write_pickle(folder / f"data_batch_{number}", batch | {"labels": [k % 9 for k in range(20)]})
+                write_pickle(
+                    folder / f"data_batch_{number}", batch | {"labels": [k % 9 for k in range(20)]}
+                )
             return "no train image has class 9 (class 9)"
         case "names of other length":
             write_pickle(folder / "batches.meta", {"label_names": ["one"]})
@@ -150,21 +169,47 @@ def test_the_layouts_are_those_that_torchvision_reads() -> None:
         assert layout.folder == theirs.base_folder
         assert list(layout.batches["train"]) == [name for name, _ in theirs.train_list]
         assert list(layout.batches["test"]) == [name for name, _ in theirs.test_list]
-        assert (layout.names_file, layout.names_key) == (theirs.meta["filename"], theirs.meta["key"])
-        assert (sum(layout.batches["train"].values()), sum(layout.batches["test"].values())) == (50_000, 10_000)
+        assert (layout.names_file, layout.names_key) == (
+            theirs.meta["filename"],
+            theirs.meta["key"],
+        )
+        assert (sum(layout.batches["train"].values()), sum(layout.batches["test"].values())) == (
+            50_000,
+            10_000,
+        )
 
 
-def test_cifar100_of_full_size_is_prepared_with_the_published_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar100_of_full_size_is_prepared_with_the_published_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "data/cifar-100-python"
     folder.mkdir(parents=True)
-    write_pickle(folder / "meta", {"fine_label_names": [f"class {c}" for c in range(100)], "coarse_label_names": []})
+    write_pickle(
+        folder / "meta",
+        {"fine_label_names": [f"class {c}" for c in range(100)], "coarse_label_names": []},
+    )
     for name, items in (("train", 50_000), ("test", 10_000)):
         pixels = np.zeros((items, 3072), np.uint8)
         pixels[:, 0] = np.arange(items) % 251
-        write_pickle(folder / name, {"data": pixels, "fine_labels": [k % 100 for k in range(items)], "coarse_labels": [0] * items})
+        write_pickle(
+            folder / name,
+            {
+                "data": pixels,
+                "fine_labels": [k % 100 for k in range(items)],
+                "coarse_labels": [0] * items,
+            },
+        )
     data = prepare(DatasetConfig(name="cifar100", path=str(tmp_path / "data")))
-    assert (data.facts.num_classes, data.facts.train_items, data.facts.test_items) == (100, 50_000, 10_000)
+    assert (data.facts.num_classes, data.facts.train_items, data.facts.test_items) == (
+        100,
+        50_000,
+        10_000,
+    )
     meta = json.loads((data.images_dir / "meta.json").read_text())
     assert (meta["mean"], meta["std"]) == ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
-    assert np.load(data.images_dir / "train.npy", mmap_mode="r")[300, 0, 0].tolist() == [300 % 251, 0, 0]
+    assert np.load(data.images_dir / "train.npy", mmap_mode="r")[300, 0, 0].tolist() == [
+        300 % 251,
+        0,
+        0,
+    ]

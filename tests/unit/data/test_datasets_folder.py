@@ -41,7 +41,10 @@ def prepare_folder(root: Path, image_size: int | None = None) -> PreparedData:
 
 
 def pairs(data: PreparedData, split: str) -> set[tuple[bytes, int]]:
-    images, labels = np.load(data.images_dir / f"{split}.npy"), np.load(data.labels_dir / f"{split}.npy")
+    images, labels = (
+        np.load(data.images_dir / f"{split}.npy"),
+        np.load(data.labels_dir / f"{split}.npy"),
+    )
     return {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
 
 
@@ -51,17 +54,26 @@ def test_every_image_keeps_its_pixels_and_its_class(tmp_path: Path, test_name: s
     data = prepare_folder(root)
     for split, folder in (("train", "train"), ("test", test_name)):
         files = {
-            (np.asarray(Image.open(path)).tobytes(), label) for label, name in enumerate(("cat", "dog", "emu")) for path in (root / folder / name).iterdir()
+            (np.asarray(Image.open(path)).tobytes(), label)
+            for label, name in enumerate(("cat", "dog", "emu"))
+            for path in (root / folder / name).iterdir()
         }
         assert pairs(data, split) == files
     assert (data.facts.num_classes, data.facts.train_items, data.facts.test_items) == (3, 15, 6)
 
 
-def test_the_same_files_give_the_same_fingerprint_wherever_they_lie(tmp_path: Path, photos: Path) -> None:
-    assert prepare_folder(photos).fingerprint == prepare_folder(write_image_folder(tmp_path / "elsewhere")).fingerprint
+def test_the_same_files_give_the_same_fingerprint_wherever_they_lie(
+    tmp_path: Path, photos: Path
+) -> None:
+    assert (
+        prepare_folder(photos).fingerprint
+        == prepare_folder(write_image_folder(tmp_path / "elsewhere")).fingerprint
+    )
 
 
-def test_hidden_other_and_deeper_files_and_links_are_read_as_one_expects(tmp_path: Path, photos: Path) -> None:
+def test_hidden_other_and_deeper_files_and_links_are_read_as_one_expects(
+    tmp_path: Path, photos: Path
+) -> None:
     before = prepare_folder(photos)
     (photos / "train/.cache").mkdir()
     (photos / "train/README.txt").write_text("hello")
@@ -95,14 +107,22 @@ def test_image_size_resizes_the_shorter_side_and_keeps_the_centre(tmp_path: Path
         for crop in (Crop(16, 16), Crop(18, 16)):
             expected = np.asarray(Compose([Resize(crop.resize), CenterCrop(crop.size)])(image))
             if (width, height) != (16, 16):
-                assert np.array_equal(read_image(str(tmp_path / "image.png"), crop), expected), (width, height, crop)
+                assert np.array_equal(read_image(str(tmp_path / "image.png"), crop), expected), (
+                    width,
+                    height,
+                    crop,
+                )
     assert np.array_equal(read_image(str(tmp_path / "image.png"), Crop(10, 10)).shape, (10, 10, 3))
 
 
 def test_a_folder_of_mixed_sizes_is_prepared_at_image_size(photos: Path) -> None:
     random_image(7, size=(30, 20)).save(photos / "train/cat/large.png")
     with pytest.raises(
-        DataError, match=r"(large.png: is 30 x 20 pixels, but the first image is 8 x 8|is 8 x 8 pixels, but the first image is 30 x 20).*dataset.image_size"
+        DataError,
+        match=(
+            r"(large.png: is 30 x 20 pixels, but the first image is 8 x 8|is 8 x 8 pixels, but the"
+            r" first image is 30 x 20).*dataset.image_size"
+        ),
     ):
         prepare_folder(photos)
     data = prepare_folder(photos, image_size=6)
@@ -123,7 +143,9 @@ def test_processes_decode_what_one_process_decodes(tmp_path: Path, photos: Path)
     assert sum(reports) == len(files)
 
 
-def test_processes_name_the_first_image_that_cannot_be_decoded(tmp_path: Path, photos: Path) -> None:
+def test_processes_name_the_first_image_that_cannot_be_decoded(
+    tmp_path: Path, photos: Path
+) -> None:
     files = [file for images in class_images(photos / "train").values() for file in images] * 20
     bad = [tmp_path / "first.png", tmp_path / "second.png"]
     for path, index in zip(bad, (150, 250), strict=True):
@@ -162,14 +184,23 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_processes_end_with_the_one_that_started_them(tmp_path: Path, photos: Path, number: signal.Signals) -> None:
+def test_processes_end_with_the_one_that_started_them(
+    tmp_path: Path, photos: Path, number: signal.Signals
+) -> None:
     file = next(iter(class_images(photos / "train").values()))[0]
     create_array(tmp_path / "a.npy", (10_000, 8, 8, 3), np.uint8)
     script = tmp_path / "decoding.py"
     script.write_text(DECODING)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, script, file, tmp_path / "a.npy"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as parent:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as parent:
         assert parent.stdout and parent.stderr
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         children = [psutil.Process(pid) for pid in pids]
@@ -177,7 +208,9 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path, photos: Pa
         parent.send_signal(number)
         parent.wait(60)
         assert psutil.wait_procs(children, timeout=60)[1] == []
-        assert parent.stderr.read().count("Traceback") == (number == signal.SIGINT)  # the parent's own
+        assert parent.stderr.read().count("Traceback") == (
+            number == signal.SIGINT
+        )  # the parent's own
     assert len(pids) == 2
     assert not [name for name in loaded if "torch" in name]
 
@@ -212,7 +245,10 @@ def broken(root: Path, name: str) -> str:
         case "no images in a class":
             for file in (train / "emu").iterdir():
                 file.rename(file.with_suffix(".txt"))
-            return f"{train}/emu: a class without images (it holds emu-0.txt, emu-1.txt, emu-2.txt, ...)"
+            return (
+                f"{train}/emu: a class without images (it holds emu-0.txt, emu-1.txt, emu-2.txt,"
+                " ...)"
+            )
         case "one class":
             for folder in (train, test):
                 (folder / "cat").rename(root / f"cat-{folder.name}")
@@ -274,47 +310,88 @@ def write_names(root: Path, classes: int, images: int) -> None:
             (root / f"n{c:03}" / f"{k:04}.jpg").touch()
 
 
-def test_mini_imagenet_takes_the_first_500_names_for_training_and_the_last_100_for_the_test(tmp_path: Path) -> None:
+def test_mini_imagenet_takes_the_first_500_names_for_training_and_the_last_100_for_the_test(
+    tmp_path: Path,
+) -> None:
     write_names(tmp_path / "mini", 100, 601)
     splits = mini_imagenet(tmp_path / "mini")
     assert len(splits["train"]) == len(splits["test"]) == 100
     for folder, files in splits["train"].items():
         assert [Path(file).name for file in files] == [f"{k:04}.jpg" for k in range(500)]
-        assert [Path(file).name for file in splits["test"][folder]] == [f"{k:04}.jpg" for k in range(501, 601)]
+        assert [Path(file).name for file in splits["test"][folder]] == [
+            f"{k:04}.jpg" for k in range(501, 601)
+        ]
 
 
-def test_another_set_is_not_taken_for_mini_imagenet_or_imagenet(tmp_path: Path, photos: Path) -> None:
+def test_another_set_is_not_taken_for_mini_imagenet_or_imagenet(
+    tmp_path: Path, photos: Path
+) -> None:
     write_names(tmp_path / "short", 100, 3)
-    with pytest.raises(DataError, match=r"short/n000: 3 images; Mini-ImageNet has 600 in each class"):
+    with pytest.raises(
+        DataError, match=r"short/n000: 3 images; Mini-ImageNet has 600 in each class"
+    ):
         mini_imagenet(tmp_path / "short")
-    with pytest.raises(DataError, match=r"photos: 2 class folders \(test, train, ...\); Mini-ImageNet has 100"):
+    with pytest.raises(
+        DataError, match=r"photos: 2 class folders \(test, train, ...\); Mini-ImageNet has 100"
+    ):
         mini_imagenet(photos)
-    with pytest.raises(DataError, match=r"photos: 3 classes, 15 training and 6 test images; ImageNet has 1000, 1281167 and 50000"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"photos: 3 classes, 15 training and 6 test images; ImageNet has 1000, 1281167 and"
+            r" 50000"
+        ),
+    ):
         imagenet(photos)
 
 
-def test_data_too_large_for_the_disk_is_refused_before_decoding(tmp_path: Path, photos: Path) -> None:
-    with pytest.raises(DataError, match=r"21 images of 9000000 x 9000000 pixels take 5103000.0 GB decoded.*set ORCHESTRATE_CACHE"):
-        ImageFolders(photos, lambda root, passed: {split: class_images(root / split) for split in ("train", "test")}, Crop(9_000_000, 9_000_000)).load(
-            tmp_path, lambda *_: None
-        )
+def test_data_too_large_for_the_disk_is_refused_before_decoding(
+    tmp_path: Path, photos: Path
+) -> None:
+    with pytest.raises(
+        DataError,
+        match=(
+            r"21 images of 9000000 x 9000000 pixels take 5103000.0 GB decoded.*set"
+            r" ORCHESTRATE_CACHE"
+        ),
+    ):
+        ImageFolders(
+            photos,
+            lambda root, passed: {split: class_images(root / split) for split in ("train", "test")},
+            Crop(9_000_000, 9_000_000),
+        ).load(tmp_path, lambda *_: None)
 
 
 @pytest.mark.parametrize(
     ("name", "size", "stored", "recipe"),
     [
-        ("imagenet", 14, 16, Recipe(rotation=10, resized_crop=True, flip=True, jitter=(0.4, 0.4, 0.4, 0.1))),
+        (
+            "imagenet",
+            14,
+            16,
+            Recipe(rotation=10, resized_crop=True, flip=True, jitter=(0.4, 0.4, 0.4, 0.1)),
+        ),
         ("mini_imagenet", 12, 12, Recipe(shift=8, rotation=10, flip=True)),
     ],
 )
 def test_views_of_the_imagenets_are_made_as_published(
-    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int, stored: int, recipe: Recipe
+    tmp_path: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    size: int,
+    stored: int,
+    recipe: Recipe,
 ) -> None:
-    """The sets themselves are too large for a test: a small folder is read in their place, with all else as theirs."""
+    """The sets themselves are too large for a test: a small folder is read in their place, with all
+    else as theirs.
+    """
     for layout in ("imagenet", "mini_imagenet"):
         monkeypatch.setattr(f"orchestrator.data.find.{layout}", train_and_test)
     monkeypatch.setattr("orchestrator.data.checks.BUILT_IN", {})
-    data = open_data(prepare(DatasetConfig(name=name, path=str(photos), image_size=size)).images_dir)
+    data = open_data(
+        prepare(DatasetConfig(name=name, path=str(photos), image_size=size)).images_dir
+    )
     assert data.recipe == recipe
     assert data.shape == (size, size, 3)
     assert data.train.shape[1:] == (stored, stored, 3)

@@ -1,4 +1,6 @@
-"""Real images, where there are some: ORCHESTRATE_TEST_DATA names a folder with tiny100-32.tar.gz and cifar10-jpg.tar.gz (class folders of 32 x 32 JPEGs)."""
+"""Real images, where there are some: ORCHESTRATE_TEST_DATA names a folder with tiny100-32.tar.gz
+and cifar10-jpg.tar.gz (class folders of 32 x 32 JPEGs).
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,18 @@ def test_fifty_thousand_jpegs_are_decoded_once(tmp_path: Path) -> None:
     data = prepare(config)
     decoded = time.perf_counter()
     assert prepare(config) == data
-    print(f"decoded in {decoded - start:.1f} s, found again in {time.perf_counter() - decoded:.2f} s")
-    assert (data.facts.num_classes, data.facts.train_items, data.facts.test_items) == (100, 50_000, 5_000)
-    images, labels = np.load(data.images_dir / "test.npy", mmap_mode="r"), np.load(data.labels_dir / "test.npy")
+    print(
+        f"decoded in {decoded - start:.1f} s, found again in {time.perf_counter() - decoded:.2f} s"
+    )
+    assert (data.facts.num_classes, data.facts.train_items, data.facts.test_items) == (
+        100,
+        50_000,
+        5_000,
+    )
+    images, labels = (
+        np.load(data.images_dir / "test.npy", mmap_mode="r"),
+        np.load(data.labels_dir / "test.npy"),
+    )
     rows = {image.tobytes(): int(label) for image, label in zip(images, labels, strict=True)}
     for label, files in enumerate(class_images(root / "val").values()):
         assert rows[np.asarray(Image.open(files[7]).convert("RGB")).tobytes()] == label
@@ -60,14 +71,25 @@ def test_cifar_batches_and_the_same_images_in_folders_are_the_same_data(tmp_path
         files = [(file, label) for label, name in enumerate(names) for file in images[split][name]]
         order = np.random.default_rng(0).permutation(len(files))
         for batch, chosen in zip(batches, np.split(order, len(batches)), strict=True):
-            pixels = np.stack([np.asarray(Image.open(files[k][0])).transpose(2, 0, 1).reshape(-1) for k in chosen])
-            write_pickle(folder / batch, {"data": pixels, CIFAR10.labels_key: [files[k][1] for k in chosen]})
-    from_batches, from_files = prepare(DatasetConfig(name="cifar10", path=str(folder))), prepare(DatasetConfig(name="folder", path=str(root)))
+            pixels = np.stack(
+                [np.asarray(Image.open(files[k][0])).transpose(2, 0, 1).reshape(-1) for k in chosen]
+            )
+            write_pickle(
+                folder / batch, {"data": pixels, CIFAR10.labels_key: [files[k][1] for k in chosen]}
+            )
+    from_batches, from_files = (
+        prepare(DatasetConfig(name="cifar10", path=str(folder))),
+        prepare(DatasetConfig(name="folder", path=str(root))),
+    )
     for split in ("train", "test"):
         found = [
             sorted(
                 (image.tobytes(), int(label))
-                for image, label in zip(np.load(data.images_dir / f"{split}.npy"), np.load(data.labels_dir / f"{split}.npy"), strict=True)
+                for image, label in zip(
+                    np.load(data.images_dir / f"{split}.npy"),
+                    np.load(data.labels_dir / f"{split}.npy"),
+                    strict=True,
+                )
             )
             for data in (from_batches, from_files)
         ]

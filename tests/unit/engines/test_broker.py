@@ -20,7 +20,15 @@ from trainers.stage import StageInputs, StageOutcome, StageRequest, TrainingFail
 
 IDS = np.array([], np.int64)
 CLASSES = np.array([], np.int32)
-NOTHING = StageInputs(pool_ids=IDS, label_ids=IDS, labels=CLASSES, negative_ids=IDS, negative_classes=CLASSES, validation_ids=IDS, validation_labels=CLASSES)
+NOTHING = StageInputs(
+    pool_ids=IDS,
+    label_ids=IDS,
+    labels=CLASSES,
+    negative_ids=IDS,
+    negative_classes=CLASSES,
+    validation_ids=IDS,
+    validation_labels=CLASSES,
+)
 
 
 @dataclass
@@ -31,7 +39,9 @@ class World:
     gangs: int = 2
     max_failures: int = 2
     outcomes: dict[str, list[Any]] = field(default_factory=dict)
-    """key -> what its trainings end with, in order: an exception to raise, or a future to wait for; then success."""
+    """key -> what its trainings end with, in order: an exception to raise, or a future to wait for;
+    then success.
+    """
     epochs: dict[str, list[int]] = field(default_factory=dict)
     """key -> the epoch of the checkpoint that each of its trainings leaves, in order; then none."""
     starts: list[BaseException | None] = field(default_factory=list)
@@ -41,7 +51,12 @@ class World:
     made: list[FakeGang] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.broker = Broker(make_gang=self.make_gang, gangs=self.gangs, store=StageStore(self.root / "stages"), max_failures=self.max_failures)
+        self.broker = Broker(
+            make_gang=self.make_gang,
+            gangs=self.gangs,
+            store=StageStore(self.root / "stages"),
+            max_failures=self.max_failures,
+        )
 
     async def make_gang(self) -> Gang:
         await asyncio.sleep(0)
@@ -53,7 +68,16 @@ class World:
 
     def request(self, key: str) -> StageRequest:
         method, work = MeanTeacherConfig(), self.root / "stages" / key
-        return StageRequest(key=key, stage=0, seed=0, method=method, data_dir=self.root, inputs=NOTHING, work_dir=work, attempt="asked")
+        return StageRequest(
+            key=key,
+            stage=0,
+            seed=0,
+            method=method,
+            data_dir=self.root,
+            inputs=NOTHING,
+            work_dir=work,
+            attempt="asked",
+        )
 
     def ask(self, key: str) -> asyncio.Task[bool]:
         return asyncio.create_task(self.broker.train(self.request(key)))
@@ -199,7 +223,9 @@ def test_a_stage_that_breaks_too_many_gangs_fails_for_everyone_who_waits(tmp_pat
 
     async def work() -> None:
         world.outcomes["a"] = [GangBroken(f"death {number}") for number in range(3)]
-        ends = await asyncio.gather(*[result(world.ask("a")) for _ in range(3)], result(world.ask("b")))
+        ends = await asyncio.gather(
+            *[result(world.ask("a")) for _ in range(3)], result(world.ask("b"))
+        )
         assert ends[3] is True
         for error in ends[:3]:
             assert isinstance(error, TrainingFailed)
@@ -238,9 +264,17 @@ def test_a_stage_that_comes_to_the_same_epoch_again_and_again_fails(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "error", [TrainingFailed("loss is nan"), DataError("labels.npy: damaged"), OSError(28, "No space left on device"), RuntimeError("bug")]
+    "error",
+    [
+        TrainingFailed("loss is nan"),
+        DataError("labels.npy: damaged"),
+        OSError(28, "No space left on device"),
+        RuntimeError("bug"),
+    ],
 )
-def test_a_stage_that_fails_by_itself_takes_only_its_own_gang_along(tmp_path: Path, error: Exception) -> None:
+def test_a_stage_that_fails_by_itself_takes_only_its_own_gang_along(
+    tmp_path: Path, error: Exception
+) -> None:
     world = World(tmp_path)
 
     async def work() -> None:
@@ -406,7 +440,11 @@ def test_close_leaves_no_gang_and_nobody_waiting(tmp_path: Path) -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
         await world.ask("warm")
-        world.outcomes = {"a": [loop.create_future()], "b": [GangBroken("x")], "c": [loop.create_future()]}
+        world.outcomes = {
+            "a": [loop.create_future()],
+            "b": [GangBroken("x")],
+            "c": [loop.create_future()],
+        }
         asked = [world.ask(key) for key in "abcd"]
         while not (world.trained[-1:] == ["c"] or world.broker._starting):
             await asyncio.sleep(0)

@@ -18,7 +18,9 @@ from trainers.checkpoint import save_epoch
 
 def test_deaths_in_a_row_without_progress_are_counted_and_others_are_not() -> None:
     deaths = Deaths(2, 0)
-    assert [deaths.too_many(reached) for reached in (0, 0, 1, 1, 1, 5, 5, 5, 5)] == [False] * 8 + [True]
+    assert [deaths.too_many(reached) for reached in (0, 0, 1, 1, 1, 5, 5, 5, 5)] == [False] * 8 + [
+        True
+    ]
 
 
 def test_nothing_is_forgiven_where_no_failure_is_allowed_but_what_came_after_progress() -> None:
@@ -62,7 +64,9 @@ class TuneTrial:
 
 
 @pytest.mark.parametrize("limit", [0, 2])
-def test_a_candidate_is_started_again_while_its_trials_get_further(tmp_path: Path, limit: int) -> None:
+def test_a_candidate_is_started_again_while_its_trials_get_further(
+    tmp_path: Path, limit: int
+) -> None:
     layout = SweepLayout(tmp_path)
     [candidate] = group_candidates([trial_of(ABLATIONS[4], 0)])
     trial = TuneTrial({"candidate": candidate}, limit)

@@ -42,10 +42,20 @@ def test_a_pipe_gets_a_line_per_finished_stage() -> None:
         progress.epoch("two stages · seed 0", 0, 3, 20)
         clock.now = 10.0
         progress.stage_finished("two stages · seed 0", record(0, val_top1=83.0))
-        progress.stage_finished("two stages · seed 0", record(1, val_top1=91.0, yes=100, no=33, trained=False))
+        progress.stage_finished(
+            "two stages · seed 0", record(1, val_top1=91.0, yes=100, no=33, trained=False)
+        )
     lines = out.getvalue().splitlines()
-    assert lines[0] == "[1/4] two stages · seed 0, stage 0: 66.4 bits, validation 83.0 %, trained in 3 s, 30 s to go"
-    assert lines[1] == "[2/4] two stages · seed 0, stage 1: 199.4 bits, 100 yes / 33 no, validation 91.0 %, shared, 10 s to go"
+    assert (
+        lines[0]
+        == "[1/4] two stages · seed 0, stage 0: 66.4 bits, validation 83.0 %, trained in 3 s, 30 s"
+        " to go"
+    )
+    assert (
+        lines[1]
+        == "[2/4] two stages · seed 0, stage 1: 199.4 bits, 100 yes / 33 no, validation 91.0 %,"
+        " shared, 10 s to go"
+    )
     assert lines[2] == "1 stage trained, 1 shared in 10 s"
     assert len(lines) == 3
 
@@ -136,7 +146,9 @@ def test_threads_lose_no_event() -> None:
             thread.join()
     lines = out.getvalue().splitlines()
     assert len(lines) == 81
-    assert [line[: line.index("]") + 1] for line in lines[:80]] == [f"[{number:>2}/80]" for number in range(1, 81)]
+    assert [line[: line.index("]") + 1] for line in lines[:80]] == [
+        f"[{number:>2}/80]" for number in range(1, 81)
+    ]
 
 
 def test_what_a_terminal_would_obey_is_shown_and_not_obeyed() -> None:
@@ -152,5 +164,7 @@ def test_what_a_terminal_would_obey_is_shown_and_not_obeyed() -> None:
             progress.stage_finished(hostile, record(0))
             progress.trial_failed(hostile, hostile)
             progress.note(hostile)
-        said = (shown.export_text() if terminal else out.getvalue()) + str([line.plain for line in progress._recent])
+        said = (shown.export_text() if terminal else out.getvalue()) + str(
+            [line.plain for line in progress._recent]
+        )
         assert not any(char in said for char in "\x1b\x07\x9b\r\u202e")

@@ -1,4 +1,6 @@
-"""A service is lost once nobody has answered for long enough; only a refusal says soon that nobody is there."""
+"""A service is lost once nobody has answered for long enough; only a refusal says soon that nobody
+is there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from orchestrator.engines.ray.watch import FAR_GRACE_SECONDS, OWN_GRACE_SECONDS, Service, Starting, head_of, watched
+from orchestrator.engines.ray.watch import (
+    FAR_GRACE_SECONDS,
+    OWN_GRACE_SECONDS,
+    Service,
+    Starting,
+    head_of,
+    watched,
+)
 
 
 def test_a_service_that_refuses_is_lost_after_its_grace_and_one_that_comes_back_is_not() -> None:
@@ -29,8 +38,17 @@ def test_a_service_that_refuses_is_lost_after_its_grace_and_one_that_comes_back_
     assert service.is_lost(20.0 + OWN_GRACE_SECONDS)
 
 
-@pytest.mark.parametrize("error", [OSError(101, "Network is unreachable"), TimeoutError("timed out"), socket.gaierror(-3, "try again")])
-def test_a_network_that_is_away_for_a_while_ends_nothing(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(101, "Network is unreachable"),
+        TimeoutError("timed out"),
+        socket.gaierror(-3, "try again"),
+    ],
+)
+def test_a_network_that_is_away_for_a_while_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
     def fail(*args: object, **named: object) -> None:
         raise error
 
@@ -85,8 +103,13 @@ def test_a_daemon_that_was_there_and_died_is_noticed(monkeypatch: pytest.MonkeyP
 BROOD = """
 import subprocess, sys
 from orchestrator.engines.ray.watch import Brood
-child = "import subprocess, sys; print(subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL).pid, flush=True); sys.stdin.read()"
-parent = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+child = '''
+import subprocess, sys
+print(subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL).pid, flush=True)
+sys.stdin.read()
+'''
+pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+parent = subprocess.Popen([sys.executable, "-c", child], text=True, **pipes)
 orphan = int(parent.stdout.readline())
 brood = Brood()
 brood.look()
@@ -99,7 +122,12 @@ brood.kill()
 
 def test_a_process_whose_parent_died_is_not_forgotten() -> None:
     """In a process of its own, for it ends every child that it has."""
-    ended = subprocess.run([sys.executable, "-c", f"import psutil\n{BROOD}"], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import psutil\n{BROOD}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert ended.returncode == 0, ended.stderr
     orphan, was_there = ended.stdout.split()
     assert was_there == "True"

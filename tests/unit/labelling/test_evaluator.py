@@ -1,4 +1,6 @@
-"""Which test images are guessed right and the accuracy in percent, and nothing else of the test labels."""
+"""Which test images are guessed right and the accuracy in percent, and nothing else of the test
+labels.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,12 @@ def labels_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("guesses", "percent"), [([0, 1, 2, 2], 100.0), ([0, 1, 2, 0], 75.0), ([1, 2, 0, 0], 0.0)])
-def test_accuracy_is_the_percentage_guessed_right(labels_dir: Path, guesses: list[int], percent: float) -> None:
+@pytest.mark.parametrize(
+    ("guesses", "percent"), [([0, 1, 2, 2], 100.0), ([0, 1, 2, 0], 75.0), ([1, 2, 0, 0], 0.0)]
+)
+def test_accuracy_is_the_percentage_guessed_right(
+    labels_dir: Path, guesses: list[int], percent: float
+) -> None:
     assert evaluator.test_top1(labels_dir, np.array(guesses, np.int32)) == percent
 
 
@@ -27,7 +33,15 @@ def test_each_image_is_right_or_wrong_in_the_order_of_the_images(labels_dir: Pat
     assert (correct.dtype, correct.tolist()) == (np.bool_, [True, False, True, False])
 
 
-@pytest.mark.parametrize("guesses", [np.zeros(3, np.int32), np.zeros(5, np.int32), np.zeros((4, 1), np.int32), np.zeros((1, 4), np.int32)])
+@pytest.mark.parametrize(
+    "guesses",
+    [
+        np.zeros(3, np.int32),
+        np.zeros(5, np.int32),
+        np.zeros((4, 1), np.int32),
+        np.zeros((1, 4), np.int32),
+    ],
+)
 def test_guesses_for_other_images_are_refused(labels_dir: Path, guesses: np.ndarray) -> None:
     with pytest.raises(DataError, match="4 test labels for guesses of shape"):
         evaluator.test_top1(labels_dir, guesses)

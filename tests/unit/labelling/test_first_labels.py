@@ -24,7 +24,9 @@ from trainers.stage import Classes, Ids
 
 SHARES = (0.7, 0.2, 0.1)
 ITEMS = 300
-LABELS: Classes = np.random.default_rng(0).permutation(np.repeat(np.arange(3, dtype=np.int32), [round(ITEMS * share) for share in SHARES]))
+LABELS: Classes = np.random.default_rng(0).permutation(
+    np.repeat(np.arange(3, dtype=np.int32), [round(ITEMS * share) for share in SHARES])
+)
 """Of unlike frequency, so that a blind draw is unlike a balanced one."""
 
 
@@ -42,7 +44,13 @@ class Shop(LabelsOracle):
 
 def trial(choice: str, **changes: object) -> PoolTerms:
     base = terms(
-        num_classes=3, pool_items=ITEMS, initial_labels_per_class=4, validation=NO_VALIDATION, budget_bits=400.0, quotas=(40, 20), initial_choice=choice
+        num_classes=3,
+        pool_items=ITEMS,
+        initial_labels_per_class=4,
+        validation=NO_VALIDATION,
+        budget_bits=400.0,
+        quotas=(40, 20),
+        initial_choice=choice,
     )
     return replace(base, split=(2 / 3, 1 / 3) if choice == "priced_balanced" else (), **changes)  # type: ignore[arg-type]
 
@@ -54,7 +62,9 @@ def bought(of: PoolTerms, shop: Shop | None = None) -> tuple[Ids, Classes]:
 
 def test_uniform_labels_follow_the_frequencies_of_the_pool() -> None:
     runs = 400
-    counts = np.array([np.bincount(bought(trial("uniform", seed=seed))[1], minlength=3) for seed in range(runs)])
+    counts = np.array(
+        [np.bincount(bought(trial("uniform", seed=seed))[1], minlength=3) for seed in range(runs)]
+    )
     assert np.all(counts.sum(axis=1) == 12)
     share = np.array(SHARES)
     # Drawn without replacement: a hypergeometric count's standard deviation.
@@ -73,14 +83,27 @@ def test_uniform_costs_what_as_many_balanced_labels_cost() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31), per_class=st.integers(1, 8), apart=st.sampled_from([0, 5]))
-def test_priced_balanced_keeps_every_draw_and_stops_at_the_first_moment_all_are_filled(seed: int, per_class: int, apart: int) -> None:
+def test_priced_balanced_keeps_every_draw_and_stops_at_the_first_moment_all_are_filled(
+    seed: int, per_class: int, apart: int
+) -> None:
     validation = ValidationConfig(source="split", per_class=apart) if apart else NO_VALIDATION
-    of, shop = trial("priced_balanced", seed=seed, initial_labels_per_class=per_class, budget_bits=1000.0, validation=validation), Shop()
+    of, shop = (
+        trial(
+            "priced_balanced",
+            seed=seed,
+            initial_labels_per_class=per_class,
+            budget_bits=1000.0,
+            validation=validation,
+        ),
+        Shop(),
+    )
     pool = open_pool(of, MemorySegments(), shop)
     inputs = pool.training_inputs()
     # One image after the other, in the keyed order, as a person would do it.
     held, drawn = np.zeros(3, int), []
-    order = sorted(inputs.pool_ids.tolist(), key=lambda item: int(keyed_uint64("initial", seed, item)[0]))
+    order = sorted(
+        inputs.pool_ids.tolist(), key=lambda item: int(keyed_uint64("initial", seed, item)[0])
+    )
     for item in order:
         drawn.append(item)
         held[LABELS[item]] += 1
@@ -92,10 +115,20 @@ def test_priced_balanced_keeps_every_draw_and_stops_at_the_first_moment_all_are_
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**31), budget=st.floats(60, 400), split=st.lists(st.integers(0, 5), min_size=1, max_size=4).filter(any))
-def test_the_rounds_share_what_the_draws_leave_and_nothing_is_over_budget(seed: int, budget: float, split: list[int]) -> None:
+@given(
+    seed=st.integers(0, 2**31),
+    budget=st.floats(60, 400),
+    split=st.lists(st.integers(0, 5), min_size=1, max_size=4).filter(any),
+)
+def test_the_rounds_share_what_the_draws_leave_and_nothing_is_over_budget(
+    seed: int, budget: float, split: list[int]
+) -> None:
     shares = tuple(part / sum(split) for part in split)
-    of = replace(trial("priced_balanced", seed=seed, budget_bits=budget), split=shares, quotas=(0,) * len(split))
+    of = replace(
+        trial("priced_balanced", seed=seed, budget_bits=budget),
+        split=shares,
+        quotas=(0,) * len(split),
+    )
     segments = MemorySegments()
     try:
         pool = open_pool(of, segments, Shop())
@@ -120,11 +153,15 @@ def test_the_rounds_share_what_the_draws_leave_and_nothing_is_over_budget(seed: 
 def test_balanced_labels_of_a_seed_are_among_those_that_were_paid_for_blindly() -> None:
     """So trials with the same seed differ in the labels added, and not in those they share."""
     for seed in range(5):
-        assert set(bought(trial("random", seed=seed))[0].tolist()) <= set(bought(trial("priced_balanced", seed=seed))[0].tolist())
+        assert set(bought(trial("random", seed=seed))[0].tolist()) <= set(
+            bought(trial("priced_balanced", seed=seed))[0].tolist()
+        )
 
 
 @pytest.mark.parametrize("budget", [20.0, 40.0, 60.0])
-def test_draws_that_the_budget_does_not_hold_fail_with_advice_and_buy_nothing(budget: float) -> None:
+def test_draws_that_the_budget_does_not_hold_fail_with_advice_and_buy_nothing(
+    budget: float,
+) -> None:
     failed = 0
     for seed in range(20):
         segments, shop = MemorySegments(), Shop()
@@ -132,7 +169,10 @@ def test_draws_that_the_budget_does_not_hold_fail_with_advice_and_buy_nothing(bu
             open_pool(trial("priced_balanced", seed=seed, budget_bits=budget), segments, shop)
         except DataError as error:
             failed += 1
-            assert "raise the budget, lower schedule.initial_labels_per_class, or write schedule.initial_choice: uniform" in str(error)
+            assert (
+                "raise the budget, lower schedule.initial_labels_per_class, or write"
+                " schedule.initial_choice: uniform" in str(error)
+            )
             assert segments.held == {}
         assert len(shop.sold) * np.log2(3) <= budget + 1e-6
     assert failed
@@ -140,9 +180,19 @@ def test_draws_that_the_budget_does_not_hold_fail_with_advice_and_buy_nothing(bu
 
 def test_a_class_that_cannot_be_filled_is_named() -> None:
     with pytest.raises(DataError, match=r"class 2 has too few images for 40 initial labels"):
-        open_pool(trial("priced_balanced", initial_labels_per_class=40, budget_bits=10_000.0), MemorySegments(), Shop())
-    with pytest.raises(DataError, match="360 initial labels are asked for, and there are 300 images"):
-        open_pool(trial("uniform", initial_labels_per_class=120, budget_bits=10_000.0), MemorySegments(), Shop())
+        open_pool(
+            trial("priced_balanced", initial_labels_per_class=40, budget_bits=10_000.0),
+            MemorySegments(),
+            Shop(),
+        )
+    with pytest.raises(
+        DataError, match="360 initial labels are asked for, and there are 300 images"
+    ):
+        open_pool(
+            trial("uniform", initial_labels_per_class=120, budget_bits=10_000.0),
+            MemorySegments(),
+            Shop(),
+        )
 
 
 @pytest.mark.parametrize("choice", ["uniform", "priced_balanced"])
@@ -160,7 +210,9 @@ def test_validation_is_carved_blindly_from_blind_labels_and_by_class_from_filled
     validation = ValidationConfig(source="initial_labels", per_class=1)
     uniform = open_pool(trial("uniform", validation=validation), MemorySegments(), Shop()).state()
     assert np.count_nonzero(uniform.origins == INITIAL_VALIDATION) == 3
-    priced = open_pool(trial("priced_balanced", validation=validation), MemorySegments(), Shop()).state()
+    priced = open_pool(
+        trial("priced_balanced", validation=validation), MemorySegments(), Shop()
+    ).state()
     assert np.bincount(priced.labels[priced.origins == INITIAL_VALIDATION]).tolist() == [1, 1, 1]
     assert np.bincount(priced.labels[priced.origins == INITIAL]).min() == 3
 

@@ -18,7 +18,15 @@ from orchestrator.labelling.state import fold
 from orchestrator.labelling.terms import PoolTerms
 from orchestrator.storage.segments import open_segments
 from search_spaces.reading.config import ValidationConfig
-from tests.helpers.pool_world import MemorySegments, PeopleOracle, ask_round, finish, labels_oracle, open_pool, terms
+from tests.helpers.pool_world import (
+    MemorySegments,
+    PeopleOracle,
+    ask_round,
+    finish,
+    labels_oracle,
+    open_pool,
+    terms,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +77,9 @@ def test_segments_are_plain_parquet_that_says_what_it_holds(written: dict[str, b
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_a_changed_byte_is_found_or_changes_nothing(written: dict[str, bytes], data: st.DataObject) -> None:
+def test_a_changed_byte_is_found_or_changes_nothing(
+    written: dict[str, bytes], data: st.DataObject
+) -> None:
     segments = _stored(written)
     name = data.draw(st.sampled_from(sorted(written)))
     at = data.draw(st.integers(0, len(written[name]) - 1))
@@ -81,7 +91,8 @@ def test_a_changed_byte_is_found_or_changes_nothing(written: dict[str, bytes], d
     except LedgerError as error:
         assert ".parquet" in str(error)
         return
-    # Only the last segment has no successor that vouches for every byte; its content has a checksum of its own.
+    # Only the last segment has no successor that vouches for every byte; its content has a checksum
+    # of its own.
     assert name == max(written)
     whole = fold(None, Ledger(_stored(written)).read())
     assert state is not None
@@ -91,7 +102,11 @@ def test_a_changed_byte_is_found_or_changes_nothing(written: dict[str, bytes], d
 
 def test_changed_terms_are_found_even_where_no_segment_follows(written: dict[str, bytes]) -> None:
     first = written["0000.parquet"]
-    for before, after in ((b'"budget_bits": 66.0', b'"budget_bits": 96.0'), (b'"seed": 0', b'"seed": 1'), (b"0123456789ab", b"0123456789aa")):
+    for before, after in (
+        (b'"budget_bits": 66.0', b'"budget_bits": 96.0'),
+        (b'"seed": 0', b'"seed": 1'),
+        (b"0123456789ab", b"0123456789aa"),
+    ):
         assert before in first
         with pytest.raises(LedgerError, match="does not match its checksum"):
             Ledger(_stored({"0000.parquet": first.replace(before, after)})).read()
@@ -159,7 +174,9 @@ def _append(kind: Kind, number: int, **columns: Any) -> Callable[[Ledger], Segme
         (_append("labels", 0, id=[1], label=[0], role=[0]), "bought once"),
     ],
 )
-def test_a_segment_that_no_trial_can_have_written_is_refused(written: dict[str, bytes], impossible: Callable[[Ledger], Segment], message: str) -> None:
+def test_a_segment_that_no_trial_can_have_written_is_refused(
+    written: dict[str, bytes], impossible: Callable[[Ledger], Segment], message: str
+) -> None:
     segments = _stored(written)
     ledger = Ledger(segments)
     ledger.read()
@@ -181,8 +198,18 @@ def test_a_plan_beyond_the_budget_is_refused_even_in_a_ledger(written: dict[str,
 
 def test_labels_beyond_the_budget_are_refused_even_in_a_ledger() -> None:
     segments = MemorySegments()
-    columns: dict[str, Any] = {"id": np.arange(8, dtype=np.int32), "label": np.zeros(8, np.int16), "role": np.zeros(8, np.int8)}
-    Ledger(segments).append("labels", trial=terms().trial, round=0, columns=columns, terms=terms(budget_bits=15.0).to_mapping())
+    columns: dict[str, Any] = {
+        "id": np.arange(8, dtype=np.int32),
+        "label": np.zeros(8, np.int16),
+        "role": np.zeros(8, np.int8),
+    }
+    Ledger(segments).append(
+        "labels",
+        trial=terms().trial,
+        round=0,
+        columns=columns,
+        terms=terms(budget_bits=15.0).to_mapping(),
+    )
     with pytest.raises(LedgerError, match=r"0000\.parquet: the labels cost more than the budget"):
         fold(None, Ledger(segments).read())
 
@@ -201,7 +228,11 @@ def test_an_answer_given_twice_is_refused() -> None:
 
 
 def test_an_unknown_format_is_named() -> None:
-    columns: dict[str, Any] = {"id": np.zeros(0, np.int32), "guess": np.zeros(0, np.int16), "confidence": np.zeros(0, np.float32)}
+    columns: dict[str, Any] = {
+        "id": np.zeros(0, np.int32),
+        "guess": np.zeros(0, np.int16),
+        "confidence": np.zeros(0, np.float32),
+    }
     data = encode("plan", trial="t", round=1, columns=columns, terms={}, previous="")
     assert len(decode(data, number=0, place="x")) == 0
     with pytest.raises(LedgerError, match="format '2', which this version does not know"):
@@ -211,13 +242,19 @@ def test_an_unknown_format_is_named() -> None:
 def test_other_terms_on_the_same_ledger_are_refused() -> None:
     segments = MemorySegments()
     open_pool(terms(), segments)
-    for changed in (terms(budget_bits=70.0), terms(quotas=(25, 25)), terms(validation=ValidationConfig(source="none"))):
+    for changed in (
+        terms(budget_bits=70.0),
+        terms(quotas=(25, 25)),
+        terms(validation=ValidationConfig(source="none")),
+    ):
         with pytest.raises(LedgerError, match="was begun with"):
             open_pool(changed, segments)
 
 
 class TestVerbs:
-    def test_show_has_a_row_a_segment_whose_bits_are_the_bits_spent(self, written: dict[str, bytes], tmp_path: Path) -> None:
+    def test_show_has_a_row_a_segment_whose_bits_are_the_bits_spent(
+        self, written: dict[str, bytes], tmp_path: Path
+    ) -> None:
         rows = replay.show(_on_disk(written, tmp_path))
         counts = replay.replay(tmp_path).counts()
         assert [row["kind"] for row in rows] == ["labels", "plan", "answers", "plan", "answers"]
@@ -225,20 +262,30 @@ class TestVerbs:
         assert sum(row["yes"] for row in rows) == counts.yes
         json.dumps(rows)
 
-    def test_questions_are_listed_with_their_answers(self, written: dict[str, bytes], tmp_path: Path) -> None:
+    def test_questions_are_listed_with_their_answers(
+        self, written: dict[str, bytes], tmp_path: Path
+    ) -> None:
         rows = replay.questions(_on_disk(written, tmp_path))
         assert [row["round"] for row in rows] == [1] * 30 + [2] * 20
         assert replay.questions(tmp_path, round=2) == rows[30:]
         assert sum(row["answer"] == "yes" for row in rows) == replay.replay(tmp_path).counts().yes
         json.dumps(rows)
 
-    def test_verify_says_what_stands_and_names_what_does_not(self, written: dict[str, bytes], tmp_path: Path) -> None:
-        assert replay.verify(_on_disk(written, tmp_path)) | {"sha256": ""} == {"segments": 5, "rows": 120, "sha256": ""}
+    def test_verify_says_what_stands_and_names_what_does_not(
+        self, written: dict[str, bytes], tmp_path: Path
+    ) -> None:
+        assert replay.verify(_on_disk(written, tmp_path)) | {"sha256": ""} == {
+            "segments": 5,
+            "rows": 120,
+            "sha256": "",
+        }
         (tmp_path / "0003.parquet").write_bytes(b"PAR1")
         with pytest.raises(LedgerError, match=r"0003\.parquet: damaged"):
             replay.verify(tmp_path)
 
-    def test_replay_gives_the_pool_after_any_round(self, written: dict[str, bytes], tmp_path: Path) -> None:
+    def test_replay_gives_the_pool_after_any_round(
+        self, written: dict[str, bytes], tmp_path: Path
+    ) -> None:
         _on_disk(written, tmp_path)
         pool = open_pool(terms(), MemorySegments())
         for number in (0, 1, 2):

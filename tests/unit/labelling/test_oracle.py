@@ -9,7 +9,14 @@ import pytest
 from scipy.stats import binom
 
 from orchestrator.labelling.answers import NO, PENDING, YES, Answers
-from orchestrator.labelling.oracles.simulated import USER_STUDY_FLIP, Labels, LabelsOracle, Noisy, NoisyOracle, check_labels
+from orchestrator.labelling.oracles.simulated import (
+    USER_STUDY_FLIP,
+    Labels,
+    LabelsOracle,
+    Noisy,
+    NoisyOracle,
+    check_labels,
+)
 from orchestrator.labelling.protocols import Oracle, OraclePlace
 from search_spaces.reading.config import DatasetFacts
 from tests.helpers.pool_world import PeopleOracle
@@ -28,7 +35,9 @@ def _ask(oracle: Oracle, ids: Ids, guesses: Classes, repeat: int = 0) -> Answers
         open_at = np.flatnonzero(answers == PENDING)
         if not open_at.size:
             return answers
-        answers[open_at] = oracle.answer(ids[open_at], guesses[open_at], np.full(open_at.size, repeat, np.int32))
+        answers[open_at] = oracle.answer(
+            ids[open_at], guesses[open_at], np.full(open_at.size, repeat, np.int32)
+        )
     raise AssertionError("the oracle never answers some questions")
 
 
@@ -43,7 +52,9 @@ class OracleContract:
             assert np.bincount(labels, minlength=NUM_CLASSES).tolist() == [4] * NUM_CLASSES
             assert np.all(np.diff(ids) > 0)
 
-    def test_a_full_label_is_the_truth_whichever_image_and_however_often(self, oracle: Oracle) -> None:
+    def test_a_full_label_is_the_truth_whichever_image_and_however_often(
+        self, oracle: Oracle
+    ) -> None:
         ids = np.array([7, 3, 399, 3])
         assert np.array_equal(oracle.full_labels(ids), TRUTH[ids])
         assert oracle.full_labels(NONE_TAKEN).size == 0
@@ -54,12 +65,19 @@ class OracleContract:
         assert not np.isin(ids, taken).any()
 
     def test_initial_labels_follow_the_seed_and_validation_does_not(self, oracle: Oracle) -> None:
-        assert np.array_equal(oracle.initial_labels(4, 3, NONE_TAKEN)[0], oracle.initial_labels(4, 3, NONE_TAKEN)[0])
-        assert not np.array_equal(oracle.initial_labels(4, 3, NONE_TAKEN)[0], oracle.initial_labels(4, 4, NONE_TAKEN)[0])
+        assert np.array_equal(
+            oracle.initial_labels(4, 3, NONE_TAKEN)[0], oracle.initial_labels(4, 3, NONE_TAKEN)[0]
+        )
+        assert not np.array_equal(
+            oracle.initial_labels(4, 3, NONE_TAKEN)[0], oracle.initial_labels(4, 4, NONE_TAKEN)[0]
+        )
         assert len({oracle.validation_labels(4)[0].tobytes() for _ in range(5)}) == 1
 
     def test_more_initial_labels_keep_the_fewer(self, oracle: Oracle) -> None:
-        few, many = oracle.initial_labels(2, 0, NONE_TAKEN)[0], oracle.initial_labels(5, 0, NONE_TAKEN)[0]
+        few, many = (
+            oracle.initial_labels(2, 0, NONE_TAKEN)[0],
+            oracle.initial_labels(5, 0, NONE_TAKEN)[0],
+        )
         assert np.isin(few, many).all()
 
     def test_a_scarce_class_is_named(self, oracle: Oracle) -> None:
@@ -72,7 +90,9 @@ class OracleContract:
         assert answers.dtype == np.int8
         assert set(answers.tolist()) <= {1, 0, -1, -2}
 
-    def test_the_same_question_has_the_same_answer_alone_or_among_others(self, oracle: Oracle) -> None:
+    def test_the_same_question_has_the_same_answer_alone_or_among_others(
+        self, oracle: Oracle
+    ) -> None:
         ids = np.arange(400)
         guesses = (ids % NUM_CLASSES).astype(np.int32)
         together = _ask(oracle, ids, guesses)
@@ -84,7 +104,10 @@ class OracleContract:
 
     def test_most_answers_are_right(self, oracle: Oracle) -> None:
         ids = np.arange(400)
-        right = np.mean(_ask(oracle, ids, TRUTH) == YES), np.mean(_ask(oracle, ids, (TRUTH + 1) % NUM_CLASSES) == NO)
+        right = (
+            np.mean(_ask(oracle, ids, TRUTH) == YES),
+            np.mean(_ask(oracle, ids, (TRUTH + 1) % NUM_CLASSES) == NO),
+        )
         assert min(right) > 0.8
         assert self.errs or min(right) == 1
 
@@ -122,7 +145,9 @@ class LiveStreamOracle(NoisyOracle):
 
 class UnbalancedOracle(LabelsOracle):
     def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
-        ids = np.sort(np.random.default_rng(seed).choice(TRUTH.size, per_class * NUM_CLASSES, replace=False))
+        ids = np.sort(
+            np.random.default_rng(seed).choice(TRUTH.size, per_class * NUM_CLASSES, replace=False)
+        )
         return ids, TRUTH[ids]
 
 
@@ -134,18 +159,31 @@ class ForgetfulOracle(LabelsOracle):
 @pytest.mark.parametrize(
     ("oracle", "broken"),
     [
-        (LiveStreamOracle(LabelsOracle(TRUTH, NUM_CLASSES), 0), OracleContract.test_the_same_question_has_the_same_answer_alone_or_among_others),
-        (UnbalancedOracle(TRUTH, NUM_CLASSES), OracleContract.test_full_labels_are_true_balanced_and_ascending),
+        (
+            LiveStreamOracle(LabelsOracle(TRUTH, NUM_CLASSES), 0),
+            OracleContract.test_the_same_question_has_the_same_answer_alone_or_among_others,
+        ),
+        (
+            UnbalancedOracle(TRUTH, NUM_CLASSES),
+            OracleContract.test_full_labels_are_true_balanced_and_ascending,
+        ),
         (ForgetfulOracle(TRUTH, NUM_CLASSES), OracleContract.test_most_answers_are_right),
-        (LabelsOracle((TRUTH + 1) % NUM_CLASSES, NUM_CLASSES), OracleContract.test_most_answers_are_right),
+        (
+            LabelsOracle((TRUTH + 1) % NUM_CLASSES, NUM_CLASSES),
+            OracleContract.test_most_answers_are_right,
+        ),
     ],
 )
-def test_the_contract_catches_an_oracle_that_breaks_it(oracle: Oracle, broken: Callable[[Any, Oracle], None]) -> None:
+def test_the_contract_catches_an_oracle_that_breaks_it(
+    oracle: Oracle, broken: Callable[[Any, Oracle], None]
+) -> None:
     with pytest.raises(AssertionError):
         broken(OracleContract(), oracle)
 
 
-@pytest.mark.parametrize(("false_yes", "false_no"), [(USER_STUDY_FLIP, USER_STUDY_FLIP), (0.3, 0.0), (0.0, 0.2)])
+@pytest.mark.parametrize(
+    ("false_yes", "false_no"), [(USER_STUDY_FLIP, USER_STUDY_FLIP), (0.3, 0.0), (0.0, 0.2)]
+)
 def test_noise_flips_at_its_rates(false_yes: float, false_no: float) -> None:
     n = 100_000
     truth = np.arange(n, dtype=np.int32) % 10
@@ -171,11 +209,16 @@ def test_a_repeated_question_is_an_independent_draw() -> None:
 
 def test_noise_differs_by_seed() -> None:
     truth = np.zeros(1000, np.int32)
-    answers = [_ask(NoisyOracle(LabelsOracle(truth, 2), seed, 0.3, 0.3), np.arange(1000), truth) for seed in (0, 1)]
+    answers = [
+        _ask(NoisyOracle(LabelsOracle(truth, 2), seed, 0.3, 0.3), np.arange(1000), truth)
+        for seed in (0, 1)
+    ]
     assert not np.array_equal(answers[0], answers[1])
 
 
-FACTS = DatasetFacts(name="digits", num_classes=NUM_CLASSES, train_items=400, test_items=0, kind="images")
+FACTS = DatasetFacts(
+    name="digits", num_classes=NUM_CLASSES, train_items=400, test_items=0, kind="images"
+)
 
 
 def test_labels_as_described_pass(tmp_path: Path) -> None:
@@ -197,7 +240,9 @@ def test_labels_as_described_pass(tmp_path: Path) -> None:
         (TRUTH[:, None], "one whole number an image"),
     ],
 )
-def test_wrong_labels_are_said_with_file_and_image(tmp_path: Path, labels: Any, message: str) -> None:
+def test_wrong_labels_are_said_with_file_and_image(
+    tmp_path: Path, labels: Any, message: str
+) -> None:
     np.save(tmp_path / "train.npy", labels)
     with pytest.raises(DataError, match=message) as caught:
         check_labels(tmp_path, FACTS)
@@ -220,7 +265,14 @@ def test_missing_truncated_or_pickled_labels_are_said(tmp_path: Path) -> None:
 
 def test_the_first_images_of_each_class_are_bought_whatever_the_seed() -> None:
     oracle = LabelsOracle(TRUTH, NUM_CLASSES, first_labels=True)
-    expected = sorted(int(i) for c in range(NUM_CLASSES) for i in np.flatnonzero(np.equal(TRUTH, c))[:3])
-    assert [oracle.initial_labels(3, seed, NONE_TAKEN)[0].tolist() for seed in (0, 7)] == [expected, expected]
+    expected = sorted(
+        int(i) for c in range(NUM_CLASSES) for i in np.flatnonzero(np.equal(TRUTH, c))[:3]
+    )
+    assert [oracle.initial_labels(3, seed, NONE_TAKEN)[0].tolist() for seed in (0, 7)] == [
+        expected,
+        expected,
+    ]
     # Validation images are drawn as ever.
-    assert np.array_equal(oracle.validation_labels(3)[0], LabelsOracle(TRUTH, NUM_CLASSES).validation_labels(3)[0])
+    assert np.array_equal(
+        oracle.validation_labels(3)[0], LabelsOracle(TRUTH, NUM_CLASSES).validation_labels(3)[0]
+    )

@@ -31,7 +31,13 @@ from tests.helpers.pool_world import (
 from trainers.errors import DataError
 from trainers.stage import Classes, Ids
 
-TWO_CLASSES = terms(num_classes=2, initial_labels_per_class=1, validation=NO_VALIDATION, budget_bits=102.0, quotas=(50, 50))
+TWO_CLASSES = terms(
+    num_classes=2,
+    initial_labels_per_class=1,
+    validation=NO_VALIDATION,
+    budget_bits=102.0,
+    quotas=(50, 50),
+)
 
 
 def _ask(pool: Pool, number: int, ids: Ids, guess: Classes | int) -> Answers:
@@ -41,7 +47,9 @@ def _ask(pool: Pool, number: int, ids: Ids, guess: Classes | int) -> Answers:
 
 class TestFirstLabels:
     def test_split_validation_is_outside_pool_and_budget_and_the_same_for_every_seed(self) -> None:
-        inputs = [open_pool(terms(seed=seed), MemorySegments()).training_inputs() for seed in (0, 1)]
+        inputs = [
+            open_pool(terms(seed=seed), MemorySegments()).training_inputs() for seed in (0, 1)
+        ]
         for one in inputs:
             assert not np.isin(one.validation_ids, one.pool_ids).any()
             assert one.pool_ids.size == 120 - 12
@@ -54,7 +62,11 @@ class TestFirstLabels:
         assert (counts.label_bits, counts.validation_bits) == (16.0, 24.0)
 
     def test_validation_of_the_initial_labels_is_inside_the_budget_and_not_trained_on(self) -> None:
-        of = terms(validation=ValidationConfig(source="initial_labels", per_class=1), initial_labels_per_class=3, budget_bits=24.0 + 50)
+        of = terms(
+            validation=ValidationConfig(source="initial_labels", per_class=1),
+            initial_labels_per_class=3,
+            budget_bits=24.0 + 50,
+        )
         pool = open_pool(of, MemorySegments())
         inputs, counts = pool.training_inputs(), pool.counts()
         assert np.bincount(inputs.validation_labels).tolist() == [1] * 4
@@ -64,7 +76,9 @@ class TestFirstLabels:
         assert (counts.label_bits, counts.validation_bits) == (24.0, 0.0)
         # The very labels bought without validation.
         plain = open_pool(replace(of, validation=NO_VALIDATION), MemorySegments()).training_inputs()
-        assert np.array_equal(plain.label_ids, np.sort(np.concatenate([inputs.label_ids, inputs.validation_ids])))
+        assert np.array_equal(
+            plain.label_ids, np.sort(np.concatenate([inputs.label_ids, inputs.validation_ids]))
+        )
 
     def test_without_validation_every_image_is_in_the_pool(self) -> None:
         inputs = open_pool(terms(validation=NO_VALIDATION), MemorySegments()).training_inputs()
@@ -86,8 +100,13 @@ class TestFirstLabels:
         assert segments.held == {}
 
     def test_validation_that_takes_every_initial_label_is_refused(self) -> None:
-        with pytest.raises(DataError, match=r"takes 2 of 2 initial labels .* lower validation\.per_class"):
-            open_pool(terms(validation=ValidationConfig(source="initial_labels", per_class=2)), MemorySegments())
+        with pytest.raises(
+            DataError, match=r"takes 2 of 2 initial labels .* lower validation\.per_class"
+        ):
+            open_pool(
+                terms(validation=ValidationConfig(source="initial_labels", per_class=2)),
+                MemorySegments(),
+            )
 
 
 class TestAnswers:
@@ -111,7 +130,9 @@ class TestAnswers:
         counts, inputs = pool.counts(), pool.training_inputs()
         assert 0 < counts.eliminated == int(np.sum(answers == NO))
         assert counts.question_bits == 50
-        assert np.array_equal(inputs.labels[np.searchsorted(inputs.label_ids, ids)], true_labels(TWO_CLASSES)[ids])
+        assert np.array_equal(
+            inputs.labels[np.searchsorted(inputs.label_ids, ids)], true_labels(TWO_CLASSES)[ids]
+        )
 
     def test_the_last_class_left_is_the_label_for_free(self) -> None:
         of = terms(quotas=(20, 20, 20), budget_bits=16.0 + 60)
@@ -128,7 +149,9 @@ class TestAnswers:
         pool = open_pool(terms(), MemorySegments())
         ids = pool.eligible()[:20]
         again = ids[_ask(pool, 1, ids, 2) == NO]
-        asked = pool.ask(2, again, np.full(again.size, 2, np.int32), np.zeros(again.size, np.float32))
+        asked = pool.ask(
+            2, again, np.full(again.size, 2, np.int32), np.zeros(again.size, np.float32)
+        )
         assert asked.wasted == again.size == pool.counts().wasted
         assert pool.counts().question_bits == 20 + again.size
         assert pool.training_inputs().negative_ids.size == again.size
@@ -164,7 +187,12 @@ class TestAnswers:
         assert wasted == [0, 0, 10]
         assert SkipsTheSecond.heard == [[0], [1], [1]]
         counts = pool.counts()
-        assert (counts.question_bits, counts.skipped, counts.wasted, counts.negative_only) == (20, 10, 10, 10)
+        assert (counts.question_bits, counts.skipped, counts.wasted, counts.negative_only) == (
+            20,
+            10,
+            10,
+            10,
+        )
 
     def test_never_asks_an_image_once(self) -> None:
         pool = open_pool(terms(requery="never"), MemorySegments())
@@ -178,7 +206,9 @@ class TestAnswers:
         for number in (1, 2):
             ask_round(pool, number)
             seen.append((pool.training_inputs().digest(), pool.counts()))
-        assert [(pool.training_inputs(number).digest(), pool.counts(number)) for number in (0, 1, 2)] == seen
+        assert [
+            (pool.training_inputs(number).digest(), pool.counts(number)) for number in (0, 1, 2)
+        ] == seen
         assert pool.counts() == seen[2][1]
         with pytest.raises(ValueError, match="2 rounds have been asked"):
             pool.counts(3)
@@ -187,10 +217,23 @@ class TestAnswers:
 class TestQuota:
     def test_a_float_price_costs_no_question(self) -> None:
         # 66.43856... + 265 need not be exact in binary.
-        for num_classes, per_class, questions in ((10, 2, 265), (100, 30, 46_506), (1000, 30, 976_646), (3, 7, 1)):
+        for num_classes, per_class, questions in (
+            (10, 2, 265),
+            (100, 30, 46_506),
+            (1000, 30, 976_646),
+            (3, 7, 1),
+        ):
             budget = per_class * num_classes * float(np.log2(num_classes)) + questions
-            of = terms(num_classes=num_classes, pool_items=num_classes * 40, validation=NO_VALIDATION, initial_labels_per_class=per_class, budget_bits=budget)
-            assert open_pool(replace(of, quotas=(questions,)), MemorySegments()).quota(1) == questions
+            of = terms(
+                num_classes=num_classes,
+                pool_items=num_classes * 40,
+                validation=NO_VALIDATION,
+                initial_labels_per_class=per_class,
+                budget_bits=budget,
+            )
+            assert (
+                open_pool(replace(of, quotas=(questions,)), MemorySegments()).quota(1) == questions
+            )
 
     def test_not_one_bit_over_is_spent(self) -> None:
         pool = finish(open_pool(terms(budget_bits=16.0 + 37.9), MemorySegments()))
@@ -270,7 +313,9 @@ class TestOpenRounds:
 
     def test_nothing_new_adds_no_segment(self) -> None:
         segments = MemorySegments()
-        pool = open_pool(terms(), segments, PeopleOracle(labels_oracle(terms()), answered_share=0.0))
+        pool = open_pool(
+            terms(), segments, PeopleOracle(labels_oracle(terms()), answered_share=0.0)
+        )
         asked = pool.ask(1, pool.eligible()[:5], np.zeros(5, np.int32), np.zeros(5, np.float32))
         for _ in range(3):
             pool.poll()
@@ -287,7 +332,9 @@ class TestOpenRounds:
         again = open_pool(terms(), segments, people)
         assert people.asked == first
         # Whatever a retrained model would ask now, the committed plan stands.
-        asked = again.ask(1, again.eligible()[:30], np.zeros(30, np.int32), np.zeros(30, np.float32))
+        asked = again.ask(
+            1, again.eligible()[:30], np.zeros(30, np.int32), np.zeros(30, np.float32)
+        )
         assert np.array_equal(asked.ids, ids)
         assert np.all(asked.guesses == 1)
         assert asked.over
@@ -303,7 +350,16 @@ class TestOpenRounds:
 
     def test_answers_of_two_processes_are_merged_and_each_is_charged_once(self) -> None:
         segments = MemorySegments()
-        processes = [open_pool(terms(), segments, PeopleOracle(labels_oracle(terms()), np.random.default_rng(seed), answered_share=0.4)) for seed in (1, 2)]
+        processes = [
+            open_pool(
+                terms(),
+                segments,
+                PeopleOracle(
+                    labels_oracle(terms()), np.random.default_rng(seed), answered_share=0.4
+                ),
+            )
+            for seed in (1, 2)
+        ]
         ids = processes[0].eligible()[:30]
         _ask(processes[0], 1, ids, 2)
         while not all(pool.state().rounds[0].over for pool in processes):
@@ -315,7 +371,10 @@ class TestOpenRounds:
 
     def test_who_loses_the_race_for_answers_records_the_rest_at_once(self) -> None:
         segments = MemorySegments()
-        pool, slow = open_pool(terms(), segments), open_pool(terms(), segments, HalfOracle(labels_oracle(terms())))
+        pool, slow = (
+            open_pool(terms(), segments),
+            open_pool(terms(), segments, HalfOracle(labels_oracle(terms()))),
+        )
         ids = pool.eligible()[:30]
 
         def slow_is_first_with_answers() -> None:
@@ -323,7 +382,12 @@ class TestOpenRounds:
 
         segments.rival = slow_is_first_with_answers
         answers = _ask(pool, 1, ids, 2)
-        assert sorted(segments.held) == ["0000.parquet", "0001.parquet", "0002.parquet", "0003.parquet"]
+        assert sorted(segments.held) == [
+            "0000.parquet",
+            "0001.parquet",
+            "0002.parquet",
+            "0003.parquet",
+        ]
         assert np.array_equal(answers == YES, true_labels(terms())[ids] == 2)
 
     def test_an_oracle_that_answers_nonsense_is_a_defect(self) -> None:
@@ -380,9 +444,18 @@ def imagenet_terms(questions: int = 977_000) -> PoolTerms:
 def test_imagenet_with_977000_answers_fits_in_64_mib() -> None:
     of = imagenet_terms()
     rng = np.random.default_rng(0)
-    pool = open_pool(of, segments := MemorySegments(), LabelsOracle(rng.integers(0, 1000, of.pool_items, dtype=np.int32), 1000))
+    pool = open_pool(
+        of,
+        segments := MemorySegments(),
+        LabelsOracle(rng.integers(0, 1000, of.pool_items, dtype=np.int32), 1000),
+    )
     ids = np.sort(rng.choice(pool.eligible(), 977_000, replace=False))
-    pool.ask(1, ids, rng.integers(0, 1000, ids.size, dtype=np.int32), rng.random(ids.size, dtype=np.float32))
+    pool.ask(
+        1,
+        ids,
+        rng.integers(0, 1000, ids.size, dtype=np.int32),
+        rng.random(ids.size, dtype=np.float32),
+    )
     assert pool.state().refused_ids.size > 970_000
     assert pool.state().nbytes() < 64 * 2**20
     # And what a process that folds it anew really holds.

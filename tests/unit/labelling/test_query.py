@@ -19,14 +19,18 @@ Chosen = tuple[Ids, Classes, npt.NDArray[np.float32]]
 
 
 def some_scores(n: int, seed: int = 0, levels: int = 0) -> dict[str, npt.NDArray[Any]]:
-    """Scores of n images whose ids have gaps; `levels` > 0: so few different values that many tie."""
+    """Scores of n images whose ids have gaps; `levels` > 0: so few different values that many
+    tie.
+    """
     rng = np.random.default_rng(seed)
 
     def values() -> npt.NDArray[np.float32]:
         drawn = rng.permutation(n) / n if not levels else rng.integers(0, levels, n) / levels
         return drawn.astype(np.float32)
 
-    arrays: dict[str, npt.NDArray[Any]] = {"item_ids": np.sort(rng.choice(3 * n, n, replace=False)).astype(np.int64)}
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "item_ids": np.sort(rng.choice(3 * n, n, replace=False)).astype(np.int64)
+    }
     for name in ("confidence", "margin", "entropy", "raw_confidence", "raw_margin", "raw_entropy"):
         arrays[name] = values()
     for name in ("guess", "raw_guess"):
@@ -34,8 +38,24 @@ def some_scores(n: int, seed: int = 0, levels: int = 0) -> dict[str, npt.NDArray
     return arrays
 
 
-def pick(strategy: str, scores: dict[str, npt.NDArray[Any]], eligible: Ids, quota: int, seed: int = 0, number: int = 1, mask: bool = True) -> Chosen:
-    return choose(INSTALLED.load("query", strategy)(), scores, eligible, quota, seed=seed, round=number, mask_refused=mask)
+def pick(
+    strategy: str,
+    scores: dict[str, npt.NDArray[Any]],
+    eligible: Ids,
+    quota: int,
+    seed: int = 0,
+    number: int = 1,
+    mask: bool = True,
+) -> Chosen:
+    return choose(
+        INSTALLED.load("query", strategy)(),
+        scores,
+        eligible,
+        quota,
+        seed=seed,
+        round=number,
+        mask_refused=mask,
+    )
 
 
 cases = given(
@@ -50,9 +70,13 @@ cases = given(
 
 @settings(max_examples=100, deadline=None)
 @cases
-def test_a_choice_is_of_the_eligible_ascending_and_as_many_as_the_quota(strategy: str, n: int, seed: int, levels: int, data: st.DataObject, mask: bool) -> None:
+def test_a_choice_is_of_the_eligible_ascending_and_as_many_as_the_quota(
+    strategy: str, n: int, seed: int, levels: int, data: st.DataObject, mask: bool
+) -> None:
     scores = some_scores(n, seed, levels)
-    eligible = np.array(sorted(data.draw(st.sets(st.sampled_from(scores["item_ids"].tolist())))), np.int64)
+    eligible = np.array(
+        sorted(data.draw(st.sets(st.sampled_from(scores["item_ids"].tolist())))), np.int64
+    )
     quota = data.draw(st.integers(0, n + 5))
     ids, guesses, confidences = pick(strategy, scores, eligible, quota, seed, mask=mask)
     assert ids.size == min(quota, eligible.size)
@@ -61,19 +85,33 @@ def test_a_choice_is_of_the_eligible_ascending_and_as_many_as_the_quota(strategy
     at = np.searchsorted(scores["item_ids"], ids)
     assert np.array_equal(guesses, scores["guess" if mask else "raw_guess"][at])
     assert np.array_equal(confidences, scores["confidence" if mask else "raw_confidence"][at])
-    assert [array.dtype.name for array in (ids, guesses, confidences)] == ["int64", "int32", "float32"]
+    assert [array.dtype.name for array in (ids, guesses, confidences)] == [
+        "int64",
+        "int32",
+        "float32",
+    ]
 
 
 @settings(max_examples=60, deadline=None)
 @cases
-def test_the_order_of_the_eligible_changes_nothing(strategy: str, n: int, seed: int, levels: int, data: st.DataObject, mask: bool) -> None:
+def test_the_order_of_the_eligible_changes_nothing(
+    strategy: str, n: int, seed: int, levels: int, data: st.DataObject, mask: bool
+) -> None:
     scores = some_scores(n, seed, levels)
     shuffled = np.array(data.draw(st.permutations(scores["item_ids"].tolist())), np.int64)
-    one, other = (pick(strategy, scores, eligible, n // 2, mask=mask) for eligible in (scores["item_ids"], shuffled))
+    one, other = (
+        pick(strategy, scores, eligible, n // 2, mask=mask)
+        for eligible in (scores["item_ids"], shuffled)
+    )
     assert [array.tobytes() for array in one] == [array.tobytes() for array in other]
 
 
-EXTREMAL = {"easy": ("confidence", 1), "hard": ("confidence", -1), "margin": ("margin", -1), "entropy": ("entropy", 1)}
+EXTREMAL = {
+    "easy": ("confidence", 1),
+    "hard": ("confidence", -1),
+    "margin": ("margin", -1),
+    "entropy": ("entropy", 1),
+}
 
 
 @settings(max_examples=60, deadline=None)
@@ -85,8 +123,12 @@ EXTREMAL = {"easy": ("confidence", 1), "hard": ("confidence", -1), "margin": ("m
     quota=st.integers(1, 60),
     mask=st.booleans(),
 )
-def test_a_choice_by_score_is_extremal(strategy: str, n: int, seed: int, levels: int, quota: int, mask: bool) -> None:
-    """By the scores without the refused classes where they may not be guessed, else by those of all classes."""
+def test_a_choice_by_score_is_extremal(
+    strategy: str, n: int, seed: int, levels: int, quota: int, mask: bool
+) -> None:
+    """By the scores without the refused classes where they may not be guessed, else by those of all
+    classes.
+    """
     scores = some_scores(n, seed, levels)
     name, sign = EXTREMAL[strategy]
     name = name if mask else f"raw_{name}"
@@ -100,8 +142,12 @@ def test_a_choice_by_score_is_extremal(strategy: str, n: int, seed: int, levels:
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_ties_are_drawn_uniformly_whatever_the_order_of_the_ids(strategy: str) -> None:
-    """Rows of a feature file may be sorted by class: a tie that went by id would ask about the first classes alone."""
-    scores = {name: np.zeros_like(array) for name, array in some_scores(100).items()} | {"item_ids": np.arange(100, dtype=np.int64)}
+    """Rows of a feature file may be sorted by class: a tie that went by id would ask about the
+    first classes alone.
+    """
+    scores = {name: np.zeros_like(array) for name, array in some_scores(100).items()} | {
+        "item_ids": np.arange(100, dtype=np.int64)
+    }
     hits = np.zeros(100)
     for number in range(1000):
         hits[pick(strategy, scores, scores["item_ids"], 10, number=number)[0]] += 1
@@ -122,10 +168,26 @@ def test_easy_is_what_hard_leaves(n: int, seed: int, data: st.DataObject) -> Non
 
 
 @settings(max_examples=60, deadline=None)
-@given(n=st.integers(1, 60), seed=st.integers(0, 99), share=st.sampled_from([0.0, 0.25, 0.5, 1.0]), levels=st.sampled_from([0, 3]), data=st.data())
-def test_mixed_takes_its_share_of_the_easy_and_the_rest_of_the_hard(n: int, seed: int, share: float, levels: int, data: st.DataObject) -> None:
+@given(
+    n=st.integers(1, 60),
+    seed=st.integers(0, 99),
+    share=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    levels=st.sampled_from([0, 3]),
+    data=st.data(),
+)
+def test_mixed_takes_its_share_of_the_easy_and_the_rest_of_the_hard(
+    n: int, seed: int, share: float, levels: int, data: st.DataObject
+) -> None:
     scores, quota = some_scores(n, seed, levels), data.draw(st.integers(0, n))
-    ids, _, _ = choose(Mixed(easy_share=share), scores, scores["item_ids"], quota, seed=seed, round=1, mask_refused=True)
+    ids, _, _ = choose(
+        Mixed(easy_share=share),
+        scores,
+        scores["item_ids"],
+        quota,
+        seed=seed,
+        round=1,
+        mask_refused=True,
+    )
     easy, _, _ = pick("easy", scores, scores["item_ids"], round(share * quota), seed)
     assert np.isin(easy, ids).all()
     rest = np.setdiff1d(scores["item_ids"], easy)
@@ -135,8 +197,12 @@ def test_mixed_takes_its_share_of_the_easy_and_the_rest_of_the_hard(n: int, seed
 
 def test_masked_and_unmasked_rank_by_their_own_confidence() -> None:
     scores = some_scores(50)
-    masked, unmasked = (pick("easy", scores, scores["item_ids"], 10, mask=mask)[0] for mask in (True, False))
-    assert set(unmasked.tolist()) == set(scores["item_ids"][np.argsort(-scores["raw_confidence"])[:10]].tolist())
+    masked, unmasked = (
+        pick("easy", scores, scores["item_ids"], 10, mask=mask)[0] for mask in (True, False)
+    )
+    assert set(unmasked.tolist()) == set(
+        scores["item_ids"][np.argsort(-scores["raw_confidence"])[:10]].tolist()
+    )
     assert not np.array_equal(masked, unmasked)
 
 
@@ -157,7 +223,11 @@ def test_random_is_uniform_over_images() -> None:
     scores = some_scores(100)
     hits = np.zeros(100)
     for number in range(2000):
-        hits[np.searchsorted(scores["item_ids"], pick("random", scores, scores["item_ids"], 10, number=number)[0])] += 1
+        hits[
+            np.searchsorted(
+                scores["item_ids"], pick("random", scores, scores["item_ids"], 10, number=number)[0]
+            )
+        ] += 1
     # 99 degrees of freedom: the 99.99% point is about 158.
     assert np.sum((hits - 200) ** 2 / 200) < 160
 
@@ -174,7 +244,10 @@ def test_class_balanced_takes_turns(n: int, seed: int, quota: int) -> None:
 
 def test_an_eligible_image_without_scores_is_an_error() -> None:
     scores = some_scores(10)
-    for unknown in (int(scores["item_ids"].max()) + 1, int(np.setdiff1d(np.arange(30), scores["item_ids"])[0])):
+    for unknown in (
+        int(scores["item_ids"].max()) + 1,
+        int(np.setdiff1d(np.arange(30), scores["item_ids"])[0]),
+    ):
         with pytest.raises(ValueError, match="every eligible image"):
             pick("random", scores, np.array([unknown]), 1)
 

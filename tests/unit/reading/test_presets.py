@@ -41,8 +41,16 @@ def trials(tmp_path: Path) -> dict[str, Trial]:
 
 def test_a_preset_supplies_what_is_not_written_and_only_that(trials: dict[str, Trial]) -> None:
     base = trials["as in the base"].config
-    assert (base.method.epochs, base.method.batch_size, base.method.consistency_weight) == (7, 512, 1000)
-    assert (base.method.backbone, base.method.teacher_init, base.query.mask_refused) == ("shake_shake_26", "student", True)
+    assert (base.method.epochs, base.method.batch_size, base.method.consistency_weight) == (
+        7,
+        512,
+        1000,
+    )
+    assert (base.method.backbone, base.method.teacher_init, base.query.mask_refused) == (
+        "shake_shake_26",
+        "student",
+        True,
+    )
     assert trials["own batch"].config.method.batch_size == 100
     assert trials["own batch"].config.method.learning_rate == 0.2
 
@@ -50,9 +58,18 @@ def test_a_preset_supplies_what_is_not_written_and_only_that(trials: dict[str, T
 def test_a_case_may_take_another_preset_or_none(trials: dict[str, Trial]) -> None:
     authors = trials["authors"].config
     assert authors.method.labelled_per_batch == (50, 200, 320)
-    assert (authors.method.teacher_init, authors.query.mask_refused, authors.schedule.initial_choice, authors.method.epochs) == ("random", False, "first", 7)
+    assert (
+        authors.method.teacher_init,
+        authors.query.mask_refused,
+        authors.schedule.initial_choice,
+        authors.method.epochs,
+    ) == ("random", False, "first", 7)
     without = trials["without"].config
-    assert (without.method.backbone, without.method.batch_size, without.method.epochs) == ("auto", 64, 7)
+    assert (without.method.backbone, without.method.batch_size, without.method.epochs) == (
+        "auto",
+        64,
+        7,
+    )
 
 
 def test_a_written_share_takes_the_place_of_the_presets_list(trials: dict[str, Trial]) -> None:
@@ -69,15 +86,29 @@ def test_a_trial_keeps_the_values_and_forgets_the_preset(trials: dict[str, Trial
 
 def test_each_stage_reads_its_own_entry_of_a_list(trials: dict[str, Trial]) -> None:
     method = trials["authors"].config.method
-    assert [method.for_stage(stage).labelled_per_batch for stage in range(5)] == [(50,), (200,), (320,), (320,), (320,)]
-    assert "labelled_share" not in method.for_stage(1).settings_read(has_negatives=True, has_parent=True)
+    assert [method.for_stage(stage).labelled_per_batch for stage in range(5)] == [
+        (50,),
+        (200,),
+        (320,),
+        (320,),
+        (320,),
+    ]
+    assert "labelled_share" not in method.for_stage(1).settings_read(
+        has_negatives=True, has_parent=True
+    )
     assert trials["without"].config.method.for_stage(2) == trials["without"].config.method
 
 
 @pytest.mark.parametrize(("preset", "dataset"), sorted(PRESETS))
 def test_every_preset_is_a_valid_trial(preset: str, dataset: str, tmp_path: Path) -> None:
     path = tmp_path / "preset.yaml"
-    path.write_text(SPEC.partition("cases:")[0].replace("cifar100", dataset).replace("47000", "470").replace("default, epochs: 7", preset) + "seeds: [0]\n")
+    path.write_text(
+        SPEC.partition("cases:")[0]
+        .replace("cifar100", dataset)
+        .replace("47000", "470")
+        .replace("default, epochs: 7", preset)
+        + "seeds: [0]\n"
+    )
     (trial,) = enumerate_trials(load_spec(str(path))) or []
     for key, value in PRESETS[preset, dataset].items():
         section, name = key.split(".")
@@ -90,11 +121,19 @@ def test_the_published_learning_rate_at_the_end(trials: dict[str, Trial]) -> Non
     method = PRESETS["authors", "cifar100"]
     horizon = method["method.cosine_horizon"] * method["method.epochs"]
     assert horizon == pytest.approx(210)
-    assert cosine_rate(method["method.learning_rate"], 180, horizon) == pytest.approx(0.0099, abs=1e-4)
+    assert cosine_rate(method["method.learning_rate"], 180, horizon) == pytest.approx(
+        0.0099, abs=1e-4
+    )
 
 
 def test_a_data_set_without_published_settings_is_named(tmp_path: Path) -> None:
     path = tmp_path / "preset.yaml"
     path.write_text(SPEC.replace("name: cifar100", "name: digits"))
-    with pytest.raises(SpecError, match=r"preset.yaml:5: method.preset = 'default': there are no published settings for the data set digits"):
+    with pytest.raises(
+        SpecError,
+        match=(
+            r"preset.yaml:5: method.preset = 'default': there are no published settings for the"
+            r" data set digits"
+        ),
+    ):
         load_spec(str(path))

@@ -1,4 +1,6 @@
-"""Ids and records through releases: a new setting renames nothing, and an older record is read with the defaults of what it lacks."""
+"""Ids and records through releases: a new setting renames nothing, and an older record is read with
+the defaults of what it lacks.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,21 @@ from search_spaces.reading.assemble import build_config, flatten, nest
 from search_spaces.reading.errors import ABSENT, SpecError
 from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, with_defaults, written
 from search_spaces.reading.settings import Keys
-from search_spaces.reading.trials import enumerate_trials, make_trial, stage_prefixes, trial_from_mapping, trial_to_mapping
+from search_spaces.reading.trials import (
+    enumerate_trials,
+    make_trial,
+    stage_prefixes,
+    trial_from_mapping,
+    trial_to_mapping,
+)
 from tests.helpers.stage_world import QUICK, TRAIN, some_inputs
 from trainers.mean_teacher.settings import MeanTeacherConfig
 
 NEW_SCHEMA = "a default has changed: write a new schema, do not edit this one"
-NEW_LINE = "a new setting: append its line to the table, with the default that it is born with (that changes no id)"
+NEW_LINE = (
+    "a new setting: append its line to the table, with the default that it is born with (that"
+    " changes no id)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +59,24 @@ class ToyConfig(MeanTeacherConfig):
     epochs: int = 99
 
 
-LATER, CHANGED, SECOND = (INSTALLED.adding("method", cls) for cls in (LaterConfig, ChangedConfig, ToyConfig))
+LATER, CHANGED, SECOND = (
+    INSTALLED.adding("method", cls) for cls in (LaterConfig, ChangedConfig, ToyConfig)
+)
 
 
 def names_of_everything(catalogue: Catalogue = INSTALLED) -> list[Any]:
-    trials = [trial for name in ("ablations.yaml", "smoke.yaml") for trial in enumerate_trials(load_spec(name, catalogue=catalogue)) or []]
+    trials = [
+        trial
+        for name in ("ablations.yaml", "smoke.yaml")
+        for trial in enumerate_trials(load_spec(name, catalogue=catalogue)) or []
+    ]
     return [[trial.id, trial.candidate, *stage_prefixes(trial)] for trial in trials]
 
 
 BORN_WITH = ("oracle.false_yes", "oracle.false_no")
-"""Every oracle had these settings in schema 2, and the one that reads them had defaults of its own, which are spelled out."""
+"""Every oracle had these settings in schema 2, and the one that reads them had defaults of its own,
+which are spelled out.
+"""
 
 BEFORE = names_of_everything()
 
@@ -65,7 +84,13 @@ BEFORE = names_of_everything()
 def test_a_second_method_changes_nothing_of_the_first() -> None:
     assert names_of_everything(SECOND) == BEFORE
     for name, wanted in (("mean_teacher", 20), ("toy", 99)):
-        values = {"dataset.name": "digits", "budget.full_labels": 100, "method.name": name, "schedule.initial_labels_per_class": 2, "schedule.stages": 1}
+        values = {
+            "dataset.name": "digits",
+            "budget.full_labels": 100,
+            "method.name": name,
+            "schedule.initial_labels_per_class": 2,
+            "schedule.stages": 1,
+        }
         assert build_config(values, Keys(SECOND)).method.epochs == wanted
 
 
@@ -83,7 +108,16 @@ def test_a_new_setting_with_another_value_is_another_trial() -> None:
 
 def key_of(method: MeanTeacherConfig, parent: str | None = None) -> str:
     inputs = some_inputs(np.zeros(TRAIN, np.int32))
-    return stage_key(method=method, fingerprint="patterns", inputs=inputs, seed=0, draw=0, parent=parent, world_size=1, device_kind="cpu")
+    return stage_key(
+        method=method,
+        fingerprint="patterns",
+        inputs=inputs,
+        seed=0,
+        draw=0,
+        parent=parent,
+        world_size=1,
+        device_kind="cpu",
+    )
 
 
 STAGES = key_of(QUICK), key_of(QUICK, "parent")
@@ -104,7 +138,10 @@ def test_a_record_without_the_new_setting_is_read_with_its_default() -> None:
     assert trial_from_mapping(mapping, LATER) == trial
 
 
-SHORT, LONG = (make_trial(load_spec("smoke.yaml", ["cases={}", f"method.epochs={epochs}"]), {}, 0).id for epochs in (20, 40))
+SHORT, LONG = (
+    make_trial(load_spec("smoke.yaml", ["cases={}", f"method.epochs={epochs}"]), {}, 0).id
+    for epochs in (20, 40)
+)
 
 
 def test_a_changed_default_changes_no_id() -> None:
@@ -120,14 +157,26 @@ def test_the_schema_is_todays_defaults() -> None:
     for key, value in DEFAULTS.items():
         if key in BORN_WITH:
             continue
-        assert today[key].default == value and type(today[key].default) is type(value), f"{key}: {NEW_SCHEMA}"
+        assert today[key].default == value and type(today[key].default) is type(value), (
+            f"{key}: {NEW_SCHEMA}"
+        )
     # The shares of a schedule are always spelled out, however it was written.
-    assert {key for key, field in today.items() if field.default is not ABSENT} - {"schedule.split"} <= DEFAULTS.keys(), NEW_LINE
-    assert METHOD_DEFAULTS.keys() == set(INSTALLED.names("method")), "a new method: append its table"
+    assert {key for key, field in today.items() if field.default is not ABSENT} - {
+        "schedule.split"
+    } <= DEFAULTS.keys(), NEW_LINE
+    assert METHOD_DEFAULTS.keys() == set(INSTALLED.names("method")), (
+        "a new method: append its table"
+    )
     for name, table in METHOD_DEFAULTS.items():
-        mine = {key: field for key, field in keys.of_plugin("method", name).items() if key != "method.name"}
+        mine = {
+            key: field
+            for key, field in keys.of_plugin("method", name).items()
+            if key != "method.name"
+        }
         for key, value in table.items():
-            assert mine[key].default == value and type(mine[key].default) is type(value), f"{key}: {NEW_SCHEMA}"
+            assert mine[key].default == value and type(mine[key].default) is type(value), (
+                f"{key}: {NEW_SCHEMA}"
+            )
         assert mine.keys() <= table.keys(), NEW_LINE
 
 
@@ -135,7 +184,12 @@ def test_the_path_of_the_data_is_no_part_of_an_id(tmp_path: Any) -> None:
     found = []
     for name in ("a.npz", "b.npz"):
         np.savez(tmp_path / name, x=np.zeros((500, 8), np.float32), y=np.arange(500) % 5)
-        trials = enumerate_trials(load_spec("features_example.yaml", [f"dataset.path={tmp_path / name}"])) or []
+        trials = (
+            enumerate_trials(
+                load_spec("features_example.yaml", [f"dataset.path={tmp_path / name}"])
+            )
+            or []
+        )
         found.append([(trial.id, trial.candidate, stage_prefixes(trial)) for trial in trials])
     assert found[0] == found[1]
 
@@ -145,19 +199,42 @@ def test_written_settings_are_those_that_differ() -> None:
     differ = written(base)
     assert written(differ) == differ
     methods_own = {key: value for key, value in differ.items() if key.startswith("method.")}
-    assert methods_own == {"method.name": "mean_teacher", "method.epochs": 8, "method.learning_rate": 0.2}
+    assert methods_own == {
+        "method.name": "mean_teacher",
+        "method.epochs": 8,
+        "method.learning_rate": 0.2,
+    }
     assert not any(key.startswith("query.") for key in differ)
-    assert written({key: value for key, value in base.items() if not key.startswith(("query.", "oracle."))}) == differ
-    assert written({"method.name": "mean_teacher", "method.nls": 1}) == {"method.name": "mean_teacher", "method.nls": 1}, "1 is not true"
-    assert written({"method.name": "of a later release", "method.nls": True, "unheard.of": 1})["unheard.of"] == 1
+    assert (
+        written(
+            {key: value for key, value in base.items() if not key.startswith(("query.", "oracle."))}
+        )
+        == differ
+    )
+    assert written({"method.name": "mean_teacher", "method.nls": 1}) == {
+        "method.name": "mean_teacher",
+        "method.nls": 1,
+    }, "1 is not true"
+    assert (
+        written({"method.name": "of a later release", "method.nls": True, "unheard.of": 1})[
+            "unheard.of"
+        ]
+        == 1
+    )
 
 
 def test_a_mapping_without_what_has_a_default_is_whole() -> None:
-    trial = make_trial(load_spec("smoke.yaml", ["cases={}", "method.epochs=7", "query.strategy=mixed"]), {}, 0)
+    trial = make_trial(
+        load_spec("smoke.yaml", ["cases={}", "method.epochs=7", "query.strategy=mixed"]), {}, 0
+    )
     mapping = json.loads(json.dumps(trial_to_mapping(trial)))
     mapping["config"] = nest(written(flatten(mapping["config"])))
     assert trial_from_mapping(mapping, INSTALLED) == trial
-    assert with_defaults({"oracle": {"name": "noisy"}}).keys().isdisjoint({"oracle.false_yes", "search.seed"})
+    assert (
+        with_defaults({"oracle": {"name": "noisy"}})
+        .keys()
+        .isdisjoint({"oracle.false_yes", "search.seed"})
+    )
 
 
 FACTS = trial_to_mapping(make_trial(load_spec("smoke.yaml"), {}, 0))["facts"]
@@ -178,7 +255,16 @@ FACTS = trial_to_mapping(make_trial(load_spec("smoke.yaml"), {}, 0))["facts"]
         ("config", {"method": []}),
         ("settings", {"method.epochs": float("nan")}),
         ("facts", {"num_classes": "ten"}),
-        *(("facts", {**FACTS, key: value}) for key, value in (("num_classes", 1.5), ("num_classes", 0), ("name", None), ("kind", "sounds"), ("more", 1))),
+        *(
+            ("facts", {**FACTS, key: value})
+            for key, value in (
+                ("num_classes", 1.5),
+                ("num_classes", 0),
+                ("name", None),
+                ("kind", "sounds"),
+                ("more", 1),
+            )
+        ),
         ("schedule", {"initial_labels": 2, "quotas": [-3]}),
         ("schedule", {"initial_labels": 2, "quotas": None}),
         ("schedule", []),

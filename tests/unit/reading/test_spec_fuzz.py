@@ -1,4 +1,6 @@
-"""Damaged specs: each is a spec all the same or is refused with one plain message. The packaged files are damaged in the same ways in every run."""
+"""Damaged specs: each is a spec all the same or is refused with one plain message. The packaged
+files are damaged in the same ways in every run.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,92 @@ from search_spaces.reading.settings import Keys
 from search_spaces.reading.yaml_source import PACKAGED
 from tests.unit.reading.test_spec_errors import SEARCH, VALID, refusal
 
-TEXTS = [path.read_text() for path in sorted(PACKAGED.glob("*.yaml")) if "imagenet" not in path.name]
+TEXTS = [
+    path.read_text() for path in sorted(PACKAGED.glob("*.yaml")) if "imagenet" not in path.name
+]
 
 _KEYS = Keys(INSTALLED)
 KEYS = [*_KEYS.trial(), *_KEYS.any_plugin("search"), *_KEYS.any_plugin("resources")]
 KEYS += ["seeds", "name", "baseline", "cases", "vary", "base", "dataset", "search", "resources"]
 KEYS += ["vary.schedule.split", "vary.schedule.stages", "vary.method.epochs"]
 
-VALUES = ["0", "-1", "2", "1e308", "-1e308", "1e-320", "-0.0", "999999999999", "99999999999999999999", "true", "null", "''", "1_000", "0x10", "x" * 300]
-VALUES += ["[]", "{}", "[[]]", "[0.5, 0.5]", "[1, 1e-9]", "[0, 1, 2147483647]", "{a: 1,", "[1, 2", "- 1", "*a", "&a 1", "!!int 1", "|\n x", "? x", "[" * 40]
-VALUES += ["{choice: [1, 2]}", "{choice: [null]}", "{choice: [[1.0], [0.5, 0.5]]}", "{int: [0, 100]}", "{int: [1, 1000000000000]}", "{uniform: [-1e308, 1e9]}"]
-VALUES += ["{loguniform: [1e-320, 1e308]}", "{simplex: {}}", "{simplex: {step: 0.0001}}", "{simplex: {floor: 1, step: 1}}", "{simplex: {floor: 0.999}}"]
-VALUES += ["digits", "imagenet", "folder", "features", "grid", "random", "tpe", "noisy", "mixed", "table", "authors", "initial_labels", "none", "/dev/null"]
-VALUES += ["~nouser/x", "\x00", "\x85", "\t", "\u2028", "\u202e", "\ufeff", "\udcff", "\U0001f600", '"\\e[31m"']
+VALUES = [
+    "0",
+    "-1",
+    "2",
+    "1e308",
+    "-1e308",
+    "1e-320",
+    "-0.0",
+    "999999999999",
+    "99999999999999999999",
+    "true",
+    "null",
+    "''",
+    "1_000",
+    "0x10",
+    "x" * 300,
+]
+VALUES += [
+    "[]",
+    "{}",
+    "[[]]",
+    "[0.5, 0.5]",
+    "[1, 1e-9]",
+    "[0, 1, 2147483647]",
+    "{a: 1,",
+    "[1, 2",
+    "- 1",
+    "*a",
+    "&a 1",
+    "!!int 1",
+    "|\n x",
+    "? x",
+    "[" * 40,
+]
+VALUES += [
+    "{choice: [1, 2]}",
+    "{choice: [null]}",
+    "{choice: [[1.0], [0.5, 0.5]]}",
+    "{int: [0, 100]}",
+    "{int: [1, 1000000000000]}",
+    "{uniform: [-1e308, 1e9]}",
+]
+VALUES += [
+    "{loguniform: [1e-320, 1e308]}",
+    "{simplex: {}}",
+    "{simplex: {step: 0.0001}}",
+    "{simplex: {floor: 1, step: 1}}",
+    "{simplex: {floor: 0.999}}",
+]
+VALUES += [
+    "digits",
+    "imagenet",
+    "folder",
+    "features",
+    "grid",
+    "random",
+    "tpe",
+    "noisy",
+    "mixed",
+    "table",
+    "authors",
+    "initial_labels",
+    "none",
+    "/dev/null",
+]
+VALUES += [
+    "~nouser/x",
+    "\x00",
+    "\x85",
+    "\t",
+    "\u2028",
+    "\u202e",
+    "\ufeff",
+    "\udcff",
+    "\U0001f600",
+    '"\\e[31m"',
+]
 
 
 def with_other_lines(rng: random.Random, text: str) -> bytes:
@@ -69,7 +144,10 @@ def test_a_damaged_spec_is_a_spec_or_is_refused_with_a_message(seed: int, tmp_pa
         text = rng.choice(TEXTS)
         damage = rng.choice([with_other_lines, with_other_bytes, None])
         path.write_bytes(damage(rng, text) if damage else text.encode())
-        overrides = [f"{rng.choice(KEYS)}={rng.choice(VALUES)}" for _ in range(rng.randint(1, 3) if damage is None else 0)]
+        overrides = [
+            f"{rng.choice(KEYS)}={rng.choice(VALUES)}"
+            for _ in range(rng.randint(1, 3) if damage is None else 0)
+        ]
         try:
             spec = load_spec(str(path), overrides)
         except SpecError as error:
@@ -85,7 +163,9 @@ def test_a_damaged_spec_is_a_spec_or_is_refused_with_a_message(seed: int, tmp_pa
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=300))
-def test_no_bytes_raise_anything_but_a_spec_error(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_bytes_raise_anything_but_a_spec_error(
+    data: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"
     path.write_bytes(data)
     refusal(str(path))
@@ -127,12 +207,19 @@ FRAGMENTS = st.sampled_from(
 
 
 @settings(max_examples=250, deadline=None)
-@given(source=st.sampled_from([VALID, SEARCH]), start=st.integers(0, len(VALID)), cut=st.integers(0, 40), fragment=FRAGMENTS)
+@given(
+    source=st.sampled_from([VALID, SEARCH]),
+    start=st.integers(0, len(VALID)),
+    cut=st.integers(0, 40),
+    fragment=FRAGMENTS,
+)
 def test_no_mutation_of_a_spec_raises_anything_but_a_spec_error(
     source: str, start: int, cut: int, fragment: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated.yaml"
-    path.write_bytes((source[:start] + fragment + source[start + cut :]).encode("utf-8", "surrogatepass"))
+    path.write_bytes(
+        (source[:start] + fragment + source[start + cut :]).encode("utf-8", "surrogatepass")
+    )
     try:
         load_spec(str(path))
     except SpecError as error:
@@ -142,12 +229,26 @@ def test_no_mutation_of_a_spec_raises_anything_but_a_spec_error(
 @settings(max_examples=150, deadline=None)
 @given(
     key=st.sampled_from(
-        ["method.epochs", "schedule.split", "vary", "cases", "seeds", "search", "budget", "dataset.validation", "vary.schedule.stages", "baseline", "name"]
+        [
+            "method.epochs",
+            "schedule.split",
+            "vary",
+            "cases",
+            "seeds",
+            "search",
+            "budget",
+            "dataset.validation",
+            "vary.schedule.stages",
+            "baseline",
+            "name",
+        ]
     )
     | st.text(max_size=12),
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+        ),
         max_leaves=6,
     ),
 )

@@ -1,4 +1,6 @@
-"""What `--set` says on the command line: text as it stands, YAML elsewhere, and a refusal that names it instead of a line."""
+"""What `--set` says on the command line: text as it stands, YAML elsewhere, and a refusal that
+names it instead of a line.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ OVERRIDES = [
     ("method.labelled_per_batch=[20, 0]", "method.labelled_per_batch", "whole numbers, at least 1"),
     ("method.labelled_per_batch=[]", "method.labelled_per_batch", "whole numbers, at least 1"),
     ("method.labelled_per_batch=20", "method.labelled_per_batch", "whole numbers, at least 1"),
-    ("method.labelled_per_batch=[64]", "method.labelled_per_batch", "no room for others in a batch of 64"),
+    (
+        "method.labelled_per_batch=[64]",
+        "method.labelled_per_batch",
+        "no room for others in a batch of 64",
+    ),
     ("method.preset=author", "method.preset", 'did you mean "authors"?'),
     ("method.preset=authors", "method.preset", "no published settings for the data set digits"),
     ("seeds=[]", "seeds", "a list of different whole numbers"),
@@ -68,8 +74,12 @@ OVERRIDES = [
 ]
 
 
-@pytest.mark.parametrize(("override", "key", "says"), OVERRIDES, ids=[repr(text[:60]) for text, _, _ in OVERRIDES])
-def test_a_bad_override_is_refused_and_named_instead_of_a_line(override: str, key: str | None, says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("override", "key", "says"), OVERRIDES, ids=[repr(text[:60]) for text, _, _ in OVERRIDES]
+)
+def test_a_bad_override_is_refused_and_named_instead_of_a_line(
+    override: str, key: str | None, says: str, tmp_path: Path
+) -> None:
     error = refusal(write(tmp_path, VALID), override)
     assert says in str(error), str(error)
     assert str(error).startswith("--set ")
@@ -85,7 +95,9 @@ def set_path(value: str) -> object:
     return sections.trial["dataset.path"].value
 
 
-@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1))
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1)
+)
 @example("run #2.npz")
 @example("#")
 @example("yes")
@@ -98,7 +110,11 @@ def set_path(value: str) -> object:
 @example("C:\\new\\table")
 def test_text_from_a_shell_is_text(text: str) -> None:
     quoted = "'" + text.replace("'", "''") + "'"
-    if text.strip() and text != "null" and not (text.strip()[0] in "'\"" and text.strip()[-1] == text.strip()[0]):
+    if (
+        text.strip()
+        and text != "null"
+        and not (text.strip()[0] in "'\"" and text.strip()[-1] == text.strip()[0])
+    ):
         assert set_path(text) == text
     if text.isprintable():
         # A quoted YAML scalar is what it quotes, which is how to say the rest.
@@ -125,7 +141,10 @@ def test_the_name_and_the_baseline_of_a_sweep_are_text(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path, VALID), ["name=12", "baseline=two stages, NLS"])
     assert (spec.name, spec.baseline) == ("12", "two stages, NLS")
     assert load_spec(write(tmp_path, VALID), ["baseline=null"]).baseline is None
-    assert load_spec(write(tmp_path, VALID), ["query.strategy= hard "]).base["query.strategy"] == "hard"
+    assert (
+        load_spec(write(tmp_path, VALID), ["query.strategy= hard "]).base["query.strategy"]
+        == "hard"
+    )
 
 
 def test_an_override_of_a_varied_key_is_refused(tmp_path: Path) -> None:
@@ -133,5 +152,9 @@ def test_an_override_of_a_varied_key_is_refused(tmp_path: Path) -> None:
     assert "is varied" in str(error) and str(error).startswith("--set schedule.stages=3")
 
 
-def test_a_batch_that_workers_cannot_share_is_refused_where_it_was_asked_for(tmp_path: Path) -> None:
-    assert str(refusal(write(tmp_path, VALID), "resources.workers=3")).startswith("--set resources.workers=3")
+def test_a_batch_that_workers_cannot_share_is_refused_where_it_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    assert str(refusal(write(tmp_path, VALID), "resources.workers=3")).startswith(
+        "--set resources.workers=3"
+    )

@@ -53,12 +53,18 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("variable", ["ORCHESTRATE_CACHE", "XDG_CACHE_HOME"])
-def test_the_cache_is_where_a_shell_would_look_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_the_cache_is_where_a_shell_would_look_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("ORCHESTRATE_CACHE", raising=False)
     monkeypatch.chdir(tmp_path)
     below = "" if variable == "ORCHESTRATE_CACHE" else "orchestrate"
-    for text, place in (("~/cache", tmp_path / "home/cache"), ("cache", tmp_path / "cache"), ("/else/where", Path("/else/where"))):
+    for text, place in (
+        ("~/cache", tmp_path / "home/cache"),
+        ("cache", tmp_path / "cache"),
+        ("/else/where", Path("/else/where")),
+    ):
         monkeypatch.setenv(variable, text)
         assert cache_root() == place / below
     monkeypatch.setenv("ORCHESTRATE_CACHE", "")
@@ -68,7 +74,9 @@ def test_the_cache_is_where_a_shell_would_look_for_it(tmp_path: Path, monkeypatc
 
 def test_a_home_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATE_CACHE", "~no_such_user/cache")
-    with pytest.raises(DataError, match="ORCHESTRATE_CACHE = ~no_such_user/cache: there is no user no_such_user"):
+    with pytest.raises(
+        DataError, match="ORCHESTRATE_CACHE = ~no_such_user/cache: there is no user no_such_user"
+    ):
         cache_root()
     with pytest.raises(SpecError, match="there is no user no_such_user with a home folder"):
         sizes.size(DatasetConfig(name="features", path="~no_such_user/x.npz"))
@@ -78,14 +86,30 @@ def test_a_home_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         expand("a\0b", "dataset.path")
 
 
-def test_a_sweep_on_the_home_of_nobody_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["sweep", "strategies_cifar100.yaml", "--engine", "inline", "--out", str(tmp_path / "run"), "--set", "dataset.path=~no_such_user/cifar"]
+def test_a_sweep_on_the_home_of_nobody_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "sweep",
+        "strategies_cifar100.yaml",
+        "--engine",
+        "inline",
+        "--out",
+        str(tmp_path / "run"),
+        "--set",
+        "dataset.path=~no_such_user/cifar",
+    ]
     assert cli.main(words) == 2
-    assert "dataset.path = ~no_such_user/cifar: there is no user no_such_user" in capsys.readouterr().err
+    assert (
+        "dataset.path = ~no_such_user/cifar: there is no user no_such_user"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.usefixtures("nobody")
-def test_a_user_without_a_home_is_told_which_variable_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_without_a_home_is_told_which_variable_to_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec = str(tmp_path / "run")
     for words in (["data", "list"], ["sweep", "smoke.yaml", "--engine", "inline", "--out", spec]):
         assert cli.main(words) == 2
@@ -93,10 +117,14 @@ def test_a_user_without_a_home_is_told_which_variable_to_set(tmp_path: Path, cap
     assert not (tmp_path / "run").exists()
     (found,) = doctor.cache()
     assert (found.state, found.mend) == ("fail", "export ORCHESTRATE_CACHE=/a/folder/you/may/write")
-    assert [finding.found.partition(" for ")[2].split()[0] for finding in doctor.disk(tmp_path)] == ["output", "Ray's"]
+    assert [
+        finding.found.partition(" for ")[2].split()[0] for finding in doctor.disk(tmp_path)
+    ] == ["output", "Ray's"]
 
 
-def test_what_a_terminal_would_obey_is_shown_as_an_escape(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_terminal_would_obey_is_shown_as_an_escape(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert one_line("café \x1b[31m\n\u202e\ud800 犬") == "café \\x1b[31m\\n\\u202e\\ud800 犬"
     root = write_image_folder(tmp_path / "pho\x1b[31mtos", classes=("c\x1b[2Jat", "dog"))
     (root / "train/c\x1b[2Jat/no\x07tes.txt").write_text("")
@@ -105,7 +133,11 @@ def test_what_a_terminal_would_obey_is_shown_as_an_escape(tmp_path: Path, cache:
     (root / "train/c\x1b[2Jat/bad.png").write_text("no image")
     assert cli.main(["data", "prepare", "folder", "--path", str(root)]) == 2
     said = "".join(capsys.readouterr())
-    assert "c\\x1b[2Jat/no\\x07tes.txt" in said and "c\\x1b[2Jat/bad.png: cannot be decoded" in said and "pho\\x1b[31mtos" in said
+    assert (
+        "c\\x1b[2Jat/no\\x07tes.txt" in said
+        and "c\\x1b[2Jat/bad.png: cannot be decoded" in said
+        and "pho\\x1b[31mtos" in said
+    )
     assert not set("\x1b\x07") & set(said)
 
 
@@ -123,13 +155,20 @@ def endless(path: Path) -> None:
 @pytest.mark.parametrize(("exchange", "what"), [(pipe, "a pipe"), (endless, "a device")])
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path, exchange: object, what: str) -> None:
     assert callable(exchange)
-    features, photos, cifar = write_features(tmp_path / "a.npz"), write_image_folder(tmp_path / "photos"), write_cifar(tmp_path / "cifar")
+    features, photos, cifar = (
+        write_features(tmp_path / "a.npz"),
+        write_image_folder(tmp_path / "photos"),
+        write_cifar(tmp_path / "cifar"),
+    )
     batch, image = cifar / SMALL_CIFAR.folder / "data_batch_2", photos / "test/cat/cat-1.png"
     for place in (features, batch, image):
         exchange(place)
         with pytest.raises(DataError, match=f"{place.name}: is {what}, not a file"):
             read_regular(place)
-    for config in (DatasetConfig(name="features", path=str(features)), DatasetConfig(name="folder", path=str(photos))):
+    for config in (
+        DatasetConfig(name="features", path=str(features)),
+        DatasetConfig(name="folder", path=str(photos)),
+    ):
         for refused, run in ((DataError, prepare), (SpecError, sizes.size)):
             with pytest.raises(refused, match=f"is {what}, not a file"):
                 run(config)
@@ -138,12 +177,19 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, exchange: object, wha
 
 
 @pytest.mark.parametrize("exchange", [pipe, endless])
-def test_a_cache_with_a_pipe_in_it_is_made_anew(tmp_path: Path, cache: Path, exchange: object) -> None:
+def test_a_cache_with_a_pipe_in_it_is_made_anew(
+    tmp_path: Path, cache: Path, exchange: object
+) -> None:
     assert callable(exchange)
     config = DatasetConfig(name="folder", path=str(write_image_folder(tmp_path / "photos")))
     data = prepare(config)
     before = np.load(data.images_dir / "train.npy")
-    for place in (data.images_dir / "meta.json", data.images_dir / "train.npy", data.labels_dir / "meta.json", *(cache / "sources").glob("*.json")):
+    for place in (
+        data.images_dir / "meta.json",
+        data.images_dir / "train.npy",
+        data.labels_dir / "meta.json",
+        *(cache / "sources").glob("*.json"),
+    ):
         exchange(place)
         assert len(list_data()) >= 1
         assert (np.load(prepare(config).images_dir / "train.npy") == before).all()

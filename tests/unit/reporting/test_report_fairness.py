@@ -1,4 +1,6 @@
-"""What a difference holds, which rows are like with like, and names that a spreadsheet or a terminal would run."""
+"""What a difference holds, which rows are like with like, and names that a spreadsheet or a
+terminal would run.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,16 @@ from orchestrator.reporting.markdown import markdown
 from orchestrator.reporting.words import headline
 from orchestrator.sweeps.correctness import CorrectnessError, path_of, to_hex
 from orchestrator.sweeps.layout import SweepLayout
-from tests.helpers.sweep_folder import FACTS, Case, fail, records_of, trial_of, write_correct, write_records, write_sweep
+from tests.helpers.sweep_folder import (
+    FACTS,
+    Case,
+    fail,
+    records_of,
+    trial_of,
+    write_correct,
+    write_records,
+    write_sweep,
+)
 
 FULL = Case(names=("full labels only",), initial_labels=100, quotas=())
 ONE = Case(names=("one stage",), quotas=(265,))
@@ -48,12 +59,23 @@ def terminal(found: dict[str, Any], width: int = 160) -> str:
 
 def forms(found: dict[str, Any]) -> dict[str, str]:
     """Every form that is read by people, as text of single spaces."""
-    texts = {"terminal": terminal(found), "markdown": markdown(found).replace("\\", ""), "html": html(found).replace("&nbsp;", " ").replace("&gt;", ">")}
+    texts = {
+        "terminal": terminal(found),
+        "markdown": markdown(found).replace("\\", ""),
+        "html": html(found).replace("&nbsp;", " ").replace("&gt;", ">"),
+    }
     return {name: " ".join(text.split()) for name, text in texts.items()}
 
 
-def with_bits(root: Path, cases: Sequence[Case], seeds: Sequence[int] = SEEDS, skills: dict[str, float] | None = None) -> SweepLayout:
-    """A sweep whose last stages have their files of right guesses; every seed of a row is right on nearly the same images."""
+def with_bits(
+    root: Path,
+    cases: Sequence[Case],
+    seeds: Sequence[int] = SEEDS,
+    skills: dict[str, float] | None = None,
+) -> SweepLayout:
+    """A sweep whose last stages have their files of right guesses; every seed of a row is right on
+    nearly the same images.
+    """
     layout = write_sweep(root, cases, seeds)
     for case in cases:
         rate = (skills or {}).get(case.names[0], 0.9)
@@ -62,11 +84,17 @@ def with_bits(root: Path, cases: Sequence[Case], seeds: Sequence[int] = SEEDS, s
         for seed in seeds:
             correct = (hard < rate) ^ (draw.random(FACTS.test_items) < 0.01)
             records = records_of(case, seed)
-            write_records(layout, trial_of(case, seed), [*records[:-1], records[-1] | write_correct(layout, case, seed, correct)])
+            write_records(
+                layout,
+                trial_of(case, seed),
+                [*records[:-1], records[-1] | write_correct(layout, case, seed, correct)],
+            )
     return layout
 
 
-def test_the_error_of_the_images_is_in_the_interval_of_rows_with_their_files(tmp_path: Path) -> None:
+def test_the_error_of_the_images_is_in_the_interval_of_rows_with_their_files(
+    tmp_path: Path,
+) -> None:
     layout = with_bits(tmp_path, [FULL, ONE, TWO])
     gap = row_of(build(layout), "two stages")["difference"]["test"]
     assert (gap["n"], gap["sources"]) == (3, "seeds and images")
@@ -75,31 +103,56 @@ def test_the_error_of_the_images_is_in_the_interval_of_rows_with_their_files(tmp
     found = build(layout)
     alone = row_of(found, "two stages")["difference"]["test"]
     assert (alone["mean"], alone["sources"]) == (pytest.approx(gap["mean"]), "seeds")
-    # All seeds share the images, and rows that are right on unlike images differ by chance in each of them.
+    # All seeds share the images, and rows that are right on unlike images differ by chance in each
+    # of them.
     assert gap["high"] - gap["low"] > 1.5 * (alone["high"] - alone["low"])
     for name, text in forms(found).items():
         assert "° spread over seeds alone" in text, name
-    assert all("°" not in text for text in forms(build(with_bits(tmp_path / "all", [FULL, ONE, TWO]))).values())
+    assert all(
+        "°" not in text
+        for text in forms(build(with_bits(tmp_path / "all", [FULL, ONE, TWO]))).values()
+    )
 
 
 def test_a_row_far_from_the_baseline_is_told_apart_in_every_form(tmp_path: Path) -> None:
-    found = build(with_bits(tmp_path, [FULL, ONE, TWO], skills={"two stages": 0.99, "one stage": 0.9, "full labels only": 0.7}))
+    found = build(
+        with_bits(
+            tmp_path,
+            [FULL, ONE, TWO],
+            skills={"two stages": 0.99, "one stage": 0.9, "full labels only": 0.7},
+        )
+    )
     gap = row_of(found, "two stages")["difference"]["test"]
     assert gap["told_apart"] and gap["p"] <= gap["p_holm"] <= 0.05
     for name, text in forms(found).items():
-        assert "* told apart from the baseline, at 5% after Holm's correction" in unescape(text), name
-    line = next(line for line in csv.DictReader(io.StringIO(csv_by_row(found))) if line["case"] == "two stages")
-    assert (line["difference_test_told_apart"], line["difference_test_top1_last_sources"]) == ("true", "seeds and images")
+        assert "* told apart from the baseline, at 5% after Holm's correction" in unescape(text), (
+            name
+        )
+    line = next(
+        line
+        for line in csv.DictReader(io.StringIO(csv_by_row(found)))
+        if line["case"] == "two stages"
+    )
+    assert (line["difference_test_told_apart"], line["difference_test_top1_last_sources"]) == (
+        "true",
+        "seeds and images",
+    )
     assert float(line["difference_test_p_holm"]) == gap["p_holm"]
 
 
 def test_one_seed_has_the_interval_of_its_models_and_is_never_told_apart(tmp_path: Path) -> None:
-    found = build(with_bits(tmp_path, [FULL, TWO], seeds=(4,), skills={"two stages": 0.99, "full labels only": 0.2}))
+    found = build(
+        with_bits(
+            tmp_path, [FULL, TWO], seeds=(4,), skills={"two stages": 0.99, "full labels only": 0.2}
+        )
+    )
     gap = row_of(found, "two stages")["difference"]["test"]
     assert (gap["n"], gap["sources"], gap["p"], gap["told_apart"]) == (1, "images", None, False)
     assert gap["low"] < gap["mean"] < gap["high"]
     for name, text in forms(found).items():
-        assert "¹ one seed" in text and "No row is called best: one seed has no error bar" in text, name
+        assert (
+            "¹ one seed" in text and "No row is called best: one seed has no error bar" in text
+        ), name
 
 
 def test_a_damaged_file_of_right_guesses_is_named(tmp_path: Path) -> None:
@@ -116,13 +169,18 @@ def test_a_damaged_file_of_right_guesses_is_named(tmp_path: Path) -> None:
 
 
 LONGER = replace(TWO, names=("twice the epochs",), method={"epochs": 40}, skill=1.2)
-HEAVIER = replace(TWO, names=("another weight",), method={"consistency_weight": 20.0, "batch_size": 32})
+HEAVIER = replace(
+    TWO, names=("another weight",), method={"consistency_weight": 20.0, "batch_size": 32}
+)
 NOISY = replace(TWO, names=("noisy answers",), oracle=Noisy(false_yes=0.1, false_no=0.1), skill=1.2)
 
 
 def test_a_row_with_more_compute_or_information_is_named_and_never_leads(tmp_path: Path) -> None:
     found = build(write_sweep(tmp_path, [FULL, ONE, TWO, LONGER, NOISY, HEAVIER]))
-    assert [row["case"] for row in found["rows"] if not row["like_with_like"]] == ["twice the epochs", "noisy answers"]
+    assert [row["case"] for row in found["rows"] if not row["like_with_like"]] == [
+        "twice the epochs",
+        "noisy answers",
+    ]
     assert [row["case"] for row in found["rows"] if row["is_leader"] or row["tied_with_best"]] == [
         "full labels only",
         "one stage",
@@ -130,27 +188,52 @@ def test_a_row_with_more_compute_or_information_is_named_and_never_leads(tmp_pat
         "another weight",
     ]
     # They stand first in the table, and are compared with the baseline on test.
-    assert {found["rows"][index]["case"] for index in found["comparisons"][0]["rows"][:2]} == {"twice the epochs", "noisy answers"}
+    assert {found["rows"][index]["case"] for index in found["comparisons"][0]["rows"][:2]} == {
+        "twice the epochs",
+        "noisy answers",
+    }
     assert row_of(found, "twice the epochs")["difference"]["test"]["n"] == 3
-    assert row_of(found, "twice the epochs")["also_differs"] == [{"key": "method.epochs", "theirs": 20, "ours": 40, "like": False}]
+    assert row_of(found, "twice the epochs")["also_differs"] == [
+        {"key": "method.epochs", "theirs": 20, "ours": 40, "like": False}
+    ]
     assert "2 rows are not like with like with the baseline and cannot lead" in headline(found)
     for name, text in forms(found).items():
         assert "method.epochs 20 → 40" in text and "not like with like" in text, name
         assert "oracle.name labels → noisy" in text, name
-        assert "method.batch_size 64 → 32, method.consistency_weight 10 → 20: another weight" in text, name
+        assert (
+            "method.batch_size 64 → 32, method.consistency_weight 10 → 20: another weight" in text
+        ), name
     lines = {line["case"]: line for line in csv.DictReader(io.StringIO(csv_by_row(found)))}
-    assert (lines["twice the epochs"]["like_with_like"], lines["twice the epochs"]["also_differs"]) == ("false", "method.epochs 20 -> 40")
-    assert (lines["one stage"]["like_with_like"], lines["one stage"]["also_differs"]) == ("true", "")
+    assert (
+        lines["twice the epochs"]["like_with_like"],
+        lines["twice the epochs"]["also_differs"],
+    ) == ("false", "method.epochs 20 -> 40")
+    assert (lines["one stage"]["like_with_like"], lines["one stage"]["also_differs"]) == (
+        "true",
+        "",
+    )
 
 
 def test_another_network_or_device_on_record_is_named(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [FULL, ONE, TWO])
     for seed in SEEDS:
-        write_records(layout, trial_of(ONE, seed), [record | {"device": "cuda:0"} for record in records_of(ONE, seed)])
-        write_records(layout, trial_of(TWO, seed), [record | {"backbone": "resnet18"} for record in records_of(TWO, seed)])
+        write_records(
+            layout,
+            trial_of(ONE, seed),
+            [record | {"device": "cuda:0"} for record in records_of(ONE, seed)],
+        )
+        write_records(
+            layout,
+            trial_of(TWO, seed),
+            [record | {"backbone": "resnet18"} for record in records_of(TWO, seed)],
+        )
     found = build(layout)
-    assert [(item["key"], item["like"]) for item in row_of(found, "one stage")["also_differs"]] == [("device", True)]
-    assert [(item["key"], item["like"]) for item in row_of(found, "two stages")["also_differs"]] == [("method.backbone", False)]
+    assert [(item["key"], item["like"]) for item in row_of(found, "one stage")["also_differs"]] == [
+        ("device", True)
+    ]
+    assert [
+        (item["key"], item["like"]) for item in row_of(found, "two stages")["also_differs"]
+    ] == [("method.backbone", False)]
 
 
 def test_when_every_other_row_is_unlike_the_baseline_none_leads(tmp_path: Path) -> None:
@@ -160,14 +243,29 @@ def test_when_every_other_row_is_unlike_the_baseline_none_leads(tmp_path: Path) 
 
 
 def test_a_search_over_epochs_has_a_leading_row_with_a_word_and_no_best(tmp_path: Path) -> None:
-    drawn = [Case(names=(), method={"epochs": epochs}, settings={"method.epochs": epochs}) for epochs in (10, 20)]
-    layout = write_sweep(tmp_path, drawn, search={"algorithm": "random", "num_candidates": 2, "seed": 0})
+    drawn = [
+        Case(names=(), method={"epochs": epochs}, settings={"method.epochs": epochs})
+        for epochs in (10, 20)
+    ]
+    layout = write_sweep(
+        tmp_path, drawn, search={"algorithm": "random", "num_candidates": 2, "seed": 0}
+    )
     for case, accuracy in zip(drawn, (30.0, 90.0), strict=True):
         for seed in SEEDS:
-            write_records(layout, trial_of(case, seed), [record | {"val_top1": accuracy + seed} for record in records_of(case, seed)])
+            write_records(
+                layout,
+                trial_of(case, seed),
+                [record | {"val_top1": accuracy + seed} for record in records_of(case, seed)],
+            )
     found = build(layout)
-    assert [(row["is_leader"], row["is_best"], row["like_with_like"]) for row in found["rows"]] == [(False, False, False), (True, False, True)]
-    assert "No row is called best: the rows are not like with like, they differ in method.epochs" in headline(found)
+    assert [(row["is_leader"], row["is_best"], row["like_with_like"]) for row in found["rows"]] == [
+        (False, False, False),
+        (True, False, True),
+    ]
+    assert (
+        "No row is called best: the rows are not like with like, they differ in method.epochs"
+        in headline(found)
+    )
 
 
 # --- hostile names
@@ -188,8 +286,13 @@ HOSTILE = (
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> SweepLayout:
-    cases = [replace(TWO, names=(name,), quotas=(100 + place, 165 - place)) for place, name in enumerate(HOSTILE)]
-    layout = write_sweep(tmp_path, [*cases, replace(TWO, names=("-20",), quotas=(50, 215))], name="\x1b[2Jsweep")
+    cases = [
+        replace(TWO, names=(name,), quotas=(100 + place, 165 - place))
+        for place, name in enumerate(HOSTILE)
+    ]
+    layout = write_sweep(
+        tmp_path, [*cases, replace(TWO, names=("-20",), quotas=(50, 215))], name="\x1b[2Jsweep"
+    )
     shutil.rmtree(layout.trial(trial_of(cases[0], 1).id).stages)
     fail(layout, trial_of(cases[0], 1), message="=cmd|' /C calc'!A0 \x1b[31m \x9b1m")
     return layout
@@ -198,11 +301,18 @@ def hostile(tmp_path: Path) -> SweepLayout:
 def test_no_cell_of_a_csv_file_is_a_formula(hostile: SweepLayout) -> None:
     paths = report.write(hostile)
     for path in (paths.csv, paths.csv_rows):
-        cells = [cell for line in csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")) for cell in line]
+        cells = [
+            cell
+            for line in csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+            for cell in line
+        ]
         for cell in cells:
             if cell.lstrip().startswith(("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")):
                 float(cell)
-    named = {line["case"] for line in csv.DictReader(io.StringIO(paths.csv_rows.read_text(encoding="utf-8")))}
+    named = {
+        line["case"]
+        for line in csv.DictReader(io.StringIO(paths.csv_rows.read_text(encoding="utf-8")))
+    }
     assert {"'-20 labels", "'@home", "-20"} <= named
 
 
@@ -212,7 +322,9 @@ def test_no_form_holds_an_escape_for_a_terminal(hostile: SweepLayout) -> None:
         warnings.simplefilter("error")
         paths = report.write(hostile)
     found = build(hostile)
-    texts = [getattr(paths, name).read_text(encoding="utf-8") for name in paths.__dataclass_fields__] + [csv_by_seed(found), csv_by_row(found)]
+    texts = [
+        getattr(paths, name).read_text(encoding="utf-8") for name in paths.__dataclass_fields__
+    ] + [csv_by_seed(found), csv_by_row(found)]
     out = io.StringIO()
     Console(width=120, file=out, no_color=True).print(report.render(found))
     for text in [*texts, out.getvalue()]:
@@ -230,10 +342,15 @@ def test_a_report_that_was_built_is_written_as_it_is(tmp_path: Path) -> None:
 
 
 def test_rows_are_told_apart_by_the_validation_images_that_they_share(tmp_path: Path) -> None:
-    """One row gets wrong what the other gets wrong, and eight images more, with every seed: a bound for unpaired images does not tell them apart."""
+    """One row gets wrong what the other gets wrong, and eight images more, with every seed: a bound
+    for unpaired images does not tell them apart.
+    """
     sizes = {"one": 92, "other": 84}
     images = 100
-    cases = [Case(names=(name,), quotas=(133 + number, 132 - number)) for number, name in enumerate(sizes)]
+    cases = [
+        Case(names=(name,), quotas=(133 + number, 132 - number))
+        for number, name in enumerate(sizes)
+    ]
     told = []
     for paired in (False, True):
         layout = write_sweep(tmp_path / str(paired), cases, seeds=range(6), baseline="one")
@@ -241,7 +358,11 @@ def test_rows_are_told_apart_by_the_validation_images_that_they_share(tmp_path: 
             for seed in range(6):
                 right = np.arange(images) < size - seed % 2
                 last = records_of(case, seed)[-1] | {"val_top1": float(right.sum())}
-                write_records(layout, trial_of(case, seed), [last | ({"val_correct": to_hex(right)} if paired else {})])
+                write_records(
+                    layout,
+                    trial_of(case, seed),
+                    [last | ({"val_correct": to_hex(right)} if paired else {})],
+                )
         built = report.build(results.load(layout))
         told.append(built["rows"][1]["tied_with_best"])
     assert told == [True, False]

@@ -15,7 +15,10 @@ import pytest
 from orchestrator.reporting import plots, report, results
 from tests.helpers.sweep_folder import ABLATIONS, Case, fail, trial_of, write_sweep
 
-HOSTILE = '<script>alert(\'x\')</script>"><img src=x onerror=y> & $\\frac{1}{2}$ </style> &lt; id="a" url(#b) #010101'
+HOSTILE = (
+    '<script>alert(\'x\')</script>"><img src=x onerror=y> & $\\frac{1}{2}$ </style> &lt; id="a"'
+    " url(#b) #010101"
+)
 
 
 class Page(HTMLParser):
@@ -59,7 +62,11 @@ def test_a_name_is_text_and_never_markup(page_text: str) -> None:
 
 def test_the_page_needs_nothing_from_elsewhere(page_text: str) -> None:
     page = Page(page_text)
-    links = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "data", "action")]
+    links = [
+        value
+        for name, value in page.attributes
+        if name in ("src", "href", "xlink:href", "data", "action")
+    ]
     assert [link for link in links if not link.startswith("#")] == []
     assert "@import" not in page_text
     assert re.findall(r"url\((?!#)", page_text) == []
@@ -70,9 +77,17 @@ def test_ids_are_unique_and_every_reference_has_its_target(page_text: str) -> No
     page = Page(page_text)
     ids = page.values("id")
     assert len(ids) == len(set(ids))
-    for written in (str(markupsafe.escape(HOSTILE)), html.escape(HOSTILE), html.escape(HOSTILE, quote=False)):
+    for written in (
+        str(markupsafe.escape(HOSTILE)),
+        html.escape(HOSTILE),
+        html.escape(HOSTILE, quote=False),
+    ):
         page_text = page_text.replace(written, "")
-    wanted = set(re.findall(r"url\(#([^)]+)\)", page_text)) | {link[1:] for link in page.values("xlink:href")} | set(page.values("aria-labelledby"))
+    wanted = (
+        set(re.findall(r"url\(#([^)]+)\)", page_text))
+        | {link[1:] for link in page.values("xlink:href")}
+        | set(page.values("aria-labelledby"))
+    )
     assert wanted <= set(ids)
     assert wanted
 
@@ -102,7 +117,11 @@ def test_the_page_has_every_number_that_matters(tmp_path: Path) -> None:
 
 
 def test_a_dollar_sign_makes_no_formula(tmp_path: Path) -> None:
-    page = Page(report.write(write_sweep(tmp_path, [ABLATIONS[0], Case(names=("$\\frac{1}{2}$ split",))])).html.read_text(encoding="utf-8"))
+    page = Page(
+        report.write(
+            write_sweep(tmp_path, [ABLATIONS[0], Case(names=("$\\frac{1}{2}$ split",))])
+        ).html.read_text(encoding="utf-8")
+    )
     # In the first sentence, two tables, the rounds, and three plots of two widths.
     assert page.text.count("$\\frac{1}{2}$ split") >= 3 + 6
 
@@ -110,23 +129,49 @@ def test_a_dollar_sign_makes_no_formula(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_few_seeds_and_few_rows_make_a_page(tmp_path: Path, seeds: tuple[int, ...]) -> None:
     for number, cases in enumerate((ABLATIONS[:1], ABLATIONS[1:2], ABLATIONS[:2])):
-        assert "<svg" in report.write(write_sweep(tmp_path / str(number), cases, seeds)).html.read_text(encoding="utf-8")
+        assert "<svg" in report.write(
+            write_sweep(tmp_path / str(number), cases, seeds)
+        ).html.read_text(encoding="utf-8")
 
 
 def test_a_long_search_draws_the_best_and_says_how_many_it_left_out(tmp_path: Path) -> None:
-    drawn = [Case(names=(), quotas=(100 + number, 165 - number), settings={"schedule.split": [number, 1]}) for number in range(40)]
-    page = Page(report.write(write_sweep(tmp_path, drawn, seeds=(0,), search={"algorithm": "random", "num_candidates": 40})).html.read_text(encoding="utf-8"))
+    drawn = [
+        Case(
+            names=(), quotas=(100 + number, 165 - number), settings={"schedule.split": [number, 1]}
+        )
+        for number in range(40)
+    ]
+    page = Page(
+        report.write(
+            write_sweep(
+                tmp_path, drawn, seeds=(0,), search={"algorithm": "random", "num_candidates": 40}
+            )
+        ).html.read_text(encoding="utf-8")
+    )
     assert "10 further rows are not drawn" in page.text
     assert "28 further rows are drawn only in grey" in page.text
 
 
 def test_a_very_long_search_has_a_page_of_bounded_size(tmp_path: Path) -> None:
-    drawn = [Case(names=(), quotas=(100, 165), settings={"schedule.split": [number, 1]}, method={"weight_decay": number / 1e4}) for number in range(130)]
-    layout = write_sweep(tmp_path, drawn, seeds=(0,), search={"algorithm": "random", "num_candidates": 130})
+    drawn = [
+        Case(
+            names=(),
+            quotas=(100, 165),
+            settings={"schedule.split": [number, 1]},
+            method={"weight_decay": number / 1e4},
+        )
+        for number in range(130)
+    ]
+    layout = write_sweep(
+        tmp_path, drawn, seeds=(0,), search={"algorithm": "random", "num_candidates": 130}
+    )
     text = report.write(layout).html.read_text(encoding="utf-8")
-    assert "88 further rows are drawn only in grey" in text and "30 further rows are not drawn" in text
+    assert (
+        "88 further rows are drawn only in grey" in text and "30 further rows are not drawn" in text
+    )
     curves = text[text.index("<h2>Accuracy against bits") : text.index("<h2>Were the questions")]
-    # Twelve panels of two widths with a hundred grey curves each, and no more for 130 rows than for a hundred.
+    # Twelve panels of two widths with a hundred grey curves each, and no more for 130 rows than for
+    # a hundred.
     assert curves.count("<path") < 2 * 12 * (100 + 40)
 
 
@@ -135,6 +180,8 @@ def test_the_machines_plot_settings_change_nothing(tmp_path: Path) -> None:
 
     layout = write_sweep(tmp_path, ABLATIONS[:3])
     before = report.write(layout).html.read_bytes()
-    with matplotlib.rc_context({"axes.facecolor": "red", "grid.linestyle": ":", "svg.fonttype": "path"}):
+    with matplotlib.rc_context(
+        {"axes.facecolor": "red", "grid.linestyle": ":", "svg.fonttype": "path"}
+    ):
         assert report.write(layout).html.read_bytes() == before
         assert matplotlib.rcParams["axes.facecolor"] == "red"

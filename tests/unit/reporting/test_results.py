@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from orchestrator.reporting.results import ResultsDamaged, load, printable
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.resolved import SweepError
-from tests.helpers.sweep_folder import ABLATIONS, Case, fail, records_of, trial_of, write_records, write_sweep
+from tests.helpers.sweep_folder import (
+    ABLATIONS,
+    Case,
+    fail,
+    records_of,
+    trial_of,
+    write_records,
+    write_sweep,
+)
 
 TWO = ABLATIONS[4]
 
@@ -32,7 +40,13 @@ def test_a_trial_is_what_its_files_say(tmp_path: Path) -> None:
     fail(layout, trial_of(TWO, 2))
     # An error from an attempt before the one that got through.
     fail(layout, trial_of(TWO, 3))
-    assert [result.state for result in load(layout).trials] == ["finished", "running", "failed", "finished", "pending"]
+    assert [result.state for result in load(layout).trials] == [
+        "finished",
+        "running",
+        "failed",
+        "finished",
+        "pending",
+    ]
     assert not load(layout).ended
 
 
@@ -57,16 +71,25 @@ def test_stages_after_a_missing_one_do_not_count(tmp_path: Path) -> None:
 
 def test_no_number_is_no_accuracy(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [TWO], seeds=(0,), done=False)
-    write_records(layout, trial_of(TWO, 0), [records_of(TWO, 0)[0] | {"val_top1": None, "test_top1_last": None}])
+    write_records(
+        layout,
+        trial_of(TWO, 0),
+        [records_of(TWO, 0)[0] | {"val_top1": None, "test_top1_last": None}],
+    )
     record = load(layout).trials[0].records[0]
     assert (record.validation, record.test) == (None, None)
 
 
 def test_a_record_names_its_file_of_right_guesses_or_has_none(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [TWO], seeds=(0, 1), done=False)
-    write_records(layout, trial_of(TWO, 0), [records_of(TWO, 0)[0] | {"test_correct_sha256": "ab" * 32}])
+    write_records(
+        layout, trial_of(TWO, 0), [records_of(TWO, 0)[0] | {"test_correct_sha256": "ab" * 32}]
+    )
     write_records(layout, trial_of(TWO, 1), records_of(TWO, 1)[:1])
-    assert [trial.records[0].test_correct_sha256 for trial in load(layout).trials] == ["ab" * 32, None]
+    assert [trial.records[0].test_correct_sha256 for trial in load(layout).trials] == [
+        "ab" * 32,
+        None,
+    ]
 
 
 def test_an_unreadable_reason_is_still_a_failure(tmp_path: Path) -> None:
@@ -96,4 +119,7 @@ def test_printable_text_is_one_line_without_control_characters(text: str) -> Non
 
 
 def test_escapes_for_a_terminal_are_written_out() -> None:
-    assert printable("a\x1b]0;title\x07 \x9b31m \u202eevil\tb") == "a\\x1b]0;title\\x07 \\x9b31m \\u202eevil b"
+    assert (
+        printable("a\x1b]0;title\x07 \x9b31m \u202eevil\tb")
+        == "a\\x1b]0;title\\x07 \\x9b31m \\u202eevil b"
+    )

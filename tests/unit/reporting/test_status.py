@@ -13,7 +13,15 @@ from orchestrator.reporting import results, status
 from orchestrator.sweeps.layout import SweepLayout
 from search_spaces.reading.config import ResourcesConfig
 from search_spaces.reading.trials import stage_prefixes
-from tests.helpers.sweep_folder import ABLATIONS, Case, fail, records_of, trial_of, write_records, write_sweep
+from tests.helpers.sweep_folder import (
+    ABLATIONS,
+    Case,
+    fail,
+    records_of,
+    trial_of,
+    write_records,
+    write_sweep,
+)
 
 TWO = ABLATIONS[4]
 THREE = ABLATIONS[5]
@@ -42,7 +50,12 @@ def test_what_is_damaged_is_said(tmp_path: Path) -> None:
 def test_shared_stages_are_left_once_and_failed_ones_not_at_all(tmp_path: Path) -> None:
     sweep = results.load(halfway(tmp_path))
     done = {*stage_prefixes(trial_of(TWO, 0)), *stage_prefixes(trial_of(TWO, 1))[:2]}
-    wanted = {key for case, seeds in ((TWO, (0, 1)), (THREE, (0, 1, 2))) for seed in seeds for key in stage_prefixes(trial_of(case, seed))} - done
+    wanted = {
+        key
+        for case, seeds in ((TWO, (0, 1)), (THREE, (0, 1, 2)))
+        for seed in seeds
+        for key in stage_prefixes(trial_of(case, seed))
+    } - done
     assert status.remaining(sweep, RESOURCES) == len(wanted)
     # Stage 0 of three stages is that of two stages, which seeds 0 and 1 have trained.
     assert status.remaining(sweep, ResourcesConfig(share_stages=False)) == 1 + 4 + 4 + 4
@@ -51,10 +64,13 @@ def test_shared_stages_are_left_once_and_failed_ones_not_at_all(tmp_path: Path) 
 
 def test_time_to_go_is_work_over_places_but_no_less_than_the_longest_trial(tmp_path: Path) -> None:
     sweep = results.load(halfway(tmp_path))
-    # Stages 0, 1 and 2 took 3, 4 and 5 seconds; a fourth stage has not been seen and counts the mean of the five: 3.8.
+    # Stages 0, 1 and 2 took 3, 4 and 5 seconds; a fourth stage has not been seen and counts the
+    # mean of the five: 3.8.
     work = 5 + (4 + 5 + 3.8) * 2 + (3 + 4 + 5 + 3.8)
     assert status.seconds_to_go(sweep, ResourcesConfig(max_concurrent=2)) == pytest.approx(work / 2)
-    assert status.seconds_to_go(sweep, ResourcesConfig(max_concurrent=50)) == pytest.approx(3 + 4 + 5 + 3.8)
+    assert status.seconds_to_go(sweep, ResourcesConfig(max_concurrent=50)) == pytest.approx(
+        3 + 4 + 5 + 3.8
+    )
 
 
 def test_no_time_is_told_before_one_was_seen_and_none_is_left_at_the_end(tmp_path: Path) -> None:
@@ -68,7 +84,14 @@ def test_the_dictionary_names_every_trial_and_tells_no_test_accuracy(tmp_path: P
     found = status.as_dict(results.load(halfway(tmp_path)), RESOURCES)
     text = json.dumps(found, allow_nan=False)
     assert "test" not in text
-    assert [trial["state"] for trial in found["trials"]] == ["finished", "running", "failed", "pending", "pending", "pending"]
+    assert [trial["state"] for trial in found["trials"]] == [
+        "finished",
+        "running",
+        "failed",
+        "pending",
+        "pending",
+        "pending",
+    ]
     assert found["counts"] == {"finished": 1, "failed": 1, "running": 1, "pending": 3}
     assert [len(trial["stages"]) for trial in found["trials"]] == [3, 2, 0, 0, 0, 0]
     assert found["trials"][1]["bits"] == records_of(TWO, 1)[1]["bits"]["total"]
@@ -82,7 +105,10 @@ def test_the_table_shows_bits_validation_and_time(tmp_path: Path) -> None:
     out.print(status.render(results.load(layout), RESOURCES))
     text = out.export_text()
     assert "running 2/3" in text
-    assert f"{records_of(TWO, 1)[0]['val_top1']:.1f} → {records_of(TWO, 1)[1]['val_top1']:.1f} → ·" in text
+    assert (
+        f"{records_of(TWO, 1)[0]['val_top1']:.1f} → {records_of(TWO, 1)[1]['val_top1']:.1f} → ·"
+        in text
+    )
     assert "199.4 / 332.2" in text
     assert "11 left" in text
     assert "to go" in text
@@ -91,12 +117,24 @@ def test_the_table_shows_bits_validation_and_time(tmp_path: Path) -> None:
 
 def test_names_are_no_markup(tmp_path: Path) -> None:
     out = Console(width=140, file=io.StringIO(), record=True)
-    out.print(status.render(results.load(write_sweep(tmp_path, [Case(names=("[red]a[/red] \x1b[31m",))])), RESOURCES))
+    out.print(
+        status.render(
+            results.load(write_sweep(tmp_path, [Case(names=("[red]a[/red] \x1b[31m",))])), RESOURCES
+        )
+    )
     assert "[red]a[/red] \\x1b[31m" in out.export_text()
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "unknown time"), (0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (3700, "1 h 01 min"), (3 * 86400 + 7200, "3 d 2 h")]
+    ("seconds", "text"),
+    [
+        (None, "unknown time"),
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (3700, "1 h 01 min"),
+        (3 * 86400 + 7200, "3 d 2 h"),
+    ],
 )
 def test_durations_are_as_exact_as_an_estimate_deserves(seconds: float | None, text: str) -> None:
     assert status.duration(seconds) == text

@@ -40,11 +40,17 @@ def search(root: Path, *overrides: str) -> tuple[Spec, SweepLayout]:
 
 def good_at(candidate: Candidate) -> float:
     """A landscape with a clear optimum, in percent."""
-    return 90 - 20 * abs(math.log10(candidate.settings["method.consistency_weight"]) - 1.5) - 5 * abs(candidate.settings["schedule.stages"] - 3)
+    return (
+        90
+        - 20 * abs(math.log10(candidate.settings["method.consistency_weight"]) - 1.5)
+        - 5 * abs(candidate.settings["schedule.stages"] - 3)
+    )
 
 
 def record(layout: SweepLayout, candidate: Candidate, value: float, noise: random.Random) -> None:
-    """Every seed of the candidate has finished with this validation accuracy, and with whatever on the test images."""
+    """Every seed of the candidate has finished with this validation accuracy, and with whatever on
+    the test images.
+    """
     for trial in candidate.trials:
         files = layout.trial(trial.id)
         for stage in range(len(trial.schedule.quotas) + 1):
@@ -63,7 +69,13 @@ def record(layout: SweepLayout, candidate: Candidate, value: float, noise: rando
             put_stage(files, from_object(row))
 
 
-def drive(source: OptunaSource, layout: SweepLayout, number: int, noise: int = 0, value: Callable[[Candidate], float] = good_at) -> list[Candidate]:
+def drive(
+    source: OptunaSource,
+    layout: SweepLayout,
+    number: int,
+    noise: int = 0,
+    value: Callable[[Candidate], float] = good_at,
+) -> list[Candidate]:
     """Runs `number` candidates of the source, two at a time."""
     rng, drawn, running = random.Random(noise), [], deque[Candidate]()
     while len(drawn) < number and (candidate := source.next()) is not None:
@@ -100,7 +112,9 @@ def test_validation_accuracies_do_change_what_is_suggested(tmp_path: Path) -> No
     spec, layout = search(tmp_path / "good")
     good = drive(OptunaSource(spec, layout, []), layout, 24)
     spec, layout = search(tmp_path / "opposite")
-    opposite = drive(OptunaSource(spec, layout, []), layout, 24, value=lambda candidate: 100 - good_at(candidate))
+    opposite = drive(
+        OptunaSource(spec, layout, []), layout, 24, value=lambda candidate: 100 - good_at(candidate)
+    )
     # The first eight are drawn at random.
     assert ids(good)[:8] == ids(opposite)[:8]
     assert ids(good)[8:] != ids(opposite)[8:]
@@ -125,7 +139,9 @@ def test_candidates_are_on_record_before_they_run(tmp_path: Path) -> None:
         assert load_candidates(layout)[-1].id == candidate.id
 
 
-def test_a_resumed_search_hands_out_the_unfinished_first_and_no_more_than_were_asked_for(tmp_path: Path) -> None:
+def test_a_resumed_search_hands_out_the_unfinished_first_and_no_more_than_were_asked_for(
+    tmp_path: Path,
+) -> None:
     spec, layout = search(tmp_path / "s")
     drawn = drive(OptunaSource(spec, layout, []), layout, 10)
     for index in (3, 7):
@@ -141,13 +157,17 @@ def test_a_resumed_search_hands_out_the_unfinished_first_and_no_more_than_were_a
 
 
 def test_a_resumed_search_knows_what_the_dead_one_learned(tmp_path: Path) -> None:
-    """Told 16 values from the records, its suggestions are better than random ones over a few searches, and it is told each value once."""
+    """Told 16 values from the records, its suggestions are better than random ones over a few
+    searches, and it is told each value once.
+    """
     gain = 0.0
     for seed in range(3):
         spec, layout = search(tmp_path / str(seed), f"search.seed={seed}")
         drive(OptunaSource(spec, layout, []), layout, 16)
         source = OptunaSource(spec, layout, load_candidates(layout))
-        assert sorted(trial.value for trial in source._study.trials) == sorted(map(good_at, source.candidates))
+        assert sorted(trial.value for trial in source._study.trials) == sorted(
+            map(good_at, source.candidates)
+        )
         later = drive(source, layout, 8)
         gain += sum(map(good_at, later)) - sum(map(good_at, load_candidates(layout)[:8]))
     assert gain > 0
@@ -159,14 +179,21 @@ def test_the_sampler_knows_which_of_a_choice_of_numbers_are_near(tmp_path: Path)
     resumed = OptunaSource(spec, layout, load_candidates(layout))
     drive(resumed, layout, 2)
     for trial in resumed._study.trials:
-        assert isinstance(trial.distributions["schedule.initial_labels_per_class"], optuna.distributions.IntDistribution)
-        assert isinstance(trial.distributions["method.nls"], optuna.distributions.CategoricalDistribution)
+        assert isinstance(
+            trial.distributions["schedule.initial_labels_per_class"],
+            optuna.distributions.IntDistribution,
+        )
+        assert isinstance(
+            trial.distributions["method.nls"], optuna.distributions.CategoricalDistribution
+        )
 
 
 def test_extending_goes_on_where_the_search_stopped(tmp_path: Path) -> None:
     spec, layout = search(tmp_path / "s", "search.num_candidates=6")
     first = drive(OptunaSource(spec, layout, []), layout, 99)
-    spec, candidates = sweeps.extend(layout, resolved.read(layout), spec, load_candidates(layout), 4)
+    spec, candidates = sweeps.extend(
+        layout, resolved.read(layout), spec, load_candidates(layout), 4
+    )
     more = drive(OptunaSource(spec, layout, candidates), layout, 99)
     assert len(first) == 6
     assert len(more) == 4
@@ -180,8 +207,10 @@ def test_a_small_space_ends_when_it_is_exhausted(tmp_path: Path) -> None:
     head, _, _ = text.read_text().partition("vary:")
     small = tmp_path / "small.yaml"
     small.write_text(
-        head + "vary:\n  schedule.initial_labels_per_class: {choice: [1, 2, 4]}\n  method.nls: {choice: [true, false]}\n"
-        "seeds: [0]\nsearch: {algorithm: tpe, num_candidates: 50}\nresources: {workers: 1}\n"
+        head
+        + "vary:\n  schedule.initial_labels_per_class: {choice: [1, 2, 4]}\n  method.nls: {choice:"
+        " [true, false]}\nseeds: [0]\nsearch: {algorithm: tpe, num_candidates: 50}\nresources:"
+        " {workers: 1}\n"
     )
     spec, layout = load_spec(str(small)), SweepLayout(tmp_path / "s")
     layout.root.mkdir()
@@ -200,7 +229,9 @@ def test_a_failed_candidate_teaches_nothing_and_stops_nothing(tmp_path: Path) ->
     assert all(trial.value is None for trial in source._study.trials)
 
 
-def test_a_suggestion_that_makes_no_valid_trial_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suggestion_that_makes_no_valid_trial_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def picky(spec: Spec, settings: Any, seed: int) -> Trial:
         if settings["schedule.stages"] == 3:
             raise SpecError("more questions than the pool can give")
@@ -229,9 +260,17 @@ class Told:
 
 @pytest.mark.parametrize(
     ("result", "error", "heard"),
-    [({METRIC: 61.5}, False, 61.5), ({METRIC: float("nan")}, False, None), ({METRIC: 61.5}, True, None), (None, True, None), ({}, False, None)],
+    [
+        ({METRIC: 61.5}, False, 61.5),
+        ({METRIC: float("nan")}, False, None),
+        ({METRIC: 61.5}, True, None),
+        (None, True, None),
+        ({}, False, None),
+    ],
 )
-def test_tune_passes_on_candidates_and_what_they_reached(tmp_path: Path, result: Any, error: bool, heard: float | None) -> None:
+def test_tune_passes_on_candidates_and_what_they_reached(
+    tmp_path: Path, result: Any, error: bool, heard: float | None
+) -> None:
     spec, layout = search(tmp_path / "s")
     [candidate] = drive(OptunaSource(spec, layout, []), layout, 1)
     source = Told([candidate])

@@ -34,7 +34,11 @@ def s3_server() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     with pytest.MonkeyPatch.context() as patch:
         for key, value in _environment(url).items():
             patch.setenv(key, value)
@@ -58,11 +62,18 @@ def s3_server() -> Iterator[str]:
 
 
 def _environment(endpoint: str) -> dict[str, str]:
-    return {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
 
 
 class SegmentsContract:
-    """Laws of every store of segments. A subclass gives the fixture `opens`: each call opens the same, at first empty, place anew."""
+    """Laws of every store of segments. A subclass gives the fixture `opens`: each call opens the
+    same, at first empty, place anew.
+    """
 
     def test_a_new_place_is_empty(self, opens: Opens) -> None:
         assert opens().names() == []
@@ -138,7 +149,9 @@ def test_the_contract_catches_a_store_that_replaces() -> None:
         SegmentsContract().test_the_first_put_stands(lambda: store)
 
 
-def test_a_folder_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_hard_links_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_links(*_: Any, **__: Any) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -148,7 +161,9 @@ def test_a_folder_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_whose_links_replace_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_whose_links_replace_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "_link", lambda aside, path: True)
     with pytest.raises(StorageError, match="charged twice"):
         open_segments(tmp_path).put_if_absent("0000.parquet", b"x")
@@ -163,7 +178,10 @@ def test_an_unwritable_place_is_said_in_one_message(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_half_visible(tmp_path: Path) -> None:
     store = open_segments(tmp_path)
     assert store.put_if_absent("0000.parquet", b"kept")
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits, handler = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(StorageError, match=r"0001\.parquet: cannot be written: File too large"):
@@ -199,9 +217,17 @@ def test_commit_file_replaces_only_when_told(tmp_path: Path) -> None:
 
 
 class FakeS3:
-    """An S3 client that gives the next put one of `faults` (HTTP status), then obeys, honouring If-None-Match or not."""
+    """An S3 client that gives the next put one of `faults` (HTTP status), then obeys, honouring
+    If-None-Match or not.
+    """
 
-    def __init__(self, faults: list[int] | None = None, *, conditional: bool = True, store_despite_fault: bool = False) -> None:
+    def __init__(
+        self,
+        faults: list[int] | None = None,
+        *,
+        conditional: bool = True,
+        store_despite_fault: bool = False,
+    ) -> None:
         self.objects: dict[str, bytes] = {}
         self.faults = faults or []
         self.conditional = conditional
@@ -228,7 +254,9 @@ class FakeS3:
 
 
 def _status(code: int) -> botocore.exceptions.ClientError:
-    return botocore.exceptions.ClientError({"Error": {"Code": str(code)}, "ResponseMetadata": {"HTTPStatusCode": code}}, "PutObject")
+    return botocore.exceptions.ClientError(
+        {"Error": {"Code": str(code)}, "ResponseMetadata": {"HTTPStatusCode": code}}, "PutObject"
+    )
 
 
 def test_a_server_that_ignores_if_none_match_is_refused_before_anything_is_put() -> None:
@@ -290,10 +318,16 @@ def test_many_files_are_put_at_once_and_none_is_replaced(tmp_path: Path) -> None
     folder = tmp_path / "many"
     files.commit_file(folder / "b", b"first", replace=False)
     files.commit_new_files(folder, {name: name.encode() for name in ("a", "b", "c")})
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"a", "b": b"first", "c": b"c"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "a": b"a",
+        "b": b"first",
+        "c": b"c",
+    }
 
 
-def test_many_files_that_cannot_be_put_leave_none_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_that_cannot_be_put_leave_none_half_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -304,9 +338,17 @@ def test_many_files_that_cannot_be_put_leave_none_half_there(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(errno.ENOSPC, "make room"), (errno.EIO, "check the disk"), (errno.EROFS, "make the place writable"), (errno.EMFILE, "mend this")]
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EIO, "check the disk"),
+        (errno.EROFS, "make the place writable"),
+        (errno.EMFILE, "mend this"),
+    ],
 )
-def test_what_to_do_about_a_failed_write_depends_on_why_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str) -> None:
+def test_what_to_do_about_a_failed_write_depends_on_why_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
     def failing(handle: int) -> None:
         raise OSError(number, os.strerror(number))
 

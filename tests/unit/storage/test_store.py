@@ -89,7 +89,9 @@ class Unlocked(MemoryStore):
         (Unlocked, "test_a_lock_is_held_by_one"),
     ],
 )
-def test_the_contract_catches_a_store_that_breaks_a_law(broken: type[MemoryStore], law: str) -> None:
+def test_the_contract_catches_a_store_that_breaks_a_law(
+    broken: type[MemoryStore], law: str
+) -> None:
     store = broken()
     with pytest.raises((AssertionError, FileNotFoundError)):
         getattr(TestMemoryStore(), law)(lambda: store)
@@ -99,7 +101,9 @@ def test_the_contract_catches_a_store_that_breaks_a_law(broken: type[MemoryStore
 def test_the_contract_catches_a_store_that_shows_halves(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="half-written"):
         for attempt in range(20):
-            TestFolderStore().test_a_killed_writer_leaves_whole_names_or_none(lambda attempt=attempt: ShowsHalves(tmp_path / str(attempt)))
+            TestFolderStore().test_a_killed_writer_leaves_whole_names_or_none(
+                lambda attempt=attempt: ShowsHalves(tmp_path / str(attempt))
+            )
 
 
 def test_what_a_writer_left_aside_is_no_name(tmp_path: Path) -> None:
@@ -117,7 +121,9 @@ def test_what_is_no_file_is_said_and_not_waited_for(tmp_path: Path) -> None:
             FolderStore(tmp_path).get(name)
 
 
-def test_a_folder_is_found_again_from_another_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_found_again_from_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pickle
 
     monkeypatch.chdir(tmp_path)
@@ -128,7 +134,9 @@ def test_a_folder_is_found_again_from_another_working_folder(tmp_path: Path, mon
     assert pickle.loads(sent).get("a") == b"x"
 
 
-def test_a_scheme_finds_the_store_of_an_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_scheme_finds_the_store_of_an_installed_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     points = {
         "sqlite": "tests.helpers.toy_stores:SqliteStore",
         "broken": "tests.helpers.toy_stores:NoSuchClass",

@@ -11,9 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.sweeps.correctness import CorrectnessError, from_hex, of_trial, pack, path_of, to_hex, unpack
+from orchestrator.sweeps.correctness import (
+    CorrectnessError,
+    from_hex,
+    of_trial,
+    pack,
+    path_of,
+    to_hex,
+    unpack,
+)
 
-bits = st.lists(st.booleans(), min_size=1, max_size=70).map(lambda values: np.array(values, np.bool_))
+bits = st.lists(st.booleans(), min_size=1, max_size=70).map(
+    lambda values: np.array(values, np.bool_)
+)
 
 
 def written(trial: Path, data: bytes, stage: int = 2) -> str:
@@ -30,7 +40,9 @@ def test_what_is_packed_is_read_back(correct: np.ndarray) -> None:
 
 
 @given(bits)
-def test_what_a_record_holds_as_text_is_read_back_and_of_so_many_images_alone(correct: np.ndarray) -> None:
+def test_what_a_record_holds_as_text_is_read_back_and_of_so_many_images_alone(
+    correct: np.ndarray,
+) -> None:
     assert np.array_equal(from_hex(to_hex(correct), len(correct)), correct)
     for text in (to_hex(correct) + "00", to_hex(correct)[2:], "zz"):
         with pytest.raises(CorrectnessError):
@@ -53,7 +65,9 @@ def test_without_a_file_or_a_record_of_it_there_is_nothing(tmp_path: Path) -> No
 
 @settings(deadline=None)
 @given(place=st.integers(0, 130), value=st.integers(1, 255))
-def test_a_changed_byte_is_refused_with_the_files_name(tmp_path_factory: pytest.TempPathFactory, place: int, value: int) -> None:
+def test_a_changed_byte_is_refused_with_the_files_name(
+    tmp_path_factory: pytest.TempPathFactory, place: int, value: int
+) -> None:
     trial = tmp_path_factory.mktemp("trial")
     data = bytearray(pack(np.arange(20) % 3 == 0))
     sha256 = hashlib.sha256(data).hexdigest()
@@ -64,7 +78,10 @@ def test_a_changed_byte_is_refused_with_the_files_name(tmp_path_factory: pytest.
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=200) | st.tuples(st.integers(0, 130), st.integers(1, 255)).map(lambda change: changed(*change)))
+@given(
+    st.binary(max_size=200)
+    | st.tuples(st.integers(0, 130), st.integers(1, 255)).map(lambda change: changed(*change))
+)
 def test_whatever_the_bytes_are_there_are_bits_or_one_error(data: bytes) -> None:
     try:
         assert unpack(data, 20).shape == (20,)

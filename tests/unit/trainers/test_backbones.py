@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.stage_world import QUICK, score_bytes, scores, some_inputs, stage_request, write_cache
+from tests.helpers.stage_world import (
+    QUICK,
+    score_bytes,
+    scores,
+    some_inputs,
+    stage_request,
+    write_cache,
+)
 from trainers.data.augment import Recipe
 from trainers.data.items import StageData, open_data
 from trainers.distributed.ranks import ALONE, Ranks
@@ -57,14 +64,27 @@ def weights(module: torch.nn.Module) -> int:
         ("vgg16", 32, 100, 14_723_136, 14_723_136 + 2 * 51_300),
     ],
 )
-def test_a_backbone_has_its_published_number_of_weights(name: str, side: int, classes: int, trunk: int, whole: int) -> None:
+def test_a_backbone_has_its_published_number_of_weights(
+    name: str, side: int, classes: int, trunk: int, whole: int
+) -> None:
     with torch.device("meta"):
         net = networks.build(name, data_of(side, classes), single_head=False, seed=0)
     assert (weights(net.trunk), weights(net)) == (trunk, whole)
 
 
-@pytest.mark.parametrize(("name", "side"), [("resnet50", 84), ("resnet50", 32), ("wide_resnet_28_2", 16), ("vgg16", 8), ("shake_shake_26", 9)])
-def test_a_backbone_gives_one_row_of_logits_an_image_and_a_gradient_to_every_weight(name: str, side: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("resnet50", 84),
+        ("resnet50", 32),
+        ("wide_resnet_28_2", 16),
+        ("vgg16", 8),
+        ("shake_shake_26", 9),
+    ],
+)
+def test_a_backbone_gives_one_row_of_logits_an_image_and_a_gradient_to_every_weight(
+    name: str, side: int
+) -> None:
     net = networks.build(name, data_of(side, 5, channels=1), single_head=False, seed=1)
     keys = torch.arange(3) if net.keyed else None
     class_logits, consistency_logits = net(torch.randn(3, 1, side, side), keys)
@@ -75,25 +95,37 @@ def test_a_backbone_gives_one_row_of_logits_an_image_and_a_gradient_to_every_wei
 
 
 def test_weights_are_a_function_of_the_seed_and_start_as_published() -> None:
-    nets = [networks.build("resnet50", data_of(84, 20), single_head=False, seed=seed) for seed in (3, 3, 4)]
+    nets = [
+        networks.build("resnet50", data_of(84, 20), single_head=False, seed=seed)
+        for seed in (3, 3, 4)
+    ]
     states = [net.state_dict() for net in nets]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert not torch.equal(states[0]["trunk.conv1.weight"], states[2]["trunk.conv1.weight"])
-    assert states[0]["trunk.conv1.weight"].std() == pytest.approx(math.sqrt(2 / (49 * 64)), rel=0.05)
-    assert states[0]["class_head.weight"].std() == pytest.approx(math.sqrt(2 / (20 * 2048)), rel=0.05)
+    assert states[0]["trunk.conv1.weight"].std() == pytest.approx(
+        math.sqrt(2 / (49 * 64)), rel=0.05
+    )
+    assert states[0]["class_head.weight"].std() == pytest.approx(
+        math.sqrt(2 / (20 * 2048)), rel=0.05
+    )
     assert not states[0]["class_head.bias"].any()
     assert not torch.equal(states[0]["class_head.weight"], states[0]["consistency_head.weight"])
     # The 7x7 stem of 84 pixels and the 3x3 one of small images.
     assert nets[0].trunk.conv1.stride == (2, 2)
     assert resnet.resnet50(3, 32)[0].conv1.stride == (1, 1)
     shaken = networks.build("shake_shake_26", data_of(8, 5), single_head=False, seed=0).state_dict()
-    assert shaken["trunk.blocks.11.first.4.weight"].std() == pytest.approx(math.sqrt(2 / (9 * 384)), rel=0.02)
+    assert shaken["trunk.blocks.11.first.4.weight"].std() == pytest.approx(
+        math.sqrt(2 / (9 * 384)), rel=0.02
+    )
 
 
 class TestShake:
     def test_forward_and_backward_have_draws_of_their_own(self) -> None:
         a, b = (torch.randn(4, 2, 3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-        forward_gate, backward_gate = torch.rand(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+        forward_gate, backward_gate = (
+            torch.rand(4, dtype=torch.float64),
+            torch.rand(4, dtype=torch.float64),
+        )
         mixed = shake_shake.mix(a, b, forward_gate, backward_gate)
         g = forward_gate.view(4, 1, 1, 1)
         assert torch.allclose(mixed, g * a + (1 - g) * b, atol=1e-12)
@@ -121,7 +153,9 @@ class TestShake:
         drawn = shake_shake.gates(torch.arange(5000), 4).reshape(8, 5000).double()
         assert drawn.min() >= 0 and drawn.max() < 1
         assert torch.allclose(drawn.mean(1), torch.full((8,), 0.5, dtype=torch.float64), atol=0.02)
-        assert torch.allclose(drawn.var(1), torch.full((8,), 1 / 12, dtype=torch.float64), atol=0.004)
+        assert torch.allclose(
+            drawn.var(1), torch.full((8,), 1 / 12, dtype=torch.float64), atol=0.004
+        )
         assert torch.allclose(torch.corrcoef(drawn), torch.eye(8, dtype=torch.float64), atol=0.06)
 
     def test_a_training_pass_is_a_function_of_its_keys_and_no_live_stream(self) -> None:
@@ -135,10 +169,20 @@ class TestShake:
         with pytest.raises(ValueError, match="a key for each image"):
             net(x)
 
-    def test_an_images_draws_are_the_same_on_any_rank_and_other_in_the_next_epoch(self, tmp_path: Path) -> None:
+    def test_an_images_draws_are_the_same_on_any_rank_and_other_in_the_next_epoch(
+        self, tmp_path: Path
+    ) -> None:
         data_dir, truth = write_cache(tmp_path / "cache")
         config = dataclasses.replace(QUICK, backbone="shake_shake_26", epochs=1)
-        trainer = MeanTeacher(config, open_data(data_dir), some_inputs(truth), seed=0, device=torch.device("cpu"), precision="fp32", ranks=ALONE)
+        trainer = MeanTeacher(
+            config,
+            open_data(data_dir),
+            some_inputs(truth),
+            seed=0,
+            device=torch.device("cpu"),
+            precision="fp32",
+            ranks=ALONE,
+        )
 
         def key_of(ranks: Ranks, number: int) -> dict[tuple[int, int, str], int]:
             trainer.ranks = ranks
@@ -148,7 +192,10 @@ class TestShake:
             for step, batch in enumerate(trainer.batches(number, epoch)):
                 for who, keys in (("student", batch.student_keys), ("teacher", batch.teacher_keys)):
                     assert keys is not None
-                    found |= {(step, int(i), who): int(key) for i, key in zip(mine.ids[step], keys, strict=True)}
+                    found |= {
+                        (step, int(i), who): int(key)
+                        for i, key in zip(mine.ids[step], keys, strict=True)
+                    }
             return found
 
         alone = key_of(ALONE, 0)

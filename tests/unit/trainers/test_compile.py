@@ -1,4 +1,6 @@
-"""Compiled networks train the same method: close to the eager ones, and the same to the bit each time."""
+"""Compiled networks train the same method: close to the eager ones, and the same to the bit each
+time.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.stage_world import QUICK, score_bytes, scores, some_inputs, stage_request, write_cache
+from tests.helpers.stage_world import (
+    QUICK,
+    score_bytes,
+    scores,
+    some_inputs,
+    stage_request,
+    write_cache,
+)
 from trainers.errors import UserError
 from trainers.run import run_stage
 
@@ -18,11 +27,17 @@ COMPILED = dataclasses.replace(QUICK, compile=True, epochs=2)
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler (g++) on a CPU")
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler (g++) on a CPU"
+)
 def test_compiled_networks_train_as_eager_ones_do(tmp_path: Path) -> None:
     folder, truth = write_cache(tmp_path / "cache")
     arrays, raw = [], []
-    for name, method in (("eager", dataclasses.replace(COMPILED, compile=False)), ("compiled", COMPILED), ("again", COMPILED)):
+    for name, method in (
+        ("eager", dataclasses.replace(COMPILED, compile=False)),
+        ("compiled", COMPILED),
+        ("again", COMPILED),
+    ):
         request = stage_request(folder, some_inputs(truth), tmp_path / name, method=method)
         outcome = run_stage(request)
         arrays.append(scores(request, outcome))
@@ -31,13 +46,25 @@ def test_compiled_networks_train_as_eager_ones_do(tmp_path: Path) -> None:
     assert raw[1] == raw[2]
 
 
-def test_a_machine_without_a_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_compiler_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     folder, truth = write_cache(tmp_path / "cache")
-    with pytest.raises(UserError, match=r"method\.compile: needs a C\+\+ compiler, and there is no no-such-compiler"):
+    with pytest.raises(
+        UserError,
+        match=r"method\.compile: needs a C\+\+ compiler, and there is no no-such-compiler",
+    ):
         run_stage(stage_request(folder, some_inputs(truth), tmp_path / "stage", method=COMPILED))
 
 
 def test_whether_networks_are_compiled_is_read_by_every_stage() -> None:
-    assert QUICK.settings_read(has_negatives=False, has_parent=False) != COMPILED.settings_read(has_negatives=False, has_parent=False)
-    assert dataclasses.replace(QUICK, compile=True).settings_read(has_negatives=False, has_parent=False)["compile"] is True
+    assert QUICK.settings_read(has_negatives=False, has_parent=False) != COMPILED.settings_read(
+        has_negatives=False, has_parent=False
+    )
+    assert (
+        dataclasses.replace(QUICK, compile=True).settings_read(
+            has_negatives=False, has_parent=False
+        )["compile"]
+        is True
+    )

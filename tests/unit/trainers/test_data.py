@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.stage_world import CLASSES, TRAIN, score_bytes, scores, some_inputs, stage_request, write_cache
+from tests.helpers.stage_world import (
+    CLASSES,
+    TRAIN,
+    score_bytes,
+    scores,
+    some_inputs,
+    stage_request,
+    write_cache,
+)
 from trainers.data.items import Items, open_data
 from trainers.errors import DataError
 from trainers.mean_teacher.negatives import Negatives
@@ -29,21 +37,45 @@ def meta_with(**changes: Any) -> Callable[[Path], None]:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no meta": (lambda folder: (folder / "meta.json").unlink(), r"meta\.json: cannot be read .* expected a prepared data cache"),
-    "half a meta": (lambda folder: (folder / "meta.json").write_text('{"name": '), r"meta\.json: cannot be read as JSON"),
-    "meta is a list": (lambda folder: (folder / "meta.json").write_text("[1]"), r"meta\.json: lacks name"),
+    "no meta": (
+        lambda folder: (folder / "meta.json").unlink(),
+        r"meta\.json: cannot be read .* expected a prepared data cache",
+    ),
+    "half a meta": (
+        lambda folder: (folder / "meta.json").write_text('{"name": '),
+        r"meta\.json: cannot be read as JSON",
+    ),
+    "meta is a list": (
+        lambda folder: (folder / "meta.json").write_text("[1]"),
+        r"meta\.json: lacks name",
+    ),
     "meta without a key": (meta_with(fingerprint=None), r"meta\.json: lacks fingerprint"),
     "unknown kind": (meta_with(kind="sound"), r"meta\.json: kind: 'sound'; expected"),
-    "wrong number of means": (meta_with(mean=[0.1, 0.2]), r"meta\.json: mean and std have 2 and 1 values; expected 1"),
+    "wrong number of means": (
+        meta_with(mean=[0.1, 0.2]),
+        r"meta\.json: mean and std have 2 and 1 values; expected 1",
+    ),
     "no images": (lambda folder: (folder / "train.npy").unlink(), r"train\.npy: cannot be read"),
-    "cut images": (lambda folder: (folder / "train.npy").write_bytes((folder / "train.npy").read_bytes()[:-9]), r"train\.npy: cannot be read"),
-    "empty images": (lambda folder: (folder / "test.npy").write_bytes(b""), r"test\.npy: cannot be read"),
-    "pickled images": (lambda folder: np.save(folder / "test.npy", np.array([{}], object), allow_pickle=True), r"test\.npy: cannot be read"),
+    "cut images": (
+        lambda folder: (folder / "train.npy").write_bytes((folder / "train.npy").read_bytes()[:-9]),
+        r"train\.npy: cannot be read",
+    ),
+    "empty images": (
+        lambda folder: (folder / "test.npy").write_bytes(b""),
+        r"test\.npy: cannot be read",
+    ),
+    "pickled images": (
+        lambda folder: np.save(folder / "test.npy", np.array([{}], object), allow_pickle=True),
+        r"test\.npy: cannot be read",
+    ),
     "too few images": (
         lambda folder: np.save(folder / "train.npy", np.zeros((3, 8, 8, 1), np.uint8)),
         r"train\.npy: holds uint8 \[3, 8, 8, 1\]; meta\.json says uint8 \[120",
     ),
-    "images of another type": (lambda folder: np.save(folder / "train.npy", np.zeros((TRAIN, 8, 8, 1))), r"train\.npy: holds float64"),
+    "images of another type": (
+        lambda folder: np.save(folder / "train.npy", np.zeros((TRAIN, 8, 8, 1))),
+        r"train\.npy: holds float64",
+    ),
 }
 
 
@@ -67,12 +99,20 @@ def test_a_cache_is_opened_once_and_again_when_it_changed(tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["images", "features"])
 def test_items_are_normalised(tmp_path: Path, kind: str) -> None:
     folder, _ = write_cache(tmp_path / "cache", kind=kind)
-    items = Items(open_data(folder), "train", device=torch.device("cpu"), dtype=torch.float64, feature_noise=0.5)
+    items = Items(
+        open_data(folder),
+        "train",
+        device=torch.device("cpu"),
+        dtype=torch.float64,
+        feature_noise=0.5,
+    )
     (rows,) = items.rows([np.arange(TRAIN)])
     values = items.plain(rows)
     over = (0, 2, 3) if kind == "images" else (0,)
     assert torch.allclose(values.mean(over), torch.zeros(1, dtype=torch.float64), atol=1e-6)
-    assert torch.allclose(values.std(over, correction=0), torch.ones(1, dtype=torch.float64), atol=1e-5)
+    assert torch.allclose(
+        values.std(over, correction=0), torch.ones(1, dtype=torch.float64), atol=1e-5
+    )
     ids, visits = torch.arange(TRAIN), torch.zeros(TRAIN, dtype=torch.int64)
     one, other = items.view(rows, ids, visits, 1), items.view(rows, ids, visits, 2)
     assert one.shape == other.shape == values.shape
@@ -89,13 +129,21 @@ def test_a_constant_feature_stays_zero_in_every_view(tmp_path: Path) -> None:
     meta = json.loads((folder / "meta.json").read_text())
     meta["mean"][3], meta["std"][3] = 0.25, 0.0
     (folder / "meta.json").write_text(json.dumps(meta))
-    items = Items(open_data(folder), "train", device=torch.device("cpu"), dtype=torch.float32, feature_noise=0.5)
+    items = Items(
+        open_data(folder),
+        "train",
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        feature_noise=0.5,
+    )
     ids = torch.arange(TRAIN)
     (rows,) = items.rows([np.arange(TRAIN)])
     assert (items.view(rows, ids, ids, 1)[:, 3] == 0).all()
 
 
-def test_items_that_are_streamed_train_the_same_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_that_are_streamed_train_the_same_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, truth = write_cache(tmp_path / "cache")
     outcomes = []
     for name in ("resident", "streamed"):
@@ -105,10 +153,14 @@ def test_items_that_are_streamed_train_the_same_stage(tmp_path: Path, monkeypatc
     assert outcomes[0] == outcomes[1]
 
 
-def test_streamed_items_come_in_order_and_leave_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streamed_items_come_in_order_and_leave_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("trainers.data.items._fits", lambda rows, device: False)
     folder, _ = write_cache(tmp_path / "cache")
-    items = Items(open_data(folder), "train", device=torch.device("cpu"), dtype=torch.float32, feature_noise=0)
+    items = Items(
+        open_data(folder), "train", device=torch.device("cpu"), dtype=torch.float32, feature_noise=0
+    )
     stored = np.load(folder / "train.npy")
     parts = [np.arange(start, TRAIN, 7) for start in range(7)]
     for part, rows in zip(parts, items.rows(parts), strict=True):
@@ -141,7 +193,14 @@ def test_refused_classes_are_found_by_image() -> None:
     truth = (np.arange(TRAIN) % CLASSES).astype(np.int32)
     inputs = some_inputs(truth)
     negatives = Negatives(inputs, TRAIN, CLASSES)
-    wanted = np.array([inputs.negative_ids[3], inputs.label_ids[0], inputs.negative_ids[0], inputs.negative_ids[3]])
+    wanted = np.array(
+        [
+            inputs.negative_ids[3],
+            inputs.label_ids[0],
+            inputs.negative_ids[0],
+            inputs.negative_ids[3],
+        ]
+    )
     rows, classes = negatives.pairs(wanted)
     assert rows.tolist() == [0, 2, 3]
     assert classes.tolist() == inputs.negative_classes[[3, 0, 3]].tolist()
@@ -155,7 +214,11 @@ def test_refusals_that_cannot_all_be_true_are_left_out() -> None:
     from dataclasses import replace
 
     ids = np.array([labelled, labelled] + [unlabelled] * CLASSES)
-    classes = np.array([truth[labelled], (truth[labelled] + 1) % CLASSES, *range(CLASSES)], np.int32)
-    negatives = Negatives(replace(inputs, negative_ids=ids, negative_classes=classes), TRAIN, CLASSES)
+    classes = np.array(
+        [truth[labelled], (truth[labelled] + 1) % CLASSES, *range(CLASSES)], np.int32
+    )
+    negatives = Negatives(
+        replace(inputs, negative_ids=ids, negative_classes=classes), TRAIN, CLASSES
+    )
     rows, kept = negatives.pairs(np.array([labelled, unlabelled]))
     assert (rows.tolist(), kept.tolist()) == ([0], [(truth[labelled] + 1) % CLASSES])

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.stage_world import CLASSES, QUICK, VALIDATION_IDS, score_bytes, scores, stage_request
+from tests.helpers.stage_world import (
+    CLASSES,
+    QUICK,
+    VALIDATION_IDS,
+    score_bytes,
+    scores,
+    stage_request,
+)
 from trainers import checkpoint, predict
 from trainers.data.items import Items, open_data
 from trainers.distributed.ranks import ALONE
@@ -34,18 +41,30 @@ def dies_after(epochs: int) -> Callable[[dict[str, Any]], None]:
     return on_epoch
 
 
-def test_the_best_epochs_test_guesses_are_those_of_its_teacher(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
-    # Validation labels that the untrained teacher of the first epoch meets best: it says one class of nearly all images.
+def test_the_best_epochs_test_guesses_are_those_of_its_teacher(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
+    # Validation labels that the untrained teacher of the first epoch meets best: it says one class
+    # of nearly all images.
     request = stage_request(data_dir, inputs, tmp_path / "first")
     with pytest.raises(Killed):
         run_stage(request, on_epoch=dies_after(1))
-    state = torch.load(io.BytesIO((request.work_dir / "epoch-00001-a.ckpt").read_bytes()[32:]), weights_only=True)
+    state = torch.load(
+        io.BytesIO((request.work_dir / "epoch-00001-a.ckpt").read_bytes()[32:]), weights_only=True
+    )
     data = open_data(data_dir)
     teacher = networks.build("small_cnn", data, single_head=False, seed=0)
     teacher.load_state_dict(state["trainer"]["teacher"])
-    train, test = (Items(data, split, device=torch.device("cpu"), dtype=torch.float32, feature_noise=0) for split in ("train", "test"))
+    train, test = (
+        Items(data, split, device=torch.device("cpu"), dtype=torch.float32, feature_noise=0)
+        for split in ("train", "test")
+    )
     said = predict.guesses(teacher.eval(), train, ALONE)
-    request = stage_request(data_dir, dataclasses.replace(inputs, validation_labels=said[VALIDATION_IDS]), tmp_path / "whole")
+    request = stage_request(
+        data_dir,
+        dataclasses.replace(inputs, validation_labels=said[VALIDATION_IDS]),
+        tmp_path / "whole",
+    )
     outcome = run_stage(request)
     assert (outcome.metrics["best_val_epoch"], outcome.metrics["val_top1_best"]) == (0, 100.0)
     arrays = scores(request, outcome)
@@ -55,7 +74,11 @@ def test_the_best_epochs_test_guesses_are_those_of_its_teacher(data_dir: Path, i
 
 @pytest.mark.parametrize("epochs", range(1, QUICK.epochs + 1))
 def test_a_stage_killed_at_an_epoch_boundary_ends_as_if_it_had_not_been(
-    data_dir: Path, inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes], epochs: int
+    data_dir: Path,
+    inputs: StageInputs,
+    tmp_path: Path,
+    uninterrupted: dict[str, bytes],
+    epochs: int,
 ) -> None:
     request = stage_request(data_dir, inputs, tmp_path)
     with pytest.raises(Killed):
@@ -70,7 +93,11 @@ def test_a_stage_killed_at_an_epoch_boundary_ends_as_if_it_had_not_been(
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
-    data_dir: Path, inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes], damage: str
+    data_dir: Path,
+    inputs: StageInputs,
+    tmp_path: Path,
+    uninterrupted: dict[str, bytes],
+    damage: str,
 ) -> None:
     request = stage_request(data_dir, inputs, tmp_path)
     with pytest.raises(Killed):
@@ -78,14 +105,23 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     newest = tmp_path / "epoch-00003-a.ckpt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
-    newest.write_bytes({"cut": content[: len(content) // 2], "flipped": bytes(content), "empty": b"", "text": b"not a checkpoint"}[damage])
+    newest.write_bytes(
+        {
+            "cut": content[: len(content) // 2],
+            "flipped": bytes(content),
+            "empty": b"",
+            "text": b"not a checkpoint",
+        }[damage]
+    )
     again = dataclasses.replace(request, attempt="b")
     outcome = run_stage(again)
     assert outcome.metrics["resumed_from_epoch"] == 2
     assert score_bytes(again, outcome) == uninterrupted
 
 
-def test_a_checkpoint_of_another_stage_is_not_taken_up(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_stage_is_not_taken_up(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
     request = stage_request(data_dir, inputs, tmp_path)
     with pytest.raises(Killed):
         run_stage(request, on_epoch=dies_after(2))
@@ -94,7 +130,11 @@ def test_a_checkpoint_of_another_stage_is_not_taken_up(data_dir: Path, inputs: S
 
 
 def test_checkpoints_outlive_a_death_before_the_artefacts_are_in_place(
-    data_dir: Path, inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    data_dir: Path,
+    inputs: StageInputs,
+    tmp_path: Path,
+    uninterrupted: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     request = stage_request(data_dir, inputs, tmp_path)
     commit = checkpoint.commit
@@ -113,31 +153,56 @@ def test_checkpoints_outlive_a_death_before_the_artefacts_are_in_place(
     assert score_bytes(again, run_stage(again)) == uninterrupted
 
 
-def test_checkpoints_keep_their_distance_in_time(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
+def test_checkpoints_keep_their_distance_in_time(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
     request = stage_request(data_dir, inputs, tmp_path, checkpoint_seconds=3600)
     with pytest.raises(Killed):
         run_stage(request, on_epoch=dies_after(3))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_that_is_not_finite_ends_the_stage_with_its_place(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
-    request = stage_request(data_dir, inputs, tmp_path, stage=2, method=dataclasses.replace(QUICK, learning_rate=1e30))
-    with pytest.raises(TrainingFailed, match=r"stage 2: the loss is .* at step \d+ of epoch 1; try a lower method.learning_rate"):
+def test_a_loss_that_is_not_finite_ends_the_stage_with_its_place(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
+    request = stage_request(
+        data_dir, inputs, tmp_path, stage=2, method=dataclasses.replace(QUICK, learning_rate=1e30)
+    )
+    with pytest.raises(
+        TrainingFailed,
+        match=r"stage 2: the loss is .* at step \d+ of epoch 1; try a lower method.learning_rate",
+    ):
         run_stage(request)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_that_is_huge_ends_the_stage(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
-    request = stage_request(data_dir, inputs, tmp_path, method=dataclasses.replace(QUICK, consistency_weight=1e9, learning_rate=1e-9))
+def test_a_loss_that_is_huge_ends_the_stage(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
+    request = stage_request(
+        data_dir,
+        inputs,
+        tmp_path,
+        method=dataclasses.replace(QUICK, consistency_weight=1e9, learning_rate=1e-9),
+    )
     with pytest.raises(TrainingFailed, match="the loss is"):
         run_stage(request)
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("no more"), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")]
+    "error",
+    [
+        MemoryError("no more"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    ],
 )
 def test_memory_that_runs_out_ends_the_stage_with_advice(
-    data_dir: Path, inputs: StageInputs, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+    data_dir: Path,
+    inputs: StageInputs,
+    tmp_path: Path,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def exhausted(*_: Any, **__: Any) -> None:
         raise error
@@ -157,24 +222,50 @@ def test_memory_that_runs_out_ends_the_stage_with_advice(
         {"negative_classes": np.full(40, -1, np.int32)},
         {"negative_ids": np.repeat(VALIDATION_IDS, 2)},
         {"validation_ids": np.array([5, 5])},
-        {"pool_ids": np.empty(0, np.int64), "label_ids": np.empty(0, np.int64), "labels": np.empty(0, np.int32)},
+        {
+            "pool_ids": np.empty(0, np.int64),
+            "label_ids": np.empty(0, np.int64),
+            "labels": np.empty(0, np.int32),
+        },
     ],
 )
-def test_inputs_that_do_not_fit_the_data_are_refused(data_dir: Path, inputs: StageInputs, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_inputs_that_do_not_fit_the_data_are_refused(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path, change: dict[str, Any]
+) -> None:
     with pytest.raises(DataError, match="patterns"):
         run_stage(stage_request(data_dir, dataclasses.replace(inputs, **change), tmp_path))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"rubbish"])
-def test_a_parent_that_cannot_be_read_is_named(data_dir: Path, inputs: StageInputs, tmp_path: Path, content: bytes | None) -> None:
+def test_a_parent_that_cannot_be_read_is_named(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path, content: bytes | None
+) -> None:
     model = tmp_path / "model-p.pt"
     if content is not None:
         model.write_bytes(content)
-    request = stage_request(data_dir, inputs, tmp_path / "child", method=dataclasses.replace(QUICK, init="continue"), parent_model=model)
+    request = stage_request(
+        data_dir,
+        inputs,
+        tmp_path / "child",
+        method=dataclasses.replace(QUICK, init="continue"),
+        parent_model=model,
+    )
     with pytest.raises(DataError, match=r"model-p\.pt: expected the model of the stage before"):
         run_stage(request)
 
 
-def test_a_backbone_for_other_data_is_refused(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"backbone 'mlp' does not take the data set 'patterns', which holds images; choose auto, small_cnn"):
-        run_stage(stage_request(data_dir, inputs, tmp_path, method=dataclasses.replace(QUICK, backbone="mlp")))
+def test_a_backbone_for_other_data_is_refused(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        DataError,
+        match=(
+            r"backbone 'mlp' does not take the data set 'patterns', which holds images; choose"
+            r" auto, small_cnn"
+        ),
+    ):
+        run_stage(
+            stage_request(
+                data_dir, inputs, tmp_path, method=dataclasses.replace(QUICK, backbone="mlp")
+            )
+        )

@@ -18,13 +18,22 @@ from trainers.distributed.ranks import Ranks
 from trainers.run import run_stage
 from trainers.stage import StageRequest
 
-EXACT = dataclasses.replace(QUICK, backbone="small_cnn_gn", precision="fp64", batch_size=17, negative_weight=0.2, entropy_weight=0.1)
+EXACT = dataclasses.replace(
+    QUICK,
+    backbone="small_cnn_gn",
+    precision="fp64",
+    batch_size=17,
+    negative_weight=0.2,
+    entropy_weight=0.1,
+)
 """An odd batch, so that the ranks' shares differ."""
 
 
 def train_one_rank(rank: int, world_size: int, requests: list[StageRequest], meeting: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
+    )
     try:
         for request in requests:
             run_stage(request, Ranks(rank, world_size))
@@ -57,7 +66,12 @@ def test_two_ranks_train_what_one_trains(tmp_path: Path) -> None:
     taken_up = stage_request(data_dir, inputs, tmp_path / "taken_up", method=EXACT)
     with pytest.raises(Killed):
         run_stage(taken_up, on_epoch=dies_after_two)
-    mp.start_processes(train_one_rank, (2, [together, taken_up], str(tmp_path / "meeting")), nprocs=2, start_method="spawn")
+    mp.start_processes(
+        train_one_rank,
+        (2, [together, taken_up], str(tmp_path / "meeting")),
+        nprocs=2,
+        start_method="spawn",
+    )
 
     for request in (together, taken_up):
         for net in ("student", "teacher"):

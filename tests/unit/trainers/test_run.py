@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.stage_world import CLASSES, QUICK, TEST, VALIDATION_IDS, score_bytes, scores, some_inputs, stage_request, write_cache
+from tests.helpers.stage_world import (
+    CLASSES,
+    QUICK,
+    TEST,
+    VALIDATION_IDS,
+    score_bytes,
+    scores,
+    some_inputs,
+    stage_request,
+    write_cache,
+)
 from trainers.data.items import open_data
 from trainers.distributed.ranks import ALONE
 from trainers.mean_teacher.method import MeanTeacher
@@ -19,7 +29,9 @@ from trainers.run import _Stage, precision_used, run_stage
 from trainers.stage import SCORE_ARRAYS, Classes, StageInputs, StageRequest
 
 
-def test_a_stage_leaves_scores_a_model_and_nothing_else(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
+def test_a_stage_leaves_scores_a_model_and_nothing_else(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
     request = stage_request(data_dir, inputs, tmp_path)
     seen: list[dict[str, Any]] = []
     outcome = run_stage(request, on_epoch=seen.append)
@@ -43,16 +55,31 @@ def test_a_stage_leaves_scores_a_model_and_nothing_else(data_dir: Path, inputs: 
     }
     assert len(arrays["test_guess_last"]) == TEST
     metrics = outcome.metrics
-    assert 100 * (arrays["val_guess_last"] == inputs.validation_labels).mean() == metrics["val_top1_last"]
-    assert [entry["epoch"] for entry in metrics["history"]] == list(range(QUICK.epochs)) == [entry["epoch"] for entry in seen]
+    assert (
+        100 * (arrays["val_guess_last"] == inputs.validation_labels).mean()
+        == metrics["val_top1_last"]
+    )
+    assert (
+        [entry["epoch"] for entry in metrics["history"]]
+        == list(range(QUICK.epochs))
+        == [entry["epoch"] for entry in seen]
+    )
     assert metrics["val_top1_last"] == metrics["history"][-1]["val_top1"]
-    assert metrics["val_top1_best"] == max(entry["val_top1"] for entry in metrics["history"]) == metrics["history"][metrics["best_val_epoch"]]["val_top1"]
+    assert (
+        metrics["val_top1_best"]
+        == max(entry["val_top1"] for entry in metrics["history"])
+        == metrics["history"][metrics["best_val_epoch"]]["val_top1"]
+    )
     assert metrics["images"] == metrics["steps"] * QUICK.batch_size
     assert metrics["resumed_from_epoch"] is None
 
 
-def test_patterns_are_learnt(data_dir: Path, cache: tuple[Path, Classes], inputs: StageInputs, tmp_path: Path) -> None:
-    request = stage_request(data_dir, inputs, tmp_path, method=dataclasses.replace(QUICK, epochs=20))
+def test_patterns_are_learnt(
+    data_dir: Path, cache: tuple[Path, Classes], inputs: StageInputs, tmp_path: Path
+) -> None:
+    request = stage_request(
+        data_dir, inputs, tmp_path, method=dataclasses.replace(QUICK, epochs=20)
+    )
     outcome = run_stage(request)
     assert outcome.metrics["val_top1_last"] > 70
     arrays = scores(request, outcome)
@@ -60,12 +87,16 @@ def test_patterns_are_learnt(data_dir: Path, cache: tuple[Path, Classes], inputs
     assert (arrays["raw_guess"] == cache[1][arrays["item_ids"]]).mean() > 0.7
 
 
-def test_refused_classes_are_never_guessed(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
+def test_refused_classes_are_never_guessed(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
     # Refuse what an untrained net would say, so that masking has something to do.
     resting = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-9)
     request = stage_request(data_dir, inputs, tmp_path / "first", method=resting)
     before = scores(request, run_stage(request))
-    refused = dataclasses.replace(inputs, negative_ids=before["item_ids"][20:], negative_classes=before["raw_guess"][20:])
+    refused = dataclasses.replace(
+        inputs, negative_ids=before["item_ids"][20:], negative_classes=before["raw_guess"][20:]
+    )
     request = stage_request(data_dir, refused, tmp_path / "second", method=resting)
     after = scores(request, run_stage(request))
     assert not (after["guess"][20:] == refused.negative_classes).any()
@@ -80,8 +111,12 @@ def test_refused_classes_are_never_guessed(data_dir: Path, inputs: StageInputs, 
     assert (np.abs(after["entropy"][20:] - after["raw_entropy"][20:]) > 1e-4).any()
 
 
-def test_the_same_request_gives_the_same_bytes(data_dir: Path, inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
-    """Neither names, folders, the number of the stage, nor the state of the global generators enter."""
+def test_the_same_request_gives_the_same_bytes(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    """Neither names, folders, the number of the stage, nor the state of the global generators
+    enter.
+    """
     torch.manual_seed(99)
     np.random.seed(99)
     request = stage_request(data_dir, inputs, tmp_path, attempt="b", key="other", stage=7)
@@ -90,17 +125,26 @@ def test_the_same_request_gives_the_same_bytes(data_dir: Path, inputs: StageInpu
     assert score_bytes(other, run_stage(other)) != uninterrupted
 
 
-def test_stages_of_one_seed_are_independent_draws_and_equal_draws_are_equal(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
+def test_stages_of_one_seed_are_independent_draws_and_equal_draws_are_equal(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
     def drawn(**changes: Any) -> tuple[list[torch.Tensor], Any, torch.Tensor]:
-        trainer = _Stage(stage_request(data_dir, inputs, tmp_path, **changes), ALONE, torch.device("cpu")).trainer
+        trainer = _Stage(
+            stage_request(data_dir, inputs, tmp_path, **changes), ALONE, torch.device("cpu")
+        ).trainer
         epoch = trainer.sampler.epoch(0)
-        weights = [weight.detach().flatten() for name, weight in trainer.student.named_parameters() if weight.ndim > 1]
+        weights = [
+            weight.detach().flatten()
+            for name, weight in trainer.student.named_parameters()
+            if weight.ndim > 1
+        ]
         return weights, epoch.ids, next(iter(trainer.batches(0, epoch))).student_view
 
     first, again, later = drawn(stage=1, draw=1), drawn(stage=4, draw=1), drawn(stage=1, draw=2)
     assert all(torch.equal(one, other) for one, other in zip(first[0], again[0], strict=True))
     assert np.array_equal(first[1], again[1]) and torch.equal(first[2], again[2])
-    # Weights of another stage are no nearer than those of another seed: nothing of the start is shared.
+    # Weights of another stage are no nearer than those of another seed: nothing of the start is
+    # shared.
     for one, other in zip(first[0], later[0], strict=True):
         assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 4 / len(one) ** 0.5
     assert (first[1] == later[1]).mean() < 0.2
@@ -108,19 +152,27 @@ def test_stages_of_one_seed_are_independent_draws_and_equal_draws_are_equal(data
     assert not torch.equal(first[2], later[2])
 
 
-def test_a_stage_that_goes_on_from_the_one_before_has_batches_of_its_own(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
+def test_a_stage_that_goes_on_from_the_one_before_has_batches_of_its_own(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
     parent = stage_request(data_dir, inputs, tmp_path / "parent")
     model = tmp_path / "parent" / run_stage(parent).files["model"]
     going_on = dataclasses.replace(QUICK, init="continue", epochs=1)
     found = []
     for draw in (1, 2):
-        request = stage_request(data_dir, inputs, tmp_path / str(draw), method=going_on, parent_model=model, draw=draw)
+        request = stage_request(
+            data_dir, inputs, tmp_path / str(draw), method=going_on, parent_model=model, draw=draw
+        )
         found.append(score_bytes(request, run_stage(request)))
     assert found[0] != found[1]
 
 
 def test_the_outcome_knows_only_the_inputs(
-    data_dir: Path, cache: tuple[Path, Classes], inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes]
+    data_dir: Path,
+    cache: tuple[Path, Classes],
+    inputs: StageInputs,
+    tmp_path: Path,
+    uninterrupted: dict[str, bytes],
 ) -> None:
     """Labels beside the cache, right or wrong, are not read; a label bought is."""
     other = tmp_path / "images" / "patterns"
@@ -137,23 +189,39 @@ def test_the_outcome_knows_only_the_inputs(
     assert score_bytes(request, run_stage(request)) != uninterrupted
 
 
-def test_validation_labels_choose_the_best_epoch_and_nothing_else(data_dir: Path, inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
-    changed = dataclasses.replace(inputs, validation_labels=(inputs.validation_labels + 1) % CLASSES)
+def test_validation_labels_choose_the_best_epoch_and_nothing_else(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    changed = dataclasses.replace(
+        inputs, validation_labels=(inputs.validation_labels + 1) % CLASSES
+    )
     request = stage_request(data_dir, changed, tmp_path)
     found = score_bytes(request, run_stage(request))
-    assert {k: v for k, v in found.items() if k != "test_guess_best_val"} == {k: v for k, v in uninterrupted.items() if k != "test_guess_best_val"}
+    assert {k: v for k, v in found.items() if k != "test_guess_best_val"} == {
+        k: v for k, v in uninterrupted.items() if k != "test_guess_best_val"
+    }
 
 
-def test_without_validation_the_last_epoch_is_the_best(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
-    empty = dataclasses.replace(inputs, validation_ids=VALIDATION_IDS[:0], validation_labels=np.empty(0, np.int32))
+def test_without_validation_the_last_epoch_is_the_best(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
+    empty = dataclasses.replace(
+        inputs, validation_ids=VALIDATION_IDS[:0], validation_labels=np.empty(0, np.int32)
+    )
     request = stage_request(data_dir, empty, tmp_path)
     outcome = run_stage(request)
     arrays = scores(request, outcome)
     assert np.array_equal(arrays["test_guess_last"], arrays["test_guess_best_val"])
-    assert (outcome.metrics["val_top1_last"], outcome.metrics["val_top1_best"], outcome.metrics["best_val_epoch"]) == (None, None, None)
+    assert (
+        outcome.metrics["val_top1_last"],
+        outcome.metrics["val_top1_best"],
+        outcome.metrics["best_val_epoch"],
+    ) == (None, None, None)
 
 
-def both(data_dir: Path, inputs: StageInputs, folder: Path, a: MeanTeacherConfig, b: MeanTeacherConfig) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def both(
+    data_dir: Path, inputs: StageInputs, folder: Path, a: MeanTeacherConfig, b: MeanTeacherConfig
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
     found = []
     for name, method in (("a", a), ("b", b)):
         request = stage_request(data_dir, inputs, folder, attempt=name, method=method)
@@ -162,13 +230,19 @@ def both(data_dir: Path, inputs: StageInputs, folder: Path, a: MeanTeacherConfig
 
 
 @pytest.mark.parametrize("change", [{"nls": False}, {"negative_weight": 0.5}])
-def test_settings_of_refusals_are_read_exactly_when_declared(data_dir: Path, inputs: StageInputs, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_settings_of_refusals_are_read_exactly_when_declared(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path, change: dict[str, Any]
+) -> None:
     changed = dataclasses.replace(QUICK, **change)
-    none = dataclasses.replace(inputs, negative_ids=inputs.negative_ids[:0], negative_classes=inputs.negative_classes[:0])
+    none = dataclasses.replace(
+        inputs, negative_ids=inputs.negative_ids[:0], negative_classes=inputs.negative_classes[:0]
+    )
     for given, name in ((inputs, "some"), (none, "none")):
         a, b = both(data_dir, given, tmp_path / name, QUICK, changed)
         negatives = len(given.negative_ids) > 0
-        declared = QUICK.settings_read(has_negatives=negatives, has_parent=False) == changed.settings_read(has_negatives=negatives, has_parent=False)
+        declared = QUICK.settings_read(
+            has_negatives=negatives, has_parent=False
+        ) == changed.settings_read(has_negatives=negatives, has_parent=False)
         assert (a == b) == declared == (not negatives)
 
 
@@ -188,33 +262,57 @@ def test_settings_of_refusals_are_read_exactly_when_declared(data_dir: Path, inp
         {"backbone": "small_cnn_gn"},
     ],
 )
-def test_every_setting_trains_and_matters(data_dir: Path, inputs: StageInputs, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_every_setting_trains_and_matters(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path, change: dict[str, Any]
+) -> None:
     method = dataclasses.replace(QUICK, epochs=2, consistency_rampup_epochs=0.0, ema_decay=0.8)
     a, b = both(data_dir, inputs, tmp_path, method, dataclasses.replace(method, **change))
     assert a != b
 
 
-def test_continue_starts_from_the_stage_before(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
+def test_continue_starts_from_the_stage_before(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
     parent = stage_request(data_dir, inputs, tmp_path / "parent")
     outcome = run_stage(parent)
     model = tmp_path / "parent" / outcome.files["model"]
-    resting = dataclasses.replace(QUICK, init="continue", learning_rate=1e-12, weight_decay=0.0, momentum=0.0)
-    request = stage_request(data_dir, inputs, tmp_path / "child", method=resting, parent_model=model, seed=77)
+    resting = dataclasses.replace(
+        QUICK, init="continue", learning_rate=1e-12, weight_decay=0.0, momentum=0.0
+    )
+    request = stage_request(
+        data_dir, inputs, tmp_path / "child", method=resting, parent_model=model, seed=77
+    )
     run_stage(request)
-    saved = {path: torch.load(path, weights_only=True) for path in (model, tmp_path / "child" / "model-a.pt")}
+    saved = {
+        path: torch.load(path, weights_only=True)
+        for path in (model, tmp_path / "child" / "model-a.pt")
+    }
     students = [state["student"] for state in saved.values()]
     weights = [name for name in students[0] if "running" not in name and "num_batches" not in name]
     assert all(torch.allclose(students[0][name], students[1][name], atol=1e-6) for name in weights)
-    fresh = stage_request(data_dir, inputs, tmp_path / "fresh", method=dataclasses.replace(resting, init="scratch"), parent_model=model, seed=77)
+    fresh = stage_request(
+        data_dir,
+        inputs,
+        tmp_path / "fresh",
+        method=dataclasses.replace(resting, init="scratch"),
+        parent_model=model,
+        seed=77,
+    )
     run_stage(fresh)
     other = torch.load(tmp_path / "fresh" / "model-a.pt", weights_only=True)["student"]
-    assert not any(torch.allclose(students[0][name], other[name], atol=1e-3) for name in weights if "head" in name)
+    assert not any(
+        torch.allclose(students[0][name], other[name], atol=1e-3)
+        for name in weights
+        if "head" in name
+    )
 
 
 def test_features_train_on_a_perceptron_and_on_a_linear_head(tmp_path: Path) -> None:
     folder, truth = write_cache(tmp_path / "features", kind="features")
     for backbone in ("auto", "linear"):
-        method = dataclasses.replace(QUICK, backbone=backbone, epochs=6, learning_rate=0.1, feature_noise=0.2)
+        method = dataclasses.replace(
+            QUICK, backbone=backbone, epochs=6, learning_rate=0.1, feature_noise=0.2
+        )
         request = stage_request(folder, some_inputs(truth), tmp_path / backbone, method=method)
         outcome = run_stage(request)
         assert outcome.metrics["backbone"] == {"auto": "mlp", "linear": "linear"}[backbone]
@@ -230,9 +328,15 @@ def test_bf16_is_used_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> Non
     assert precision_used("fp64", "cpu", "images") == "fp64"
 
 
-def test_a_pool_all_labelled_still_trains(data_dir: Path, cache: tuple[Path, Classes], inputs: StageInputs, tmp_path: Path) -> None:
+def test_a_pool_all_labelled_still_trains(
+    data_dir: Path, cache: tuple[Path, Classes], inputs: StageInputs, tmp_path: Path
+) -> None:
     full = dataclasses.replace(
-        inputs, label_ids=inputs.pool_ids, labels=cache[1][inputs.pool_ids], negative_ids=inputs.negative_ids[:0], negative_classes=inputs.negative_classes[:0]
+        inputs,
+        label_ids=inputs.pool_ids,
+        labels=cache[1][inputs.pool_ids],
+        negative_ids=inputs.negative_ids[:0],
+        negative_classes=inputs.negative_classes[:0],
     )
     outcome = run_stage(stage_request(data_dir, full, tmp_path))
     assert outcome.metrics["steps"] == QUICK.epochs * (len(inputs.pool_ids) // QUICK.batch_size)
@@ -253,12 +357,18 @@ def test_a_pool_all_labelled_still_trains(data_dir: Path, cache: tuple[Path, Cla
         {"labelled_per_batch": (9,)},
     ],
 )
-def test_labels_that_miss_classes_train_under_every_loss_and_sampler(tmp_path: Path, kind: str, change: dict[str, Any]) -> None:
-    """As blind draws may: with one class of four missing, and with one class there alone, in a single label."""
+def test_labels_that_miss_classes_train_under_every_loss_and_sampler(
+    tmp_path: Path, kind: str, change: dict[str, Any]
+) -> None:
+    """As blind draws may: with one class of four missing, and with one class there alone, in a
+    single label.
+    """
     folder, truth = write_cache(tmp_path / "cache", kind=kind)
     inputs = some_inputs(truth)
     for name, held in (("missing", np.flatnonzero(inputs.labels != 2)), ("alone", np.array([0]))):
-        few = dataclasses.replace(inputs, label_ids=inputs.label_ids[held], labels=inputs.labels[held])
+        few = dataclasses.replace(
+            inputs, label_ids=inputs.label_ids[held], labels=inputs.labels[held]
+        )
         method = dataclasses.replace(QUICK, backbone="auto", epochs=2, learning_rate=0.1, **change)
         request = stage_request(folder, few, tmp_path / name, method=method)
         outcome = run_stage(request)
@@ -267,22 +377,45 @@ def test_labels_that_miss_classes_train_under_every_loss_and_sampler(tmp_path: P
         assert all(np.isfinite(array).all() for array in scores(request, outcome).values())
 
 
-def test_student_and_teacher_see_other_views_of_the_same_images(data_dir: Path, inputs: StageInputs) -> None:
-    trainer = MeanTeacher(QUICK, open_data(data_dir), inputs, seed=0, device=torch.device("cpu"), precision="fp32", ranks=ALONE)
+def test_student_and_teacher_see_other_views_of_the_same_images(
+    data_dir: Path, inputs: StageInputs
+) -> None:
+    trainer = MeanTeacher(
+        QUICK,
+        open_data(data_dir),
+        inputs,
+        seed=0,
+        device=torch.device("cpu"),
+        precision="fp32",
+        ranks=ALONE,
+    )
     for number in (0, 1):
         epoch = trainer.sampler.epoch(number)
         batches = list(trainer.batches(number, epoch))
         assert len(batches) == epoch.steps
         for step, batch in enumerate(batches):
             assert not torch.equal(batch.student_view, batch.teacher_view)
-            assert batch.labels.tolist() == trainer.label_of[epoch.ids[step, epoch.unlabelled :]].tolist()
-            refused = {(int(i), int(c)) for i, c in zip(inputs.negative_ids, inputs.negative_classes, strict=True) if i in epoch.ids[step]}
-            found = zip(epoch.ids[step][batch.negative_rows.numpy()].tolist(), batch.negative_classes.tolist(), strict=True)
+            assert (
+                batch.labels.tolist()
+                == trainer.label_of[epoch.ids[step, epoch.unlabelled :]].tolist()
+            )
+            refused = {
+                (int(i), int(c))
+                for i, c in zip(inputs.negative_ids, inputs.negative_classes, strict=True)
+                if i in epoch.ids[step]
+            }
+            found = zip(
+                epoch.ids[step][batch.negative_rows.numpy()].tolist(),
+                batch.negative_classes.tolist(),
+                strict=True,
+            )
             assert set(found) == refused
 
 
 def test_the_request_sets_the_threads(data_dir: Path, inputs: StageInputs, tmp_path: Path) -> None:
-    request: StageRequest = stage_request(data_dir, inputs, tmp_path, threads=2, method=dataclasses.replace(QUICK, epochs=1))
+    request: StageRequest = stage_request(
+        data_dir, inputs, tmp_path, threads=2, method=dataclasses.replace(QUICK, epochs=1)
+    )
     try:
         run_stage(request)
         assert torch.get_num_threads() == 2

@@ -14,7 +14,9 @@ from trainers.sgd import Sgd
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 1e-2])
-def test_every_step_equals_that_of_torch_bit_for_bit(momentum: float, nesterov: bool, weight_decay: float) -> None:
+def test_every_step_equals_that_of_torch_bit_for_bit(
+    momentum: float, nesterov: bool, weight_decay: float
+) -> None:
     draw = torch.Generator().manual_seed(0)
     shapes = [(3, 5), (7,), (2, 3, 3, 3), (1,)]
     ours = [torch.randn(shape, generator=draw) for shape in shapes]
@@ -22,7 +24,14 @@ def test_every_step_equals_that_of_torch_bit_for_bit(momentum: float, nesterov: 
     for weight in (*ours, *theirs):
         weight.requires_grad_(True)
     mine = Sgd(ours, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
-    of_torch = torch.optim.SGD(theirs, lr=0.1, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay, fused=True)
+    of_torch = torch.optim.SGD(
+        theirs,
+        lr=0.1,
+        momentum=momentum,
+        nesterov=nesterov and momentum > 0,
+        weight_decay=weight_decay,
+        fused=True,
+    )
     for step in range(6):
         mine.zero_grad()
         of_torch.zero_grad()
@@ -35,9 +44,16 @@ def test_every_step_equals_that_of_torch_bit_for_bit(momentum: float, nesterov: 
         mine.step(0.1 / (step + 1))
         of_torch.step()
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-        kept = [of_torch.state[weight].get("momentum_buffer") if weight in of_torch.state else None for weight in theirs]
+        kept = [
+            of_torch.state[weight].get("momentum_buffer") if weight in of_torch.state else None
+            for weight in theirs
+        ]
         assert [v is None for v in mine.velocities] == [k is None for k in kept]
-        assert all(torch.equal(v, k) for v, k in zip(mine.velocities, kept, strict=True) if v is not None and k is not None)
+        assert all(
+            torch.equal(v, k)
+            for v, k in zip(mine.velocities, kept, strict=True)
+            if v is not None and k is not None
+        )
 
 
 def test_a_step_does_not_load_the_compiler() -> None:
@@ -51,4 +67,6 @@ optimizer.step(0.1)
 optimizer.zero_grad()
 print("torch._dynamo" in sys.modules, weight.grad is None)
 """
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout.split() == ["False", "True"]
+    assert subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    ).stdout.split() == ["False", "True"]
