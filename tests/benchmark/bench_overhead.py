@@ -166,7 +166,7 @@ def main() -> None:
     )
     spec = load_spec(str(spec_path))
     trials = sweep.enumerate_trials(spec) or []
-    data = prepare(trials[0].config.dataset)
+    data = prepare(trials[0].config.dataset.source)
     bare: list[float] = []
     ours: dict[int, list[tuple[float, float, float]]] = {1: [], engine_ray.CANDIDATES_PER_GANG: []}
     try:
