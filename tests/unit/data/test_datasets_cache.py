@@ -24,7 +24,7 @@ from tests.helpers.dataset_files import random_image, write_features, write_imag
 from trainers.data.items import holds_images, open_data
 from trainers.errors import DataError
 from trainers.networks.names import BACKBONES
-from trainers.run import precision_used
+from trainers.networks.precision import precision_used
 
 
 @pytest.fixture
