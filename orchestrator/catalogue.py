@@ -25,7 +25,7 @@ from search_spaces.reading.errors import SpecError, printable
 from search_spaces.reading.plugins import Kind
 
 if TYPE_CHECKING:
-    from search_spaces.reading.config import Spec
+    from search_spaces.reading.config import Extended, Spec
 
 BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
     "method": {"mean_teacher": "trainers.mean_teacher.settings:MeanTeacherConfig"},
@@ -42,15 +42,7 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "labels": "orchestrator.labelling.oracles.simulated:Labels",
         "noisy": "orchestrator.labelling.oracles.simulated:Noisy",
     },
-    "source": {
-        "digits": "orchestrator.data.sources.digits:Digits",
-        "cifar10": "orchestrator.data.sources.cifar:Cifar10",
-        "cifar100": "orchestrator.data.sources.cifar:Cifar100",
-        "mini_imagenet": "orchestrator.data.sources.folders:MiniImagenet",
-        "imagenet": "orchestrator.data.sources.folders:Imagenet",
-        "folder": "orchestrator.data.sources.folders:Folder",
-        "features": "orchestrator.data.sources.features:Features",
-    },
+    "source": {},
     "search": {
         "grid": "orchestrator.search.algorithms:Grid",
         "random": "orchestrator.search.algorithms:Random",
@@ -190,6 +182,7 @@ def load_spec(
     overrides: Sequence[str] = (),
     *,
     recorded: bool = False,
+    extended: Sequence[Extended] = (),
     catalogue: Catalogue = INSTALLED,
 ) -> Spec:
     """The checked spec of a file, with the plug-ins that are installed; arguments and errors are
@@ -197,4 +190,4 @@ def load_spec(
     """
     from search_spaces.reading import spec as specs
 
-    return specs.load_spec(path_or_name, overrides, catalogue, recorded=recorded)
+    return specs.load_spec(path_or_name, overrides, catalogue, recorded=recorded, extended=extended)

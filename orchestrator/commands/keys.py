@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 TOP: Final[Mapping[str, tuple[str, Any, str]]] = {
+    "extends": (
+        "a name or path of a spec, or a list of them",
+        None,
+        (
+            "Files whose keys hold unless this one writes them, a later one's over an earlier"
+            " one's; looked up beside this file, then among the packaged specs."
+        ),
+    ),
     "name": (
         "text",
         ABSENT,
@@ -98,7 +106,7 @@ def key_rows(catalogue: Catalogue, broken: list[str] | None = None) -> Iterator[
             for key, field in keys.of_plugin(section, _loadable(keys, section)).items()
             if key in own_fields(section) or key == "method.preset"
         }
-        meaning = f"Which {slot.noun}; its own settings stand beside it."
+        meaning = f"Which {slot.kind}; its own settings stand beside it."
         yield Row(
             key=slot.key,
             group=section,
@@ -219,6 +227,12 @@ def json_schema(catalogue: Catalogue) -> dict[str, Any]:
         "additionalProperties": False,
     }
     by_key: dict[str, dict[str, Any]] = {
+        "extends": {
+            "type": ["string", "array"],
+            "items": {"type": "string"},
+            "minItems": 1,
+            "uniqueItems": True,
+        },
         "name": {"type": "string"},
         "seeds": {
             "type": "array",
@@ -249,7 +263,7 @@ def json_schema(catalogue: Catalogue) -> dict[str, Any]:
 
 
 _DOMAIN: Final[Mapping[str, Any]] = {
-    "type": "object",
+    "type": ["object", "null"],
     "properties": {
         "choice": {"type": "array", "minItems": 1},
         "int": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},

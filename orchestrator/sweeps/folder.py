@@ -16,9 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.catalogue import Catalogue, load_spec
+from orchestrator.catalogue import Catalogue
 from orchestrator.storage.files import ASIDE, commit_file
-from orchestrator.storage.user_files import expand
 from orchestrator.sweeps import resolved as resolved_file
 from orchestrator.sweeps.candidates import (
     Candidate,
@@ -33,6 +32,7 @@ from orchestrator.sweeps.resolved import PATH_KEY, SweepError, override_key
 from orchestrator.sweeps.versions import versions
 from search_spaces.reading.config import Spec
 from search_spaces.reading.trials import enumerate_trials
+from search_spaces.reading.user_files import expand
 
 FREE_RESOURCES: Final = ("max_concurrent", "start_timeout", "max_failures", "checkpoint_seconds")
 """Keys of `resources` that change no result: a sweep may be gone on with under others."""
@@ -83,6 +83,7 @@ def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
     overrides = [text for text in spec.overrides if override_key(text) != PATH_KEY]
     if (
         found["spec_sha256"] == hashlib.sha256(spec.text.encode()).hexdigest()
+        and found.get("extended", []) == resolved_file.extended_of(spec)
         and found["overrides"] == overrides
     ):
         return found
@@ -116,11 +117,14 @@ def create(
         return _whole(layout, found, spec.keys.catalogue)
     # What a creation that was cut short left, or one that was refused before its first label: the
     # corrected command takes its place.
-    for folder in (layout.trials, layout.candidates):
+    for folder in (layout.trials, layout.candidates, layout.extended):
         shutil.rmtree(folder, ignore_errors=True)
     candidates = group_candidates(enumerate_trials(spec) or [])
     manifest = json.dumps(_manifest(spec, engine, device), indent=1).encode()
     layout.trials.mkdir(parents=True, exist_ok=True)
+    for file in spec.extended:
+        layout.extended.mkdir(exist_ok=True)
+        commit_file(layout.extended / file.name, file.text.encode(), replace=True)
     commit_file(layout.spec, spec.text.encode(), replace=True)
     commit_file(layout.manifest, manifest, replace=True)
     candidates = put_candidates(layout, candidates, catalogue=spec.keys.catalogue)
@@ -176,7 +180,7 @@ def _check_unused(spec: Spec, layout: SweepLayout) -> None:
         )
 
     def left_over(path: Path) -> bool:
-        if path == layout.candidates:
+        if path in (layout.candidates, layout.extended):
             return path.is_dir()
         return (
             path.name in ours
@@ -235,15 +239,8 @@ def open_sweep(
                 f"--set {text}: a sweep that has begun can be gone on with under another"
                 f" {', '.join(_FREE_KEYS)}; anything else is another sweep."
             )
-    recorded = found["data"]["path"]
-    here = [f"{PATH_KEY}={recorded}"] if recorded is not None else []
     catalogue = resolved_file.catalogue_of(layout, found, plugins)
-    spec = load_spec(
-        str(layout.spec),
-        [*found["overrides"], *here, *overrides],
-        recorded=True,
-        catalogue=catalogue,
-    )
+    spec = resolved_file.read_spec(layout, found, overrides, catalogue)
     return layout, located(spec), _whole(layout, found, catalogue), found
 
 
@@ -317,15 +314,7 @@ def extend(
     check_extendable(layout, found)
     total = found["search"]["num_candidates"] + more
     text = f"search.num_candidates={total}"
-    here = [f"{PATH_KEY}={found['data']['path']}"] if found["data"]["path"] is not None else []
-    longer = located(
-        load_spec(
-            str(layout.spec),
-            [*found["overrides"], text, *here],
-            recorded=True,
-            catalogue=spec.keys.catalogue,
-        )
-    )
+    longer = located(resolved_file.read_spec(layout, found, [text], spec.keys.catalogue))
     drawn = enumerate_trials(longer)
     listed = None
     if drawn is not None:

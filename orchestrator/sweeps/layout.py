@@ -68,6 +68,11 @@ class SweepLayout:
         return self.root / "spec.yaml"
 
     @property
+    def extended(self) -> Path:
+        """The files that spec.yaml extends, as they were when the sweep was begun."""
+        return self.root / "spec"
+
+    @property
     def resolved(self) -> Path:
         return self.root / "resolved.yaml"
 

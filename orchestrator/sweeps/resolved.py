@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any, Final
 
 import yaml
 
-from orchestrator.catalogue import INSTALLED, Catalogue
+from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
 from orchestrator.storage.files import commit_file
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import CHECKSUM, MOST_BYTES, checksum
 from search_spaces.reading.assemble import nest
-from search_spaces.reading.config import ResourcesConfig, Spec
+from search_spaces.reading.config import Extended, ResourcesConfig, Spec
 from search_spaces.reading.schema import SCHEMA as SETTINGS_SCHEMA
+from search_spaces.reading.yaml_source import read_text
 from trainers.errors import UserError
 
 SCHEMA: Final = 2
@@ -28,6 +30,9 @@ sweeps of the earlier ones.
 """
 
 PATH_KEY: Final = "dataset.path"
+
+
+_FILE: Final = re.compile(r"[0-9]+-[A-Za-z0-9._-]+")
 
 
 class SweepError(UserError):
@@ -65,10 +70,53 @@ def describe(spec: Spec, *, manifest: bytes, data: str, listed: int | None) -> d
         "spec_sha256": hashlib.sha256(spec.text.encode()).hexdigest(),
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
     }
+    if spec.extended:
+        plain["extended"] = extended_of(spec)
     if handed := plugins_of(spec):
         plain["plugins"] = handed
     loaded: dict[str, Any] = json.loads(json.dumps(plain))
     return loaded
+
+
+def extended_of(spec: Spec) -> list[dict[str, Any]]:
+    """Returns what is recorded of the files that a spec extends."""
+    return [
+        {
+            "file": file.name,
+            "sha256": hashlib.sha256(file.text.encode()).hexdigest(),
+            "extended_by": [list(mention) for mention in file.extended_by],
+        }
+        for file in spec.extended
+    ]
+
+
+def read_spec(
+    layout: SweepLayout, found: Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue
+) -> Spec:
+    """Returns the spec that a sweep was begun with, read from what its folder keeps alone.
+
+    Args:
+        overrides: `--set` of this run, over those that it was begun with.
+
+    Raises:
+        SpecError: it cannot be read. See also `check_whole`.
+    """
+    path = found["data"]["path"]
+    return load_spec(
+        str(layout.spec),
+        [*found["overrides"], *([f"{PATH_KEY}={path}"] if path is not None else []), *overrides],
+        recorded=True,
+        extended=tuple(
+            Extended(
+                name=entry["file"],
+                shown=str(layout.extended / entry["file"]),
+                text=read_text(layout.extended / entry["file"], entry["file"]),
+                extended_by=tuple((by, written) for by, written in entry["extended_by"]),
+            )
+            for entry in _extended(found)
+        ),
+        catalogue=catalogue,
+    )
 
 
 def plugins_of(spec: Spec) -> list[dict[str, Any]]:
@@ -209,6 +257,17 @@ def read(layout: SweepLayout) -> dict[str, Any]:
     return found
 
 
+def _extended(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is recorded of the files that the spec extends; their names lead out of no folder."""
+    entries: list[dict[str, Any]] = found.get("extended", [])
+    for entry in entries:
+        if not _FILE.fullmatch(entry.get("file", "")) or not {"sha256", "extended_by"} <= set(
+            entry
+        ):
+            raise ValueError("extended names no files that the sweep keeps")
+    return entries
+
+
 def _check(found: Mapping[str, Any]) -> None:
     """The keys that readers use are of their kind; those of 0.1.0 have no checksum."""
     kinds: dict[str, tuple[type, ...]] = {
@@ -229,6 +288,7 @@ def _check(found: Mapping[str, Any]) -> None:
     if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
         raise ValueError("search.num_candidates is no number")
     resources(found)
+    _extended(found)
 
 
 def resources(found: Mapping[str, Any]) -> ResourcesConfig:
@@ -246,13 +306,19 @@ def resources(found: Mapping[str, Any]) -> ResourcesConfig:
 
 
 def check_whole(layout: SweepLayout, resolved: Mapping[str, Any]) -> list[str]:
-    """Says which of spec.yaml and manifest.json is not the one that the sweep was begun with."""
+    """Says which of spec.yaml, the files that it extends and manifest.json is not the one that the
+    sweep was begun with.
+    """
     if is_old(resolved):
         return []
     return [
         problem
-        for path, key in ((layout.spec, "spec_sha256"), (layout.manifest, "manifest_sha256"))
-        if (problem := _changed(path, resolved[key]))
+        for path, committed in (
+            (layout.spec, resolved["spec_sha256"]),
+            *((layout.extended / entry["file"], entry["sha256"]) for entry in _extended(resolved)),
+            (layout.manifest, resolved["manifest_sha256"]),
+        )
+        if (problem := _changed(path, committed))
     ]
 
 

@@ -14,9 +14,6 @@ from search_spaces.reading.errors import Place
 MOST_ROUNDS = 100
 """Rounds of questions in the longest schedule."""
 
-DataKind = Literal["images", "features"]
-"""What the items of a data set are: pictures, or vectors of numbers."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationConfig:
@@ -30,10 +27,14 @@ class ValidationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetConfig:
-    """Which data, and which of it validates."""
-
-    source: Any
-    """The data source: an object of a class that the catalogue has under its name."""
+    name: str
+    """Which data; `folder` is any folder of images, `features` any file of feature vectors."""
+    path: str | None = None
+    """Folder or file, for the sets that are not built in."""
+    image_size: Annotated[int, Interval(ge=4, le=4096)] | None = None
+    """Pixels: each image's shorter side is resized to this and its centre square kept. None: as
+    they are (mini_imagenet: 84, imagenet: 224).
+    """
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
 
@@ -169,31 +170,7 @@ class DatasetFacts:
     train_items: int
     """Including validation images that a `split` takes out of the pool."""
     test_items: int
-    kind: DataKind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """What a data source says that it holds, before anything is decoded."""
-
-    kind: DataKind
-    num_classes: int
-    train_items: int
-    test_items: int
-    smallest_class: int
-    """Training items of the class that has the fewest, or a number below."""
-    class_names: tuple[str, ...] = ()
-    """Empty where only the data itself tells."""
-
-    def facts(self, name: str) -> DatasetFacts:
-        """Returns what is known of the data set of that name."""
-        return DatasetFacts(
-            name=name,
-            num_classes=self.num_classes,
-            train_items=self.train_items,
-            test_items=self.test_items,
-            kind=self.kind,
-        )
+    kind: Literal["images", "features"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +213,20 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extended:
+    """A file that a spec extends, itself or by way of another."""
+
+    name: str
+    """Unlike that of every other, and fit to be a file's."""
+    shown: str
+    """Where it lies."""
+    text: str
+    """The file as given."""
+    extended_by: tuple[tuple[str, str], ...]
+    """Name of each file that says it, `spec.yaml` for the spec's own, and what is written there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """A whole spec file, checked."""
 
@@ -244,6 +235,8 @@ class Spec:
     """The file it came from, for messages."""
     text: str
     """The file as given, byte for byte (UTF-8)."""
+    extended: tuple[Extended, ...] = ()
+    """The files that it extends."""
     overrides: tuple[str, ...]
     """`--set` strings, in order."""
     base: dict[str, Any]

@@ -38,8 +38,8 @@ class Place:
         return f"{name}:{self.line}" if name and self.line is not None else name
 
     def inside(self, other: Place) -> str:
-        """Where this is, for a message about another place; begins with a space, and is empty where
-        both are the same override.
+        """Returns where this is, for a message about another place; begins with a space, and is
+        empty where both are the same override.
         """
         if self.override is not None:
             return (
@@ -47,7 +47,9 @@ class Place:
                 if self.override == other.override
                 else f" in --set {printable(self.override, _LONGEST_KEY)}"
             )
-        return f" in line {self.line}" if self.line is not None else ""
+        if self.line is None:
+            return ""
+        return f" in line {self.line}" if self.file == other.file else f" in {self}"
 
 
 @dataclass(frozen=True, slots=True)

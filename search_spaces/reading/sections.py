@@ -21,6 +21,7 @@ from search_spaces.reading.settings import (
 from search_spaces.reading.yaml_source import Node, has_comment, parse, plain, read_word
 
 TOP_LEVEL: Final = (
+    "extends",
     "name",
     "dataset",
     "budget",
@@ -36,6 +37,12 @@ BASE: Final = ("method", "schedule", "query", "oracle")
 """Sections under `base`."""
 
 _WHOLE: Final = ("name", "seeds", "baseline", "cases", "vary")
+
+NAMED: Final[Mapping[str, str]] = {
+    "cases": "names and what each changes",
+    "vary": "key paths and domains",
+}
+"""Parts that have entries, and what these are."""
 
 Leaves = dict[str, Node]
 """Key path -> value and place."""
@@ -57,6 +64,8 @@ class Sections:
     """Where each section starts."""
     overridden: set[str] = field(default_factory=set)
     """Key paths that a `--set` wrote."""
+    extends: Node | None = None
+    """The files that it extends, as they stand."""
 
 
 def read_sections(root: Node, source: Place, keys: Keys) -> Sections:
@@ -75,12 +84,13 @@ def read_sections(root: Node, source: Place, keys: Keys) -> Sections:
     found = Sections(source=source, keys=keys)
     for key, node in root.value.items():
         found.headings[key] = node.place
-        if key in _WHOLE:
+        if key == "extends":
+            found.extends = node
+        elif key in _WHOLE:
             found.top[key] = node
         elif key in SWEEP_SECTIONS:
             found.outside.update(leaves(node, key, keys))
         elif key in ("dataset", "budget"):
-            _check_name(node, key, keys)
             found.trial.update(leaves(node, key, keys))
             _note_headings(found, node, key)
         elif key == "base":
@@ -88,6 +98,16 @@ def read_sections(root: Node, source: Place, keys: Keys) -> Sections:
         else:
             raise _unknown_top(key, node.place)
     return found
+
+
+def entries(sections: Sections, key: str) -> dict[str, Node]:
+    """Returns what stands under `cases` or `vary`, by its name.
+
+    Raises:
+        SpecError: it is no mapping.
+    """
+    node = sections.top.get(key)
+    return {} if node is None or node.value is None else _mapping(node, key, NAMED[key])
 
 
 def _read_base(found: Sections, node: Node) -> None:
@@ -275,6 +295,14 @@ def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
                 key=key,
                 place=node.place,
                 hint="edit the file, or drop all cases with --set 'cases={}'",
+            )
+        elif first == "extends":
+            raise SpecError(
+                "a spec's files cannot be set",
+                key=key,
+                place=node.place,
+                hint="write a file that extends this one and the other:"
+                " extends: [this.yaml, other.yaml]",
             )
         elif first in ("name", "seeds", "baseline"):
             raise SpecError(

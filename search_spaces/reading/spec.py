@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from search_spaces.reading.assemble import build_config, complete, resources_config, search_config
-from search_spaces.reading.config import ResourcesConfig, SearchConfig, Spec
-from search_spaces.reading.datasets import contents
+from search_spaces.reading.config import Extended, ResourcesConfig, SearchConfig, Spec
+from search_spaces.reading.datasets import size
 from search_spaces.reading.domains import as_written
 from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable
+from search_spaces.reading.extends import kept, on_disk, own_file, put_together
 from search_spaces.reading.not_offered import NOT_OFFERED
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.presets import SUPPLIED
 from search_spaces.reading.schema import UNREAD
-from search_spaces.reading.sections import Sections, apply_overrides, read_sections
+from search_spaces.reading.sections import Sections, apply_overrides
 from search_spaces.reading.settings import Keys
 from search_spaces.reading.trials import check_candidates, make_trial
 from search_spaces.reading.variations import (
@@ -29,17 +31,22 @@ from search_spaces.reading.variations import (
     read_cases,
     read_vary,
 )
-from search_spaces.reading.yaml_source import find_spec, parse, plain, read_text
+from search_spaces.reading.yaml_source import find_spec, plain, read_text
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LARGEST_SEED: Final = 2**31 - 1
 
 
 def load_spec(
-    path_or_name: str, overrides: Sequence[str], catalogue: Catalogue, *, recorded: bool = False
+    path_or_name: str,
+    overrides: Sequence[str],
+    catalogue: Catalogue,
+    *,
+    recorded: bool = False,
+    extended: Sequence[Extended] = (),
 ) -> Spec:
-    """The spec in a file, all of it checked: the file, the overrides, the base trial and every
-    candidate.
+    """The spec in a file, all of it checked: the file and those that it extends, the overrides, the
+    base trial and every candidate.
 
     Args:
         path_or_name: a path, or a bare name to be found in the working folder or among the packaged
@@ -47,6 +54,7 @@ def load_spec(
         overrides: `key.path=value`, the value in YAML or, where the key holds text, as it stands.
         catalogue: the plug-ins that it may name.
         recorded: it is of a sweep's folder, and may say what earlier versions let stand unread.
+        extended: of a sweep's folder, the files that it extends, which are kept there.
 
     Raises:
         SpecError: anything is wrong with it. The message names the file and line (or the override),
@@ -60,6 +68,7 @@ def load_spec(
         path=path,
         shown=path_or_name,
         recorded=recorded,
+        extended=extended,
     )
 
 
@@ -71,6 +80,7 @@ def read_spec(
     path: Path,
     shown: str,
     recorded: bool = False,
+    extended: Sequence[Extended] = (),
 ) -> Spec:
     """The spec in a text; as `load_spec`.
 
@@ -78,12 +88,14 @@ def read_spec(
         path: of the file that it came from.
         shown: what messages call that file.
     """
-    source = Place(file=shown)
-    sections = read_sections(
-        parse(text, source), source, Keys(catalogue, UNREAD if recorded else frozenset())
+    sections, files = put_together(
+        own_file(path, shown, text),
+        Keys(catalogue, UNREAD if recorded else frozenset()),
+        kept(extended) if recorded else on_disk,
     )
     apply_overrides(sections, overrides)
-    return _check(sections, path, text, tuple(overrides))
+    spec = _check(sections, path, text, tuple(overrides))
+    return replace(spec, extended=tuple(extended) if recorded else files)
 
 
 def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]) -> Spec:
@@ -95,8 +107,7 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         _needed(sections, needed, needed in sections.headings)
     try:
         base = {key: as_written(value) for key, value in complete(written, sections.keys).items()}
-        source = build_config(base, sections.keys).dataset.source
-        data = contents(source)
+        data = size(build_config(base, sections.keys).dataset)
     except SpecError as error:
         raise explained(error).located(base_places, written) from None
     cases = read_cases(sections, places, base)
@@ -118,7 +129,7 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         seeds=_seeds(sections),
         search=search,
         resources=_resources(sections, base_places),
-        facts=data.facts(source.name),
+        facts=data.facts,
         baseline=_baseline(sections, cases),
         smallest_class=data.smallest_class,
         keys=sections.keys,

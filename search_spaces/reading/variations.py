@@ -25,9 +25,9 @@ from search_spaces.reading.domains import (
     stage_counts,
 )
 from search_spaces.reading.errors import Place, SpecError, printable, written_twice
-from search_spaces.reading.sections import Leaves, Sections, trial_leaves
+from search_spaces.reading.sections import Leaves, Sections, entries, trial_leaves
 from search_spaces.reading.settings import PLUGINS, Field, Keys
-from search_spaces.reading.yaml_source import Node, plain
+from search_spaces.reading.yaml_source import plain
 
 MOST_TRIALS: Final = 20_000
 """Of a sweep; more is a slip of the pen."""
@@ -35,17 +35,6 @@ MOST_TRIALS: Final = 20_000
 Places = dict[tuple[str, ...], Place]
 
 _LONGEST_CASE: Final = 120
-
-
-def _entries(sections: Sections, key: str, what: str) -> dict[str, Node]:
-    node = sections.top.get(key)
-    if node is None or node.value is None:
-        return {}
-    if not isinstance(node.value, dict):
-        raise SpecError(
-            f"must be a mapping of {what}", key=key, value=plain(node), place=node.place
-        )
-    return node.value
 
 
 def read_cases(
@@ -57,7 +46,7 @@ def read_cases(
         SpecError: a name, key or value is wrong.
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, node in _entries(sections, "cases", "names and what each changes").items():
+    for name, node in entries(sections, "cases").items():
         if not name.strip() or name != printable(name, _LONGEST_CASE):
             raise SpecError(
                 f"a case needs a printable name of at most {_LONGEST_CASE} characters",
@@ -126,7 +115,7 @@ def read_vary(
         SpecError: a key or domain is wrong, or holds values that the key cannot have.
     """
     found: dict[str, Domain] = {}
-    for key, node in _entries(sections, "vary", "key paths and domains").items():
+    for key, node in entries(sections, "vary").items():
         path = key.removeprefix("base.")
         place = Place(
             file=node.place.file, line=node.place.line, override=node.place.override, varied=True

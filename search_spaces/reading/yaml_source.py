@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,53 +62,76 @@ class Node:
     place: Place
 
 
-def find_spec(path_or_name: str) -> Path:
-    """The file that a path or a bare name means: a bare name is looked up in the working folder,
-    then among the packaged files.
+def find_spec(written: str, *, beside: Path = Path(), place: Place | None = None) -> Path:
+    """The file that a path or a name means: one that is not absolute is looked up in a folder, then
+    among the packaged files.
+
+    Args:
+        beside: that folder; by default the working folder.
+        place: where a spec says it after `extends:`, for messages; None: it is from the command
+            line.
 
     Raises:
         SpecError: there is no such file.
     """
-    place = Place(file=path_or_name)
+
+    def refused(problem: str, hint: str | None = None) -> SpecError:
+        if place is None:
+            return SpecError(problem, place=Place(file=written), hint=hint)
+        return SpecError(problem, key="extends", value=written, place=place, hint=hint)
+
     try:
-        path = _at_home(path_or_name)
-        if not path_or_name or "\x00" in path_or_name:
+        path = beside / _at_home(written, beside, refused)
+        if not written or "\x00" in written:
             raise ValueError("empty or with a NUL byte")
-        packaged = PACKAGED / path_or_name
-        if path.name == path_or_name and not path.exists() and packaged.is_file():
+        packaged = PACKAGED / written
+        inside = not Path(written).is_absolute() and ".." not in path.parts[len(beside.parts) :]
+        if inside and not path.exists() and packaged.is_file():
             return packaged
         if path.is_dir():
-            raise SpecError("is a folder, not a spec file", place=place)
+            raise refused("is a folder, not a spec file")
         if path.is_symlink() and not path.exists():
-            raise SpecError("is a link to a file that is not there", place=place)
+            raise refused("is a link to a file that is not there")
         if not path.exists():
-            others = {p.name for folder in (PACKAGED, Path()) for p in folder.glob("*.yaml")}
-            hint = (
-                did_you_mean(path.name, others)
-                or f"packaged: {', '.join(sorted(p.name for p in PACKAGED.glob('*.yaml')))}"
-            )
-            raise SpecError("no such file", place=place, hint=hint)
+            raise refused("no such file", _nearest(written, beside, parts=place is not None))
         if not path.is_file():
-            raise SpecError("is not a regular file", place=place)
+            raise refused("is not a regular file")
     except (OSError, ValueError) as error:
-        raise SpecError(f"cannot be a spec file ({_reason(error)})", place=place) from None
+        raise refused(f"cannot be a spec file ({_reason(error)})") from None
     return path
 
 
-def _at_home(written: str) -> Path:
+def _nearest(written: str, beside: Path, *, parts: bool) -> str:
+    """Returns a hint that names the file that may be meant.
+
+    Args:
+        parts: it may be a part of specs, which lie in folders below the packaged ones.
+    """
+    packaged = {path.name for path in PACKAGED.glob("*.yaml")}
+    if parts:
+        packaged |= {path.relative_to(PACKAGED).as_posix() for path in PACKAGED.glob("*/*.yaml")}
+    known = packaged | {path.name for path in beside.glob("*.yaml")}
+    return (
+        did_you_mean(written, known)
+        or did_you_mean(Path(written).name, known)
+        or f"packaged: {', '.join(sorted(packaged))}"
+    )
+
+
+def _at_home(written: str, beside: Path, refused: Callable[[str, str], SpecError]) -> Path:
     """The path, with a home folder for a leading ~ unless there is a file of that very name.
 
     Raises:
         SpecError: nobody has that home folder.
     """
     path = Path(written)
-    if not written.startswith("~") or path.exists():
+    if not written.startswith("~") or (beside / path).exists():
         return path
     try:
         return path.expanduser()
     except RuntimeError:
         problem = f"there is no home folder for {printable(path.parts[0], 60)} on this machine"
-        raise SpecError(problem, place=Place(file=written), hint="write the whole path") from None
+        raise refused(problem, "write the whole path") from None
 
 
 def read_text(path: Path, shown: str) -> str:

@@ -17,10 +17,9 @@ import pytest
 from PIL import Image
 
 from orchestrator.data.prepare import list_data, prepare
-from orchestrator.data.sources.cifar import Batches
-from orchestrator.data.sources.features import Features
-from orchestrator.data.sources.folders import Folder
-from search_spaces.reading.datasets import contents
+from orchestrator.data.sources.cifar import Cifar
+from search_spaces.reading import datasets as sizes
+from search_spaces.reading.config import DatasetConfig
 from search_spaces.reading.errors import SpecError
 from tests.helpers.dataset_files import (
     SMALL_CIFAR,
@@ -109,8 +108,8 @@ def test_damaged_feature_files(tmp_path: Path, compression: int) -> None:
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", compression) as target:
         for name in source.namelist():
             target.writestr(name, source.read(name))
-    config = Features(path=str(path))
-    try_all(path, compression, 150, lambda: prepare(config), lambda: contents(config))
+    config = DatasetConfig(name="features", path=str(path))
+    try_all(path, compression, 150, lambda: prepare(config), lambda: sizes.size(config))
 
 
 @pytest.mark.parametrize("name", ["x", "y", "x_test", "class_names"])
@@ -128,14 +127,14 @@ def test_damaged_arrays_in_whole_archives(tmp_path: Path, name: str) -> None:
         members = {member: source.read(member) for member in source.namelist()}
     victim, path = tmp_path / "member", tmp_path / "a.npz"
     victim.write_bytes(members[f"{name}.npy"])
-    config = Features(path=str(path))
+    config = DatasetConfig(name="features", path=str(path))
 
     def attempt() -> None:
         with zipfile.ZipFile(path, "w") as target:
             for member, content in members.items():
                 target.writestr(member, victim.read_bytes() if member == f"{name}.npy" else content)
         try:
-            planned = contents(config).facts(config.name)
+            planned = sizes.facts(config)
         except SpecError:
             planned = None
         try:
@@ -154,7 +153,7 @@ def test_damaged_arrays_in_whole_archives(tmp_path: Path, name: str) -> None:
 def test_damaged_cifar_batches(tmp_path: Path, name: str, protocol: int) -> None:
     root = write_cifar(tmp_path / "cifar", protocol=protocol)
     (tmp_path / "out").mkdir()
-    source = Batches(root, SMALL_CIFAR)
+    source = Cifar(root, SMALL_CIFAR)
     try_all(
         root / SMALL_CIFAR.folder / name,
         protocol,
@@ -170,7 +169,7 @@ def test_damaged_pictures(tmp_path: Path, form: str) -> None:
     exif[0x0112] = 6
     victim = root / f"train/cat/victim.{form}"
     random_image(9, 1).save(victim, **({"exif": exif} if form not in ("gif", "bmp") else {}))
-    config = Folder(path=str(root))
+    config = DatasetConfig(name="folder", path=str(root))
     try_all(victim, 3, 60, lambda: prepare(config))
 
 
@@ -179,7 +178,7 @@ def test_damaged_pictures(tmp_path: Path, form: str) -> None:
     ["entry", "images/meta.json", "labels/meta.json", "images/train.npy", "labels/test.npy"],
 )
 def test_a_damaged_cache(tmp_path: Path, which: str) -> None:
-    config = Features(path=str(write_features(tmp_path / "a.npz")))
+    config = DatasetConfig(name="features", path=str(write_features(tmp_path / "a.npz")))
     whole = prepare(config)
     place, _, name = which.partition("/")
     victim = (

@@ -73,7 +73,6 @@ class World:
             stage=0,
             seed=0,
             method=method,
-            plan=method.stage(1, 1, has_negatives=False),
             data_dir=self.root,
             inputs=NOTHING,
             work_dir=work,
