@@ -15,6 +15,7 @@ from typing import Any, Final
 import psutil
 
 from orchestrator.commands.finding import Finding, State
+from orchestrator.engines.ray import joining
 from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.preflight import GIB
 
@@ -99,7 +100,7 @@ def network(machine: ray_setup.Machine) -> Iterator[Finding]:
 
 
 def token() -> Iterator[Finding]:
-    path = ray_setup.token_file()
+    path = joining.token_file()
     if path is None:
         mend = "export HOME=/a/folder/you/may/write; or orchestrate sweep SPEC --engine inline"
         yield Finding(
@@ -143,7 +144,7 @@ def ray_here(*, with_ray: bool) -> Iterator[Finding]:
         return
     where = f"RAY_ADDRESS={address}" if named else f"Ray at {address} (ray start)"
     mend = "unset RAY_ADDRESS" if named else "ray stop"
-    problem = ray_setup.knock(address)
+    problem = joining.check_address(address)
     if problem:
         yield Finding(
             check="ray here",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import secrets
 import shutil
 import socket
@@ -25,7 +26,7 @@ from typing import Any, Literal
 import psutil
 import pytest
 
-from orchestrator.engines.ray import preflight as ray_setup
+from orchestrator.engines.ray import joining
 
 BIN = Path(sys.executable).parent
 PATIENCE = 90.0
@@ -73,23 +74,23 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
     "address", ["nowhere", "http://127.0.0.1:8265", "127.0.0.1:", ":6379", "127.0.0.1:port"]
 )
 def test_what_is_no_address_is_said_to_be_none(address: str) -> None:
-    said = ray_setup.knock(address)
+    said = joining.check_address(address)
     assert said is not None
     assert "is not a Ray address" in said
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "no-such-host.invalid:6379"])
 def test_an_address_that_cannot_exist_is_refused(address: str) -> None:
-    assert "nothing answers there" in (ray_setup.knock(address) or "")
+    assert "nothing answers there" in (joining.check_address(address) or "")
 
 
 def test_a_socket_that_never_answers_is_left_after_a_bounded_wait() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        said = ray_setup.knock(f"127.0.0.1:{silent.getsockname()[1]}")
+        said = joining.check_address(f"127.0.0.1:{silent.getsockname()[1]}")
         assert said is not None
         assert "does not answer as the head of a Ray does" in said
-        assert time.monotonic() - began < 6 * ray_setup.ANSWER_SECONDS
+        assert time.monotonic() - began < 6 * joining.ANSWER_SECONDS
 
 
 def test_another_kind_of_server_is_not_taken_for_a_ray() -> None:
@@ -98,7 +99,7 @@ def test_another_kind_of_server_is_not_taken_for_a_ray() -> None:
     thread.start()
     try:
         assert "does not answer as the head" in (
-            ray_setup.knock(f"127.0.0.1:{server.server_port}") or ""
+            joining.check_address(f"127.0.0.1:{server.server_port}") or ""
         )
     finally:
         server.shutdown()
@@ -106,21 +107,69 @@ def test_another_kind_of_server_is_not_taken_for_a_ray() -> None:
         server.server_close()
 
 
+def test_a_server_of_http2_is_taken_for_what_may_be_a_ray() -> None:
+    """One byte at a time: a frame need not arrive whole."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                for byte in (0, 0, 0, 4, 0, 0, 0, 0, 0):
+                    connection.sendall(bytes([byte]))
+                # Until the other side closes.
+                while connection.recv(64):
+                    pass
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert joining.check_address(f"127.0.0.1:{server.getsockname()[1]}") is None
+        thread.join()
+
+
 def test_a_token_that_this_user_should_present_and_does_not_have_is_said_to_be_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """By a Ray that wants none."""
-    monkeypatch.setattr(ray_setup, "_cluster_id", lambda address, token: None)
+    monkeypatch.setattr(joining, "attempt_join", lambda address, mode: joining.Attempt())
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        assert ray_setup.knock(address) is None
-        monkeypatch.setenv("RAY_AUTH_MODE", "token")
-        assert "unset RAY_AUTH_MODE" in (ray_setup.knock(address) or "")
-        _leave_token(tmp_path, "secret")
-        assert ray_setup.knock(address) is None
+    assert joining.check_access("127.0.0.1:1") is None
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert "unset RAY_AUTH_MODE" in (joining.check_access("127.0.0.1:1") or "")
+    _leave_token(tmp_path, "secret")
+    assert joining.check_access("127.0.0.1:1") is None
+
+
+def test_a_process_that_loaded_ray_too_early_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray reads whether to present a token when it is imported."""
+
+    def attempt(address: str, mode: str) -> joining.Attempt:
+        return joining.Attempt() if mode == "token" else joining.Attempt(refused=True, problem="x")
+
+    monkeypatch.setattr(joining, "attempt_join", attempt)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said = joining.check_access("127.0.0.1:1")
+    assert said is not None
+    assert "export RAY_AUTH_MODE=token" in said
+    assert "secret" not in said
+    monkeypatch.delitem(sys.modules, "ray")
+    assert joining.check_access("127.0.0.1:1") is None
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_a_process_that_tries_to_join_and_gets_no_answer_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(joining, "JOIN_SECONDS", 0.01)
+    attempt = joining.attempt_join("127.0.0.1:1", mode="disabled")
+    assert not attempt.refused
+    assert "had no answer within 0.01 s" in (attempt.problem or "")
+    assert not any("try_join" in " ".join(child.cmdline()) for child in psutil.Process().children())
 
 
 def test_a_temporary_folder_that_ray_cannot_use_is_named() -> None:
@@ -166,9 +215,16 @@ def _leave_token(home: Path, token: str) -> None:
 
 
 @contextmanager
-def _head(guard: Literal["told", "found", "none"] = "told") -> Iterator[Head]:
-    """guard: whether its token is given to it, or lies in its home, where it finds it, or it has
-    none.
+def _head(
+    guard: Literal["told", "found", "none"] = "told",
+    program: tuple[str, ...] = (str(BIN / "ray"),),
+) -> Iterator[Head]:
+    """Starts a head and ends it.
+
+    Args:
+        guard: whether its token is given to it, or lies in its home, where it finds it, or it has
+            none.
+        program: what is run as `ray`.
     """
     # A short path: Ray's sockets lie deep below it.
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
@@ -185,7 +241,7 @@ def _head(guard: Literal["told", "found", "none"] = "told") -> Iterator[Head]:
         port = _free_port()
         where = ["--node-ip-address=127.0.0.1", f"--port={port}"]
         command = [
-            str(BIN / "ray"),
+            *program,
             "start",
             "--head",
             "--block",
@@ -347,31 +403,16 @@ class TestASweepJoinsARayThatRayStartStarted:
 
 @pytest.mark.slow
 def test_a_version_that_differs_is_named_on_both_sides() -> None:
-    code = """
-import json, sys
-from ray._raylet import GcsClient
-client = GcsClient(address=sys.argv[1])
-told = json.loads(client.internal_kv_get(b"CLUSTER_METADATA", b"cluster"))
-told |= {"ray_version": "2.44.0", "python_version": "3.12.1"}
-client.internal_kv_put(b"CLUSTER_METADATA", json.dumps(told).encode(), True, b"cluster")
-"""
-    with _head() as head, tempfile.TemporaryDirectory() as home:
-        assert "1 node(s)" in _visit(head.address, HOME=home, RAY_AUTH_TOKEN=head.token)["where"]
-        # The head now says that it is of another version, which it keeps in its key-value store.
-        env = _environment() | {
-            "HOME": home,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": head.token,
-        }
-        subprocess.run(
-            [sys.executable, "-c", code, head.address],
-            env=env,
-            check=True,
-            timeout=PATIENCE,
-            capture_output=True,
-        )
+    pretend = (
+        "import sys, ray; from ray.scripts.scripts import main; ray.__version__ = '2.44.0';"
+        " sys.exit(main())"
+    )
+    with (
+        _head(program=(sys.executable, "-c", pretend)) as head,
+        tempfile.TemporaryDirectory() as home,
+    ):
         said = _refused(head.address, HOME=home, RAY_AUTH_TOKEN=head.token)
-    assert "Ray 2.44.0 on Python 3.12.1" in said
+    assert f"is Ray 2.44.0 on Python {platform.python_version()}" in said
     assert f"Ray {metadata.version('ray')} on Python" in said
 
 

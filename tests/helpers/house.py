@@ -39,6 +39,26 @@ def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
         yield from (name for name in names if name in known)
 
 
+def private_uses(path: Path, package: str) -> Iterator[str]:
+    """Yields the names inside another package that begin with an underscore and that a file
+    imports, or reaches by attributes: `package._inner`.
+    """
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        for name in names:
+            root, *inside = name.split(".")
+            if root == package and any(
+                part.startswith("_") and not part.startswith("__") for part in inside
+            ):
+                yield name
+
+
 def room(module: str, known: Mapping[str, Path]) -> str:
     """Returns the room of a module: its folder, or itself at the root of `orchestrator`."""
     if not module.startswith("orchestrator"):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import yaml
 
 CLUSTER = Path(__file__).parents[2] / "cluster.yaml"
 
 
 def test_ray_accepts_the_cluster_file() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
+    from ray.autoscaler import sdk
 
-    config = prepare_config(yaml.safe_load(CLUSTER.read_text()))
-    validate_config(config)
+    schema = resources.files("ray.autoscaler") / "ray-schema.json"
+    config = sdk.fillout_defaults(yaml.safe_load(CLUSTER.read_text()))
+    jsonschema.validate(config, json.loads(schema.read_text()))
     assert config["available_node_types"]["gpu_worker"]["resources"]["GPU"] == 1
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.helpers import house
 
 
@@ -54,3 +56,32 @@ def test_a_room_stands_above_all_that_it_imports_from(tmp_path: Path) -> None:
     graph = house.arrows(tmp_path)
     assert house.floors(graph) == {"orchestrator.cli": 2, "orchestrator.b": 1, "trainers": 0}
     assert graph["orchestrator.cli"] == {"orchestrator.b", "trainers"}
+
+
+def test_nothing_private_of_ray_is_used() -> None:
+    """What Ray does not publish may change with every release of it."""
+    files = [
+        path
+        for folder in ("orchestrator", "search_spaces", "trainers", "tests")
+        for path in sorted((house.ROOT / folder).rglob("*.py"))
+    ]
+    assert house.ROOT / "orchestrator/engines/ray/cluster.py" in files
+    assert [
+        (str(path), *used) for path in files if (used := [*house.private_uses(path, "ray")])
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ray._raylet import GcsClient",
+        "import ray._private.worker",
+        "from ray import _private",
+        "def f():\n    from ray.autoscaler._private.util import prepare_config",
+        "import ray\nray._private.worker.global_worker",
+    ],
+)
+def test_what_is_private_is_found_wherever_it_stands(line: str, tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(f"import ray.util\nprint(ray.__version__)\n{line}\n")
+    assert list(house.private_uses(tmp_path / "one.py", "ray"))
+    assert list(house.private_uses(tmp_path / "one.py", "torch")) == []

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from orchestrator.engines.ray import joining
 from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.watch import (
     DAEMONS,
@@ -93,7 +94,6 @@ def connect(
     import ray
     from ray.exceptions import RayError
 
-    _read_auth_mode_again()
     quiet: dict[str, Any] = {
         "log_to_driver": verbose,
         "logging_level": "INFO" if verbose else "CRITICAL",
@@ -109,7 +109,7 @@ def connect(
         except (Exception, SystemExit) as error:
             if wanted is None:
                 _leave_nothing(ray)
-            raise ClusterError(ray_setup.explain(error, wanted)) from error
+            raise ClusterError(joining.explain(error, wanted)) from error
         try:
             yield found
         except RayError as error:
@@ -120,16 +120,6 @@ def connect(
             ) from error
         finally:
             ray.shutdown()
-
-
-def _read_auth_mode_again() -> None:
-    """Ray reads RAY_AUTH_MODE when it is first imported, which may have been before `_check` found
-    out that a token is to be presented.
-    """
-    from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
-
-    # As Ray itself does where it turns tokens on for a Ray of its own.
-    Config.initialize("")
 
 
 def _leave_nothing(ray: Any) -> None:
@@ -168,14 +158,17 @@ def _check(address: str | None) -> None:
         if problem:
             raise ClusterError(f"cannot start Ray on this machine: {problem}")
     elif not address.startswith("ray://"):
-        problem = ray_setup.knock(address)
+        problem = joining.check_address(address)
         if problem:
             raise ClusterError(f"cannot reach Ray at {address}: {problem}")
-        if ray_setup.no_node_here():
+        if joining.no_node_here():
             raise ClusterError(
                 f"Ray at {address} has no node on this machine, where a sweep's driver must run."
                 f" Make it one: ray start --address={address}"
             )
+        refusal = joining.check_access(address)
+        if refusal:
+            raise ClusterError(refusal)
 
 
 @contextmanager
@@ -266,7 +259,7 @@ def _embed(ray: Any, quiet: dict[str, Any]) -> Cluster:
 
 def _protect_token() -> None:
     """Ray writes its access token readable by everyone on the machine."""
-    token = ray_setup.token_file()
+    token = joining.token_file()
     if token is not None and token.is_file() and stat.S_IMODE(token.stat().st_mode) & 0o077:
         token.chmod(0o600)
 

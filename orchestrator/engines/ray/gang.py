@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,9 +195,12 @@ class BrokerActor:
         self, sweep: str, stage_store: Path, gangs: int, resources: ResourcesConfig, device: str
     ) -> None:
         prefix = f"gang:{sweep}:"
-        for found in placement_group_table().values():
-            if str(found.get("name", "")).startswith(prefix) and found.get("state") != "REMOVED":
-                _remove_by_id(found["placement_group_id"])
+        for row in placement_group_table().values():
+            name = str(row.get("name", ""))
+            if name.startswith(prefix) and row.get("state") != "REMOVED":
+                # Names are new each time, so this finds the one group, if it is still there.
+                with suppress(ValueError):
+                    remove_placement_group(ray.util.get_placement_group(name))
         self._broker = Broker(
             make_gang=lambda: make_ray_gang(prefix, resources, device),
             gangs=gangs,
@@ -233,9 +236,3 @@ class BrokerActor:
 
     async def close(self) -> None:
         await self._broker.close()
-
-
-def _remove_by_id(placement_group_id: str) -> None:
-    from ray._raylet import PlacementGroupID
-
-    remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(placement_group_id)))

@@ -1,11 +1,10 @@
-"""What must hold before Ray can start on this machine or be reached at an address. Looked at first:
-Ray itself waits for minutes and then says little.
+"""What must hold before Ray can start on this machine. Looked at first, because Ray itself waits
+for minutes and then says little.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+
+from orchestrator.engines.ray.joining import token_file
 
 GIB: Final = 2**30
 
@@ -30,9 +31,6 @@ machine's memory.
 """
 LEAST_TEMP_SPACE: Final = 200 * 2**20
 """Ray's logs and sockets; Ray spills objects there too if it must."""
-
-ANSWER_SECONDS: Final = 10.0
-"""How long a Ray at an address may take to answer."""
 
 _SESSION_PATH: Final = len(
     f"/ray/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
@@ -235,146 +233,3 @@ def cannot_start(machine: Machine) -> str | None:
             " --engine inline"
         )
     return None
-
-
-def token_file() -> Path | None:
-    """Where Ray keeps this user's access token; None for a user without a home (a container's bare
-    user number, with HOME unset).
-    """
-    try:
-        return Path.home() / ".ray" / "auth_token"
-    except RuntimeError:
-        return None
-
-
-def own_token() -> str | None:
-    """The access token that this user would present to a Ray, from the places where Ray looks; None
-    if there is none.
-    """
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return os.environ["RAY_AUTH_TOKEN"]
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else token_file()
-    try:
-        return path.read_text(encoding="utf-8").strip() or None if path is not None else None
-    except (OSError, ValueError):
-        return None
-
-
-def knock(address: str) -> str | None:
-    """Why no Ray can be reached at `address` (host:port), with what to do; None if one answers.
-
-    If it wants a token and this user has it, this process will present it: RAY_AUTH_MODE is set,
-    which Ray reads once, when it is imported. So knock before.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in address:
-        return (
-            f"{address!r} is not a Ray address. Write host:port, such as 127.0.0.1:6379 (`ray start"
-            " --head` prints it)"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return (
-            f"nothing answers there ({reason}). Start one: ray start --head --port={port}; unset"
-            " RAY_ADDRESS or leave out --address to run on this machine"
-        )
-    said = _cluster_id(address, None)
-    if (
-        said is None
-        and os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-        and own_token() is None
-    ):
-        return (
-            "it asks for no access token, but RAY_AUTH_MODE=token has this process present one, and"
-            " there is none here. Unset it: unset RAY_AUTH_MODE"
-        )
-    if said != "UNAUTHENTICATED":
-        return said
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        return (
-            "it asks for an access token, and RAY_AUTH_MODE forbids presenting one. Unset it: unset"
-            " RAY_AUTH_MODE"
-        )
-    token = own_token()
-    if token is None:
-        return (
-            "it asks for an access token, and there is none here. Copy ~/.ray/auth_token from its"
-            " head node to the same place here, mode 600"
-        )
-    if _cluster_id(address, token) == "UNAUTHENTICATED":
-        return (
-            "it refuses this user's access token. Copy ~/.ray/auth_token from its head node to the"
-            " same place here, mode 600, and unset RAY_AUTH_TOKEN"
-        )
-    os.environ["RAY_AUTH_MODE"] = "token"
-    return None
-
-
-def _cluster_id(address: str, token: str | None) -> str | None:
-    """Asks the head for its id. None if it tells, "UNAUTHENTICATED" if it wants a (better) token,
-    else what is wrong.
-    """
-    import grpc  # type: ignore[import-untyped]
-
-    shown = [("authorization", f"Bearer {token}")] if token else []
-    with grpc.insecure_channel(address) as channel:
-        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
-        try:
-            ask(b"", timeout=ANSWER_SECONDS, metadata=shown)
-        except grpc.RpcError as error:
-            code = error.code().name
-            if code == "UNAUTHENTICATED":
-                return str(code)
-            return (
-                "something listens there but does not answer as the head of a Ray does within"
-                f" {ANSWER_SECONDS:g} s ({code}). Check the host and the port"
-            )
-    return None
-
-
-def no_node_here() -> bool:
-    """Whether no node of any Ray runs on this machine; a sweep's driver must run on a node of its
-    cluster.
-    """
-    return not any(process.info["name"] == "raylet" for process in psutil.process_iter(["name"]))
-
-
-_VERSIONS: Final = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
-
-
-def explain(error: BaseException, address: str | None) -> str:
-    """What a failure of ray.init means, with what to do."""
-    text = str(error).strip()
-    cause = f"{text} {error.__cause__ or ''}"
-    said = text.splitlines()[0] if text else type(error).__name__
-    if address is None and "timed out during startup" in text:
-        return (
-            "Ray did not start on this machine within the 30 s that it gives itself: the machine is"
-            " very busy, or short of memory. Try again when others have finished, see what is"
-            " missing: orchestrate doctor; or run without Ray: --engine inline"
-        )
-    if address is None:
-        return (
-            f"cannot start Ray on this machine ({said}). See what is missing: orchestrate doctor;"
-            " or run without Ray: --engine inline"
-        )
-    versions = _VERSIONS.findall(text)
-    if len(versions) == 2:
-        (their_ray, their_python), (our_ray, our_python) = versions
-        return (
-            f"Ray at {address} is Ray {their_ray} on Python {their_python}, and this process is Ray"
-            f" {our_ray} on Python {our_python}; both must be equal. Install the same on both (pip"
-            f" install 'ray[default,tune,train]=={our_ray}'), or run on this machine: --local"
-        )
-    if "oken" in cause and "uthenti" in cause:
-        return (
-            f"Ray at {address} refuses this user's access token. Copy ~/.ray/auth_token from its"
-            " head node to the same place here, mode 600"
-        )
-    return (
-        f"cannot reach Ray at {address} ({said}). Is this machine one of its nodes (ray start"
-        f" --address={address})? Or run on this machine: --local"
-    )

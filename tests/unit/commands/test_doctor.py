@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.commands import doctor, doctor_ray, doctor_versions
 from orchestrator.commands.finding import Finding
+from orchestrator.engines.ray import joining
 from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.preflight import GIB, Machine
 from trainers.errors import UserError
@@ -124,10 +125,10 @@ def test_a_user_without_a_home_is_told_so_and_may_keep_the_token_elsewhere(
     problem = ray_setup.cannot_start(ray_setup.look())
     assert problem is not None
     assert "no home folder" in problem
-    assert ray_setup.own_token() is None
+    assert joining.own_token() is None
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     assert ray_setup.look().home_problem is None
-    assert ray_setup.own_token() == "secret"
+    assert joining.own_token() == "secret"
 
 
 def test_a_home_that_cannot_be_written_is_named(
