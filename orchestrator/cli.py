@@ -327,7 +327,7 @@ def build_parser() -> argparse.ArgumentParser:
         verbs,
         "report",
         _report,
-        "write and show the table: Markdown, CSV, JSON and one offline HTML file",
+        "write and show the table: Markdown, CSV, JSON, a picture and one offline HTML file",
         "orchestrate report runs/ablations",
     )
     report.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")

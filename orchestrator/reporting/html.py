@@ -1,6 +1,7 @@
 """The report as one HTML file that needs nothing else: no script, no network, plots as inline SVG.
 
-This module says what stands on the page; templates/ says where, and report.css how it looks.
+This module says what stands on the page; templates/ says where, report.css how it looks and
+theme.css in which colours.
 """
 
 from __future__ import annotations
@@ -90,11 +91,7 @@ def html(report: Mapping[str, Any]) -> str:
     drawn = [] if main is None else [table[index] for index in main["rows"]]
     page = _environment().get_template("report.html")
     return page.render(
-        css=Markup(
-            resources.files("orchestrator.reporting")
-            .joinpath("report.css")
-            .read_text(encoding="utf-8")
-        ),
+        css=Markup(_packaged("theme.css") + _packaged("report.css")),
         name=report["name"],
         headline=headline(report),
         facts=_facts(report),
@@ -110,6 +107,23 @@ def html(report: Mapping[str, Any]) -> str:
         failed=[failure_line(item) for item in report["failed"]],
         notes=notes(report),
     )
+
+
+def picture(report: Mapping[str, Any]) -> str | None:
+    """Draws the main comparison as an SVG file that needs nothing else; None if no rows are
+    compared. Equal reports give equal files.
+    """
+    report = shown(report)
+    main = next((comparison for comparison in report["comparisons"] if comparison["main"]), None)
+    if main is None or len(main["rows"]) < 2:
+        return None
+    rows = _with_baseline([report["rows"][index] for index in main["rows"]], MOST_DRAWN)
+    drawing = plots.equal_bits(rows, WIDE, "equal-bits")
+    return plots.as_file(drawing, title=headline(report), css=_packaged("theme.css"))
+
+
+def _packaged(name: str) -> str:
+    return resources.files("orchestrator.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
 def _environment() -> Environment:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
+from xml.sax.saxutils import escape
 
 from orchestrator.reporting.words import chain, number
 
@@ -491,6 +492,34 @@ def _svg(figure: Figure, name: str) -> str:
     text = re.sub(r"<[^>]*>", lambda tag: _themed(tag.group(), name), text)
     caption = name.rpartition("-")[0]
     return text.replace("<svg", f'<svg role="img" aria-labelledby="{caption}-caption"', 1).strip()
+
+
+def as_file(drawing: str, *, title: str, css: str) -> str:
+    """Makes an <svg> element of this module a file of its own, which any program for pictures
+    shows: it has a size and a title, and the colours of the light page in place of variables.
+
+    Args:
+        css: where the variables are set, those of the light page first.
+    """
+    opening, rest = drawing.split(">", 1)
+    view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)
+    assert view is not None, "every drawing says its size"
+    opening = re.sub(r'aria-labelledby="[^"]*"', f'width="{view[1]}" height="{view[2]}"', opening)
+    values: dict[str, str] = {}
+    for name, value in re.findall(r"(--[a-z-]+): ([^;]+);", css):
+        # It stands in an attribute, whose quotes are double.
+        values.setdefault(f"var({name})", value.replace('"', "'"))
+
+    def filled(tag: re.Match[str]) -> str:
+        return re.sub(r"var\([a-z-]+\)", lambda variable: values[variable.group()], tag.group())
+
+    # Tags only: a name between them may look like anything.
+    rest = re.sub(r"<[^>]*>", filled, rest)
+    paper = f'<rect width="100%" height="100%" fill="{values[f"var({_VARIABLES[PAPER]})"]}"/>'
+    return (
+        f'<?xml version="1.0" encoding="utf-8"?>\n{opening}>\n<title>{escape(title)}</title>\n'
+        f"{paper}{rest}\n"
+    )
 
 
 def _themed(tag: str, name: str) -> str:

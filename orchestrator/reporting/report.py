@@ -253,10 +253,13 @@ class ReportPaths:
     csv_rows: Path
     """A line per row."""
     json: Path
+    picture: Path | None
+    """The main comparison as an SVG file; None if no rows are compared."""
 
 
 def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> ReportPaths:
-    """The sweep's report folder holds the report in every form; each file is replaced as a whole.
+    """Writes the report in every form into the sweep's report folder; each file is replaced as a
+    whole.
 
     Args:
         built: what `build` made of the sweep, if it has been; None: of what is on disk now.
@@ -267,7 +270,7 @@ def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> Report
         StorageError: the folder cannot be written.
     """
     from orchestrator.reporting.csv import csv_by_row, csv_by_seed, json_text
-    from orchestrator.reporting.html import html
+    from orchestrator.reporting.html import html, picture
     from orchestrator.reporting.markdown import markdown
 
     report = build(results.load(layout)) if built is None else built
@@ -278,9 +281,22 @@ def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> Report
         "report-rows.csv": csv_by_row(report),
         "report.json": json_text(report),
     }
+    drawing = layout.report / "report.svg"
+    svg = picture(report)
+    if svg is None:
+        drawing.unlink(missing_ok=True)
+    else:
+        texts[drawing.name] = svg
     for name, text in texts.items():
         commit_file(layout.report / name, text.encode(), replace=True)
-    return ReportPaths(*(layout.report / name for name in texts))
+    return ReportPaths(
+        html=layout.report / "report.html",
+        markdown=layout.report / "report.md",
+        csv=layout.report / "report.csv",
+        csv_rows=layout.report / "report-rows.csv",
+        json=layout.report / "report.json",
+        picture=None if svg is None else drawing,
+    )
 
 
 def _row(

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import markupsafe
 import pytest
@@ -173,6 +174,31 @@ def test_a_very_long_search_has_a_page_of_bounded_size(tmp_path: Path) -> None:
     # Twelve panels of two widths with a hundred grey curves each, and no more for 130 rows than for
     # a hundred.
     assert curves.count("<path") < 2 * 12 * (100 + 40)
+
+
+def test_the_picture_is_a_drawing_by_itself(tmp_path: Path) -> None:
+    """A file that any program for pictures opens: the names, sizes and colours are all in it."""
+    cases = [*ABLATIONS, Case(names=(HOSTILE,), quotas=(100, 165), skill=3.0)]
+    picture = report.write(write_sweep(tmp_path, cases, name=HOSTILE)).picture
+    assert picture is not None
+    text = picture.read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert float(root.attrib["width"]) > 0 and float(root.attrib["height"]) > 0
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert not tags & {"script", "image", "foreignObject"}
+    [title] = root.findall("{http://www.w3.org/2000/svg}title")
+    assert title.text and ABLATIONS[0].names[0] in "".join(root.itertext())
+    attributes = " ".join(value for element in root.iter() for value in element.attrib.values())
+    assert "var(" not in attributes and "#0072b2" in attributes
+
+
+def test_one_row_is_no_comparison_and_leaves_no_picture(tmp_path: Path) -> None:
+    layout = write_sweep(tmp_path, ABLATIONS[:1])
+    layout.report.mkdir(parents=True, exist_ok=True)
+    (layout.report / "report.svg").write_text("of an earlier report")
+    assert report.write(layout).picture is None
+    assert not (layout.report / "report.svg").exists()
 
 
 def test_the_machines_plot_settings_change_nothing(tmp_path: Path) -> None:
