@@ -2,9 +2,9 @@
 
     import orchestrator as oc
 
-    sweep = oc.sweep("ablations.yaml", engine="inline") sweep.frame()                    # one row a
-    finished stage of a trial sweep.frame(by="case")           # one row a case: means over the
-    seeds, differences to the baseline
+    sweep = oc.sweep("ablations.yaml", engine="inline")
+    sweep.frame()             # one row a finished stage of a trial
+    sweep.frame(by="case")    # one row a case: means over the seeds, differences to the baseline
 
 A spec is a path, the name of a packaged file, or a dictionary with the keys of the file. Where YAML
 takes the name of a plug-in, a dictionary may hold an object of its class: `{"base": {"query":

@@ -8,6 +8,7 @@ import argparse
 import errno
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -134,7 +135,29 @@ def test_every_verb_is_named_in_the_readme(verb: str) -> None:
 
 
 def _pages() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
+
+
+def _commands_shown() -> list[str]:
+    """The commands in the blocks of the pages that a user copies from."""
+    return [
+        line.partition("#")[0].strip()
+        for page in (ROOT / "README.md", ROOT / "docs" / "guide.md")
+        for block in re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("orchestrate ")
+    ]
+
+
+@pytest.mark.parametrize("command", _commands_shown())
+def test_a_command_that_is_shown_is_one_that_is_taken(command: str) -> None:
+    arguments = cli.build_parser().parse_args(shlex.split(command)[1:])
+    if "spec" in arguments:
+        assert (ROOT / "search_spaces" / arguments.spec).is_file()
 
 
 @pytest.mark.parametrize("page", _pages(), ids=lambda page: str(page.relative_to(ROOT)))
