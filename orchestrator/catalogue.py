@@ -42,7 +42,15 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "labels": "orchestrator.labelling.oracles.simulated:Labels",
         "noisy": "orchestrator.labelling.oracles.simulated:Noisy",
     },
-    "source": {},
+    "source": {
+        "digits": "orchestrator.data.sources.digits:Digits",
+        "cifar10": "orchestrator.data.sources.cifar:Cifar10",
+        "cifar100": "orchestrator.data.sources.cifar:Cifar100",
+        "mini_imagenet": "orchestrator.data.sources.folders:MiniImagenet",
+        "imagenet": "orchestrator.data.sources.folders:Imagenet",
+        "folder": "orchestrator.data.sources.folders:Folder",
+        "features": "orchestrator.data.sources.features:Features",
+    },
     "search": {
         "grid": "orchestrator.search.algorithms:Grid",
         "random": "orchestrator.search.algorithms:Random",

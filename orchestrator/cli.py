@@ -117,7 +117,9 @@ def _data(args: argparse.Namespace) -> int:
 
     if args.action == "list":
         return data_verbs.list_sets(as_json=args.json)
-    return data_verbs.prepare_set(args.name, args.path, args.image_size, as_json=args.json)
+    return data_verbs.prepare_set(
+        args.name, args.path, args.image_size, args.set, as_json=args.json
+    )
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -423,6 +425,13 @@ def _data_verbs(verbs: Any) -> None:
         type=_positive,
         metavar="PX",
         help="side of the square that images are cut to, as `dataset.image_size` in a spec",
+    )
+    prepare.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another setting of the data set, as in dataset.classes=5; may be repeated",
     )
     _json_flag(prepare)
 

@@ -214,7 +214,7 @@ def _check_unlocked(layout: SweepLayout) -> None:
 
 
 def _prepare(spec: Spec) -> datasets.PreparedData:
-    data = datasets.prepare(make_trial(spec, {}, spec.seeds[0]).config.dataset)
+    data = datasets.prepare(make_trial(spec, {}, spec.seeds[0]).config.dataset.source)
     if data.decoded_now:
         print_notes(data)
     return data

@@ -178,9 +178,13 @@ def _request(
 ) -> StageRequest:
     inputs, draw = pool.training_inputs(stage), pool.counts(stage).rounds
     parent = records[-1].key if records else None
-    method = trial.config.method.for_stage(stage)
+    method = trial.config.method
+    plan = method.stage(
+        stage, len(trial.schedule.quotas), has_negatives=bool(inputs.negative_ids.size)
+    )
     key = stage_key(
         method=method,
+        plan=plan,
         fingerprint=bench.data.fingerprint,
         inputs=inputs,
         seed=trial.seed,
@@ -191,18 +195,24 @@ def _request(
         salt="" if bench.resources.share_stages else trial.id,
     )
     store = StageStore(bench.layout.stage_store)
-    before = store.find(parent) if parent is not None and method.init == "continue" else None
+    before = store.find(parent) if parent is not None and plan.reads else None
+    if plan.reads and before is None:
+        raise FileNotFoundError(
+            f"{store.root / str(parent)}: stage {stage} reads the stage before, and its folder is"
+            " gone"
+        )
     return StageRequest(
         key=key,
         stage=stage,
         seed=trial.seed,
         draw=draw,
         method=method,
+        plan=plan,
         data_dir=bench.data.images_dir,
         inputs=inputs,
         work_dir=store.folder(key),
         attempt=new_attempt(),
-        parent_model=before.file("model") if before is not None else None,
+        parent=before.files() if before is not None else None,
         threads=bench.resources.cpus_per_worker,
         device=bench.device,
         checkpoint_seconds=bench.resources.checkpoint_seconds,
@@ -256,8 +266,8 @@ def _record(
         negative_only=counts.negative_only,
         unasked=counts.unasked,
         unspent=counts.unspent,
-        validation=metrics["val_top1_last"],
-        validation_best=metrics["val_top1_best"],
+        validation=metrics["validation_last"],
+        validation_best=metrics["validation_best"],
         val_correct=(
             correctness.to_hex(scores["val_guess_last"] == inputs.validation_labels)
             if inputs.validation_ids.size

@@ -90,8 +90,8 @@ def save_epoch(work_dir: Path, attempt: str, epochs: int, state: Mapping[str, An
         path.unlink(missing_ok=True)
 
 
-def newest_epoch(work_dir: Path, key: str) -> bytes | None:
-    """Bytes of the newest undamaged state with this stage key, of any attempt; None if there is
+def newest_epoch(work_dir: Path, key: object) -> bytes | None:
+    """Bytes of the newest undamaged state with this `key`, of any attempt; None if there is
     none.
     """
     found = sorted(

@@ -4,7 +4,10 @@ class head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,75 +23,131 @@ from trainers.stage import Classes, Ids
 
 
 @torch.inference_mode()
-def top1(net: TwoHeads, items: Items, ids: Ids, labels: Classes, ranks: Ranks) -> float | None:
-    """Share of these images that the net gets right, percent; None where there are none. Ranks
-    split the work and get the same number.
+def judge(
+    net: TwoHeads,
+    items: Items,
+    ids: Ids,
+    names: Sequence[str],
+    ranks: Ranks,
+    negatives: Negatives | None = None,
+) -> dict[str, npt.NDArray[np.generic]]:
+    """These arrays (trainers.stage.POOL_ARRAYS, `probabilities`, `embedding`) of the items with
+    these ascending ids. Without `negatives` no class is left out. Ranks split the work and get the
+    same arrays.
     """
-    if len(ids) == 0:
-        return None
-    mine, truth = ids[ranks.rank :: ranks.world_size], labels[ranks.rank :: ranks.world_size]
-    right = torch.zeros((), dtype=torch.int64, device=items.device)
-    parts = _parts(items, len(mine))
-    for part, logits in zip(
-        parts, _logits(net, items, [mine[part] for part in parts]), strict=True
-    ):
-        right += (logits.argmax(1) == to_device(truth[part], items.device)).sum()
-    return 100.0 * int(ranks.sum(right)) / len(ids)
+    tables = _tables(names)
+    rows = _by_rank(net, items, ids, tables, negatives, ranks)
+    found: dict[str, npt.NDArray[np.generic]] = {}
+    for table, values in zip(tables, rows, strict=True):
+        for name in set(table.names) & set(names):
+            column = values if table.whole else values[:, table.names.index(name)]
+            kind = np.int32 if name.endswith("guess") else np.float32
+            found[name] = column.astype(kind, copy=False)
+    return {name: found[name] for name in names}
 
 
-@torch.inference_mode()
 def guesses(net: TwoHeads, items: Items, ranks: Ranks, ids: Ids | None = None) -> Classes:
     """Best class of every item, or of those with these ascending ids, int32 [n], no class left
     out.
     """
-    columns = _by_rank(net, items, np.arange(len(items)) if ids is None else ids, None, ranks)
-    return columns[:, 4].astype(np.int32)
+    ids = np.arange(len(items)) if ids is None else ids
+    found: Classes = judge(net, items, ids, ("raw_guess",), ranks)["raw_guess"].astype(np.int32)
+    return found
 
 
-@torch.inference_mode()
-def pool_scores(
-    net: TwoHeads, items: Items, ids: Ids, negatives: Negatives, ranks: Ranks
-) -> dict[str, npt.NDArray[np.generic]]:
-    """The pool's arrays of trainers.stage.SCORE_ARRAYS for these ids, ascending. Ranks split the
-    work and get the same arrays.
-    """
-    columns = _by_rank(net, items, ids, negatives, ranks)
-    return {
-        "item_ids": ids,
-        "guess": columns[:, 0].astype(np.int32),
-        "confidence": columns[:, 1].astype(np.float32),
-        "margin": columns[:, 2].astype(np.float32),
-        "entropy": columns[:, 3].astype(np.float32),
-        "raw_guess": columns[:, 4].astype(np.int32),
-        "raw_confidence": columns[:, 5].astype(np.float32),
-        "raw_margin": columns[:, 6].astype(np.float32),
-        "raw_entropy": columns[:, 7].astype(np.float32),
-    }
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the net says of some items, on the device."""
+
+    features: Tensor
+    """[n, width]"""
+    logits: Tensor
+    """float64 [n, C]"""
+    negatives: tuple[Tensor, Tensor] | None
+    """(row, class) of their refusals."""
+
+    def raw(self) -> Tensor:
+        return torch.softmax(self.logits, 1)
+
+    def masked(self) -> Tensor:
+        if self.negatives is None:
+            return self.raw()
+        return torch.softmax(suppress_negatives(self.logits, *self.negatives), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Arrays that are made together: a column each, or one that is all columns."""
+
+    names: tuple[str, ...]
+    made: Callable[[_Said], Tensor]
+    whole: bool = False
+
+
+_SUMMARY: Final = ("guess", "confidence", "margin", "entropy")
+_WHOLE: Final = (
+    _Table(("probabilities",), lambda said: said.raw().float(), whole=True),
+    _Table(("embedding",), lambda said: said.features.float(), whole=True),
+)
+
+
+def _tables(names: Sequence[str]) -> list[_Table]:
+    """What must be made for these arrays; a guess alone is made without the rest of its table."""
+    found: list[_Table] = []
+    for prefix, probabilities in (("", _Said.masked), ("raw_", _Said.raw)):
+        mine = [name for name in _SUMMARY if f"{prefix}{name}" in names]
+        if mine == ["guess"]:
+            found.append(_Table((f"{prefix}guess",), partial(_best, probabilities)))
+        elif mine:
+            every = tuple(f"{prefix}{name}" for name in _SUMMARY)
+            found.append(_Table(every, partial(_summarised, probabilities)))
+    return [*found, *(table for table in _WHOLE if table.names[0] in names)]
+
+
+def _best(probabilities: Callable[[_Said], Tensor], said: _Said) -> Tensor:
+    return probabilities(said).argmax(1, keepdim=True)
+
+
+def _summarised(probabilities: Callable[[_Said], Tensor], said: _Said) -> Tensor:
+    return _summary(probabilities(said))
 
 
 def _by_rank(
-    net: TwoHeads, items: Items, ids: Ids, negatives: Negatives | None, ranks: Ranks
-) -> npt.NDArray[np.float64]:
-    """Columns of `_columns` for the ids, ascending. Each rank predicts every world_size-th; the
-    last share is filled up with repeats that are dropped by id.
+    net: TwoHeads,
+    items: Items,
+    ids: Ids,
+    tables: Sequence[_Table],
+    negatives: Negatives | None,
+    ranks: Ranks,
+) -> list[npt.NDArray[Any]]:
+    """Each table's rows for the ids, ascending. Each rank predicts every world_size-th; the last
+    share is filled up with repeats that are dropped by id.
     """
     if len(ids) == 0:
-        return np.zeros((0, 8))
+        # Their width is that of any item.
+        return [
+            rows[:0] for rows in _by_rank(net, items, np.zeros(1, np.int64), tables, None, ranks)
+        ]
     padded = np.resize(ids, -(-len(ids) // ranks.world_size) * ranks.world_size)
     mine = padded[ranks.rank :: ranks.world_size]
     parts = [mine[part] for part in _parts(items, len(mine))]
-    columns = [
-        _columns(logits, part, negatives)
-        for part, logits in zip(parts, _logits(net, items, parts), strict=True)
+    said = _said(net, items, parts, negatives)
+    # Alone there is nobody to gather from, and large arrays need not stay on the device.
+    alone = ranks.world_size == 1
+    made = [
+        [table.made(part).cpu() if alone and table.whole else table.made(part) for table in tables]
+        for part in said
     ]
-    rows = ranks.gather_rows(torch.cat(columns)).cpu().numpy()
+    rows = [
+        ranks.gather_rows(torch.cat(column)).cpu().numpy() for column in zip(*made, strict=True)
+    ]
     everyone = np.concatenate(
         [padded[rank :: ranks.world_size] for rank in range(ranks.world_size)]
     )
     found, first = np.unique(everyone, return_index=True)
     if not np.array_equal(found, ids):
         raise ValueError("ids must be ascending and distinct")
-    return np.asarray(rows[first])
+    return [np.asarray(table[first]) for table in rows]
 
 
 def _parts(items: Items, count: int) -> list[slice]:
@@ -96,23 +155,17 @@ def _parts(items: Items, count: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _logits(net: TwoHeads, items: Items, parts: Sequence[Ids]) -> Iterator[Tensor]:
-    """float64 [n, C] of each part."""
-    for rows in items.rows(parts):
-        logits: Tensor = net(items.plain(rows))[0]
-        yield logits.double()
-
-
-def _columns(logits: Tensor, ids: Ids, negatives: Negatives | None) -> Tensor:
-    """[n, 8]: guess, confidence, margin and entropy without the refused classes; the same of all
-    classes.
-    """
-    raw = torch.softmax(logits, 1)
-    masked = raw
-    if negatives is not None:
-        rows, classes = (to_device(a, logits.device) for a in negatives.pairs(ids))
-        masked = torch.softmax(suppress_negatives(logits, rows, classes), 1)
-    return torch.cat([_summary(masked), _summary(raw)], 1)
+def _said(
+    net: TwoHeads, items: Items, parts: Sequence[Ids], negatives: Negatives | None
+) -> Iterator[_Said]:
+    for part, rows in zip(parts, items.rows(parts), strict=True):
+        features: Tensor = net.trunk(items.plain(rows))
+        logits: Tensor = net.class_head(features).double()
+        refused = None
+        if negatives is not None:
+            at, classes = (to_device(a, logits.device) for a in negatives.pairs(part))
+            refused = at, classes
+        yield _Said(features, logits, refused)
 
 
 def _summary(probabilities: Tensor) -> Tensor:

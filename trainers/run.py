@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import time
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from trainers import checkpoint, predict, randomness
-from trainers.data.items import Items, StageData, holds_images, open_data
+from trainers import checkpoint, randomness
+from trainers.data.items import StageData, open_data
 from trainers.distributed.ranks import ALONE, Ranks
-from trainers.errors import DataError
-from trainers.mean_teacher.method import MeanTeacher
-from trainers.stage import SCORE_ARRAYS, StageInputs, StageOutcome, StageRequest, TrainingFailed
+from trainers.errors import DataError, UserError
+from trainers.method import Method, as_planned, keeps_state
+from trainers.metrics import METRICS
+from trainers.stage import POOL_ARRAYS, StageInputs, StageOutcome, StageRequest, TrainingFailed
+from trainers.trainer import Figures, Split, Trainer
+
+FORMAT = 2
+"""Of an epoch checkpoint. One of another format is not taken up."""
 
 LARGEST_LOSS = 1e5
 """A loss above this will not come back (Tarvainen & Valpola 2017, published code)."""
@@ -40,11 +47,12 @@ def run_stage(
             and `epochs`.
 
     Raises:
-        DataError: the data cache, the parent model or the ids do not fit together.
+        DataError: the data cache, the files of the stage before or the ids do not fit together.
         TrainingFailed: the loss is not finite or too large, or memory ran out.
     """
     device = torch.device(request.device)
     set_up(device, request.threads)
+    trains = trainer_class(request.method)
     try:
         return _Stage(request, ranks, device).run(on_epoch or (lambda entry: None))
     except (MemoryError, RuntimeError) as error:
@@ -53,31 +61,28 @@ def run_stage(
         ) or "can't allocate memory" in str(error):
             detail = str(error).split("\n")[0]
             raise TrainingFailed(
-                f"stage {request.stage}: memory ran out on {device} ({detail}); try a smaller"
-                " method.batch_size or backbone"
+                f"stage {request.stage}: memory ran out on {device} ({detail}); try"
+                f" {trains.if_memory_is_short}"
             ) from error
         raise
 
 
-def precision_used(precision: str, device: str, kind: str) -> Literal["bf16", "fp32", "fp64"]:
-    """The precision a stage trains in on data of this kind: on a CPU bf16 becomes fp32 where it
-    would be slower.
+def trainer_class(method: Method) -> type[Trainer]:
+    """Returns the class that trains a method.
 
-    That is where the CPU has no bf16 arithmetic and imitates it, and for feature vectors, whose
-    small matrices take less time than their conversion (measured with 512 features: 5.1 against 4.0
-    ms a step).
+    Raises:
+        UserError: it cannot be imported.
     """
-    if precision == "bf16" and torch.device(device).type == "cpu":
-        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return (
-            "bf16"
-            if holds_images(kind)
-            and any(has.get(name) for name in ("amx_bf16", "avx512_bf16", "arm_bf16", "bf16"))
-            else "fp32"
-        )
-    if precision not in ("bf16", "fp32", "fp64"):
-        raise ValueError(f"unknown precision {precision!r}")
-    return precision  # type: ignore[return-value]
+    module, _, name = method.trainer.partition(":")
+    try:
+        found: type[Trainer] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"method {method.name}: its trainer {method.trainer} cannot be imported"
+            f" ({type(error).__name__}: {error}). Install its package on every machine that trains,"
+            " or mend it."
+        ) from error
+    return found
 
 
 class _Stage:
@@ -87,194 +92,203 @@ class _Stage:
         self.request, self.ranks, self.device = request, ranks, device
         self.data = open_data(request.data_dir)
         check_inputs(request.inputs, self.data)
-        if request.method.batch_size < 2 * ranks.world_size:
-            raise DataError(
-                f"method.batch_size: {request.method.batch_size} images cannot be shared by"
-                f" {ranks.world_size} workers; at least two each are needed"
-            )
-        self.precision = precision_used(request.method.precision, request.device, self.data.kind)
-        seed = randomness.key(request.seed, request.draw)
-        self.trainer = MeanTeacher(
-            request.method,
+        self.metric = METRICS[request.metric]
+        self.trainer = trainer_class(request.method)(
+            request.plan,
+            as_planned(request.method, request.plan),
             self.data,
             request.inputs,
-            seed=seed,
+            seed=randomness.key(request.seed, request.draw),
             device=device,
-            precision=self.precision,
             ranks=ranks,
+            parent=request.parent,
         )
         self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {"epoch": None, "top1": None, "teacher": None}
+        self.best: dict[str, Any] = {"epoch": None, "value": None, "model": None}
         self.seconds = 0.0
+        self.begun_at = self.trainer.figures()
 
     def run(self, on_epoch: Callable[[dict[str, Any]], None]) -> StageOutcome:
         """Train what is left of the epochs, predict, and write the artefacts."""
-        request, epochs = self.request, self.request.method.epochs
+        request, (first, stop) = self.request, self.request.plan.epochs
         began = time.monotonic()
-        done = self._resume()
-        resumed_from = done or None
-        if done == 0:
-            self._take_over_parent()
+        resumed_from = self._resume()
+        if resumed_from is None:
+            self._go_on_from_parent()
         before, written = self.seconds, time.monotonic()
-        for epoch in range(done, epochs):
+        for epoch in range(first if resumed_from is None else resumed_from, stop):
             entry = self._epoch(epoch)
             self.seconds = before + time.monotonic() - began
             if self.ranks.first:
-                if time.monotonic() - written >= request.checkpoint_seconds and epoch + 1 < epochs:
+                if time.monotonic() - written >= request.checkpoint_seconds and epoch + 1 < stop:
                     checkpoint.save_epoch(
                         request.work_dir, request.attempt, epoch + 1, self._state(epoch + 1)
                     )
                     written = time.monotonic()
-                on_epoch({**entry, "epochs": epochs})
-        arrays = self._predict()
+                on_epoch({**entry, "epochs": stop})
+        arrays, figures = self._predict(), self.trainer.figures()
+        contents = self._kept() if self.ranks.first else {}
+        arrays |= self._predict_at_best(arrays)
         self.seconds = before + time.monotonic() - began
-        files = {"scores": f"scores-{request.attempt}.npz", "model": f"model-{request.attempt}.pt"}
+        files = {role: f"{role}-{request.attempt}.pt" for role in contents}
+        files["scores"] = f"scores-{request.attempt}.npz"
         if self.ranks.first:
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)
             checkpoint.commit(request.work_dir / files["scores"], buffer.getvalue())
-            checkpoint.commit(request.work_dir / files["model"], checkpoint.to_bytes(self._model()))
+            for role, content in contents.items():
+                checkpoint.commit(request.work_dir / files[role], content)
             checkpoint.remove_epochs(request.work_dir)
         self.ranks.wait()
-        return StageOutcome(files=files, metrics=self._metrics(resumed_from))
+        return StageOutcome(files=files, metrics=self._metrics(resumed_from, figures))
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
+        terms = self.trainer.epoch(epoch)
         # The only wait for the device in an epoch: the losses of its steps are read here.
-        steps = self.trainer.train_epoch(epoch).cpu().numpy()
+        steps = torch.stack([term.double() for term in terms.values()], 1).cpu().numpy()
         bad = ~(np.isfinite(steps[:, 0]) & (steps[:, 0] <= LARGEST_LOSS))
         if bad.any():
             step = int(bad.argmax())
             raise TrainingFailed(
                 f"stage {self.request.stage}: the loss is {steps[step, 0]:.3g} at step {step + 1}"
-                f" of epoch {epoch + 1}; try a lower method.learning_rate, a lower"
-                " method.consistency_weight, or method.precision fp32"
+                f" of epoch {epoch + 1}; try {self.trainer.if_it_diverges}"
             )
-        inputs = self.request.inputs
-        self.trainer.teacher.eval()
-        top1 = predict.top1(
-            self.trainer.teacher,
-            self.trainer.items,
-            inputs.validation_ids,
-            inputs.validation_labels,
-            self.ranks,
-        )
-        if top1 is not None and (self.best["top1"] is None or top1 > self.best["top1"]):
+        value = self._validate()
+        if value is not None and (self.best["value"] is None or value > self.best["value"]):
             self.best = {
                 "epoch": epoch,
-                "top1": top1,
-                "teacher": copy.deepcopy(self.trainer.teacher.state_dict()),
+                "value": value,
+                "model": copy.deepcopy(self.trainer.predictor()),
             }
-        loss, by_class, by_consistency = (float(v) for v in steps.mean(0))
-        entry = {
-            "epoch": epoch,
-            "loss": loss,
-            "loss_class": by_class,
-            "loss_consistency": by_consistency,
-            "val_top1": top1,
-        }
+        means = dict(zip(terms, (float(mean) for mean in steps.mean(0)), strict=True))
+        entry = {"epoch": epoch, **means, "validation": value}
         self.history.append(entry)
         return entry
 
-    def _predict(self) -> dict[str, Any]:
-        trainer, inputs = self.trainer, self.request.inputs
-        trainer.teacher.eval()
-        test = Items(
-            self.data, "test", device=self.device, dtype=trainer.items.dtype, feature_noise=0.0
-        )
-        arrays: dict[str, Any] = predict.pool_scores(
-            trainer.teacher, trainer.items, inputs.pool_ids, trainer.negatives, self.ranks
-        )
-        arrays["val_guess_last"] = predict.guesses(
-            trainer.teacher, trainer.items, self.ranks, inputs.validation_ids
-        )
-        arrays["test_guess_last"] = predict.guesses(trainer.teacher, test, self.ranks)
-        arrays["test_guess_best_val"] = arrays["test_guess_last"]
-        if (
-            self.best["teacher"] is not None
-            and self.best["epoch"] != self.request.method.epochs - 1
-        ):
-            best = copy.deepcopy(trainer.teacher)
-            best.load_state_dict(self.best["teacher"])
-            arrays["test_guess_best_val"] = predict.guesses(best.eval(), test, self.ranks)
-        return {name: arrays[name] for name in SCORE_ARRAYS}
+    def _validate(self) -> float | None:
+        """What the model reaches on the validation images; None where there are none."""
+        inputs = self.request.inputs
+        if len(inputs.validation_ids) == 0:
+            return None
+        found = self._scores("validation", (self.metric.array,))[self.metric.array]
+        value = self.metric.score(inputs.validation_labels, found)
+        return value if np.isfinite(value) else None
 
-    def _model(self) -> dict[str, Any]:
-        """What a later stage or prediction needs: weights of both nets, and which network they are
-        of.
-        """
-        trainer = self.trainer
+    def _scores(self, split: Split, names: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
+        inputs = self.request.inputs
+        match split:
+            case "pool":
+                ids = inputs.pool_ids
+            case "validation":
+                ids = inputs.validation_ids
+            case "test":
+                ids = np.arange(len(self.data.test))
+        found = self.trainer.scores(split, ids, names)
+        return {name: found[name] for name in names}
+
+    def _predict(self) -> dict[str, Any]:
+        """What is kept of the model after the last epoch."""
+        judged = self.metric.array
+        offered = [name for name in POOL_ARRAYS if name in self.request.method.offers]
         return {
-            "method": self.request.method.name,
-            "backbone": trainer.backbone,
-            "num_classes": self.data.num_classes,
-            "shape": list(self.data.shape),
-            "student": trainer.student.state_dict(),
-            "teacher": trainer.teacher.state_dict(),
+            "item_ids": self.request.inputs.pool_ids,
+            **self._scores("pool", offered),
+            f"val_{judged}_last": self._scores("validation", (judged,))[judged],
+            f"test_{judged}_last": self._scores("test", (judged,))[judged],
         }
+
+    def _predict_at_best(self, last: dict[str, Any]) -> dict[str, Any]:
+        """What is kept of the model at the best validation epoch, which the trainer then is."""
+        judged = self.metric.array
+        found = last[f"test_{judged}_last"]
+        if self.best["model"] is not None and self.best["epoch"] != self.request.plan.epochs[1] - 1:
+            self.trainer.predict_with(self.best["model"])
+            found = self._scores("test", (judged,))[judged]
+        return {f"test_{judged}_best_val": found}
+
+    def _kept(self) -> dict[str, bytes]:
+        """Role -> content of the files that a later stage or prediction may need."""
+        found = {"model": checkpoint.to_bytes(self.trainer.model())}
+        if keeps_state(self.request.method):
+            state = {"epochs": self.request.plan.epochs[1], "trainer": self.trainer.state()}
+            found["state"] = checkpoint.to_bytes(state)
+        return found
+
+    @property
+    def _stamp(self) -> list[Any]:
+        return [FORMAT, self.request.key]
 
     def _state(self, epochs: int) -> dict[str, Any]:
         return {
-            "key": self.request.key,
+            "key": self._stamp,
             "epochs": epochs,
             "trainer": self.trainer.state(),
             "best": self.best,
             "history": self.history,
             "seconds": self.seconds,
+            "begun_at": asdict(self.begun_at),
         }
 
-    def _resume(self) -> int:
-        """Epochs already trained, whose end is now the trainer's state."""
+    def _resume(self) -> int | None:
+        """The epoch to go on with, whose start is now the trainer's state; None where there is no
+        checkpoint.
+        """
         found = (
-            checkpoint.newest_epoch(self.request.work_dir, self.request.key)
+            checkpoint.newest_epoch(self.request.work_dir, self._stamp)
             if self.ranks.first
             else None
         )
         content = self.ranks.share_bytes(found, self.device)
         if content is None:
-            return 0
+            return None
         state = checkpoint.from_bytes(content, self.device)
-        self.trainer.load_state(state["trainer"])
+        self.trainer.load(state["trainer"])
         self.best, self.history, self.seconds = (
             state["best"],
             state["history"],
             float(state["seconds"]),
         )
+        self.begun_at = Figures(**state["begun_at"])
         return int(state["epochs"])
 
-    def _take_over_parent(self) -> None:
-        path = self.request.parent_model
-        if self.request.method.init != "continue" or path is None:
+    def _go_on_from_parent(self) -> None:
+        """The trainer has the state of the stage before, where the plan reads it."""
+        parent, first = self.request.parent, self.request.plan.epochs[0]
+        if "state" not in self.request.plan.reads or parent is None:
             return
         try:
-            model = checkpoint.from_bytes(path.read_bytes(), self.device)
-            student, teacher = (_weights(model, name) for name in ("student", "teacher"))
-            self.trainer.start_from(student, teacher)
-        except (OSError, ValueError, RuntimeError) as error:
+            state = checkpoint.from_bytes(parent.read("state"), self.device)
+            if state["epochs"] != first:
+                raise ValueError(f"it is that of epoch {state['epochs']}")
+            self.trainer.load(state["trainer"])
+            self.begun_at = self.trainer.figures()
+        except (ValueError, KeyError, RuntimeError) as error:
             reason = str(error).split("\n")[0]
             raise DataError(
-                f"{path}: expected the model of the stage before, with backbone"
-                f" {self.trainer.backbone!r}, to continue from; {reason}"
+                f"{parent.path('state')}: expected the state of the stage before at epoch {first},"
+                f" to go on from; {reason}"
             ) from None
 
-    def _metrics(self, resumed_from: int | None) -> dict[str, Any]:
-        steps = self.trainer.step
-        images = steps * self.request.method.batch_size
+    def _metrics(self, resumed_from: int | None, figures: Figures) -> dict[str, Any]:
+        images = figures.images - self.begun_at.images
+        last = self.history[-1] if self.history else {}
         return {
-            "val_top1_last": self.history[-1]["val_top1"] if self.history else None,
-            "val_top1_best": self.best["top1"],
+            "metric": self.metric.name,
+            "validation_last": last.get("validation"),
+            "validation_best": self.best["value"],
             "best_val_epoch": self.best["epoch"],
             "epochs": len(self.history),
-            "steps": steps,
-            "images": images,
             "seconds": self.seconds,
+            "steps": figures.steps - self.begun_at.steps,
+            "images": images,
             "images_per_second": images / max(self.seconds, 1e-9),
             "device": str(self.device),
-            "precision": self.precision,
-            "backbone": self.trainer.backbone,
-            "parameters": sum(p.numel() for p in self.trainer.student_weights),
-            "loss_last": self.history[-1]["loss"] if self.history else None,
+            "loss_last": list(last.values())[1] if last else None,
             "resumed_from_epoch": resumed_from,
             "history": self.history,
+            "backbone": figures.backbone,
+            "precision": figures.precision,
+            "parameters": figures.parameters,
         }
 
 
@@ -298,13 +312,6 @@ def set_up(device: torch.device, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _weights(model: dict[str, Any], name: str) -> dict[str, Tensor]:
-    weights = model.get(name)
-    if not isinstance(weights, dict):
-        raise ValueError(f"it has no {name!r} weights")
-    return weights
-
-
 def check_inputs(inputs: StageInputs, data: StageData) -> None:
     """The ids and classes are of this data set and in the order that StageInputs promises.
 
@@ -314,10 +321,15 @@ def check_inputs(inputs: StageInputs, data: StageData) -> None:
     items, classes = len(data.train), data.num_classes
     for name in ("pool_ids", "label_ids", "validation_ids"):
         ids = getattr(inputs, name)
-        if len(ids) and (ids[0] < 0 or ids[-1] >= items or (np.diff(ids) <= 0).any()):
+        steps = np.diff(ids)
+        if name == "label_ids" and len(inputs.labels) == len(ids):
+            # An image may have several classes, ascending.
+            steps = np.where(steps == 0, np.diff(inputs.labels), steps)
+        if len(ids) and (ids[0] < 0 or ids[-1] >= items or (steps <= 0).any()):
+            once = "class once" if name == "label_ids" else "once"
             raise DataError(
                 f"{data.folder}: {name} must be ascending ids of its {items} training images, each"
-                " once"
+                f" {once}"
             )
     for ids_name, classes_name in (
         ("label_ids", "labels"),
@@ -330,7 +342,13 @@ def check_inputs(inputs: StageInputs, data: StageData) -> None:
                 f"{data.folder}: {classes_name} has {len(values)} entries for"
                 f" {len(getattr(inputs, ids_name))} {ids_name}"
             )
-        if len(values) and (values.min() < 0 or values.max() >= classes):
+        if values.ndim == 2:
+            if values.shape[1] != classes or not np.isin(values, (0, 1)).all():
+                raise DataError(
+                    f"{data.folder}: {classes_name} of several classes an image must be 0 or 1 for"
+                    f" each of {classes} classes; they are {list(values.shape)}"
+                )
+        elif len(values) and (values.min() < 0 or values.max() >= classes):
             raise DataError(f"{data.folder}: {classes_name} holds a class outside 0..{classes - 1}")
     pool = inputs.pool_ids
     if not (np.isin(inputs.label_ids, pool).all() and np.isin(inputs.negative_ids, pool).all()):

@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from trainers.mean_teacher.settings import MethodConfig
+from trainers.artefacts import StageFiles
+from trainers.method import Method, StagePlan
 
 Ids = npt.NDArray[np.int64]
 Classes = npt.NDArray[np.int32]
 
-SCORE_ARRAYS: Final = (
-    "item_ids",
+POOL_ARRAYS: Final = (
     "guess",
     "confidence",
     "margin",
@@ -29,19 +29,37 @@ SCORE_ARRAYS: Final = (
     "raw_confidence",
     "raw_margin",
     "raw_entropy",
+)
+"""Arrays of what a model says of the pool, by ascending item id, that a stage keeps where its
+method offers them.
+
+guess int32 [P]: the best class among those not refused. confidence float32 [P]: its probability,
+renormalised over those not refused. margin float32 [P]: p1 - p2 over the same. entropy float32 [P]:
+nats, over the same. raw_guess, raw_confidence, raw_margin, raw_entropy: the same four with no class
+left out.
+"""
+
+EXTRA_ARRAYS: Final = ("probabilities", "embedding")
+"""Arrays that a stage keeps where a query asks for them and its method offers them.
+
+probabilities float32 [P, C]: of each class, none left out. embedding float32 [P, D]: the features
+of the network before its heads.
+"""
+
+SCORE_ARRAYS: Final = (
+    "item_ids",
+    *POOL_ARRAYS,
     "val_guess_last",
     "test_guess_last",
     "test_guess_best_val",
 )
-"""Arrays of a stage's `scores` file (npz, no pickle).
+"""Arrays of a stage whose metric is top-1 and whose method offers all of POOL_ARRAYS, each a file.
 
-item_ids int64 [P]: the pool, ascending. guess int32 [P]: teacher's best class among those not
-refused. confidence float32 [P]: its probability, renormalised over those not refused. margin
-float32 [P]: p1 - p2 over the same. entropy float32 [P]: nats, over the same. raw_guess,
-raw_confidence, raw_margin, raw_entropy: the same four with no class left out. val_guess_last int32
-[V]: unmasked teacher guesses on the validation images, by ascending id, after the last epoch.
-test_guess_last, test_guess_best_val int32 [T]: unmasked teacher guesses on the test images after
-the last epoch and at the best validation epoch (equal to the last where there is no validation).
+item_ids int64 [P]: the pool, ascending. val_guess_last int32 [V]: guesses on the validation images
+with no class left out, by ascending id, after the last epoch. test_guess_last, test_guess_best_val
+int32 [T]: the same on the test images after the last epoch and at the best validation epoch (equal
+to the last where there is no validation). Of another metric the last three are those of its array:
+val_probabilities_last float32 [V, C], and so on.
 """
 
 
@@ -56,17 +74,19 @@ class StageInputs:
     among them.
     """
     label_ids: Ids
-    """[L] ascending, a subset of pool_ids."""
+    """[L] ascending by (id, class), a subset of pool_ids; of an image with several classes an entry
+    for each.
+    """
     labels: Classes
-    """[L] class of each labelled image."""
+    """[L] class of each entry."""
     negative_ids: Ids
     """[M] ascending by (id, class), one entry a refused class, no pair twice."""
     negative_classes: Classes
     """[M]."""
     validation_ids: Ids
     """[V] ascending."""
-    validation_labels: Classes
-    """[V]."""
+    validation_labels: npt.NDArray[np.integer[Any]]
+    """[V] class of each; where an image may have several, 0 or 1 for each class, [V, C]."""
 
     def digest(self) -> str:
         """Hex SHA-256 of the inputs in canonical order; carries no trial id."""
@@ -91,8 +111,9 @@ class StageRequest:
     draw: the stages of a trial independently of each other, those of two trials with equal seed and
     draw alike.
     """
-    method: MethodConfig
-    """Cut to this stage (MeanTeacherConfig.for_stage)."""
+    method: Method
+    plan: StagePlan
+    """Of this stage, by the method."""
     data_dir: Path
     """A prepared data cache (see trainers.data.items)."""
     inputs: StageInputs
@@ -100,8 +121,10 @@ class StageRequest:
     """Where epoch checkpoints and artefacts are written; several attempts may share it."""
     attempt: str
     """Unique to this try; part of every file name it writes."""
-    parent_model: Path | None = None
-    """Model file of the stage before, where the method carries weights over."""
+    parent: StageFiles | None = None
+    """Files of the stage before, where the plan reads any."""
+    metric: str = "top-1"
+    """What validation and test images are scored by (trainers.metrics)."""
     threads: int = 1
     device: str = "cpu"
     checkpoint_seconds: float = 5.0
@@ -115,12 +138,14 @@ class StageOutcome:
     """What a trained stage leaves behind. `files` are names inside the request's work_dir."""
 
     files: dict[str, str]
-    """role -> file name: `scores` (SCORE_ARRAYS) and `model`."""
+    """role -> file name: `scores` (SCORE_ARRAYS), `model`, and `state` where the method keeps
+    it.
+    """
     metrics: dict[str, Any]
-    """JSON values: val_top1_last, val_top1_best (percent or None), best_val_epoch (or None),
-    epochs, steps, images, seconds, images_per_second, device, precision, backbone, parameters,
-    loss_last, resumed_from_epoch (or None), history (one small object an epoch: epoch, loss,
-    loss_class, loss_consistency, val_top1).
+    """JSON values: metric, validation_last, validation_best (percent or None), best_val_epoch (or
+    None), epochs, steps, images, seconds, images_per_second, device, precision, backbone,
+    parameters, loss_last, resumed_from_epoch (or None), history (one small object an epoch: epoch,
+    the mean of each term of the loss, validation).
     """
 
 

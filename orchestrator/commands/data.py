@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from rich.console import Console
 from rich.progress import Progress
 
-from orchestrator.data.find import OWN
+from orchestrator.catalogue import INSTALLED
 from orchestrator.data.notes import print_notes
 from orchestrator.data.prepare import list_data, prepare
-from search_spaces.reading.config import DatasetConfig
+from orchestrator.data.protocols import Source
+from search_spaces.reading.assemble import source_of
+from search_spaces.reading.errors import ABSENT, Place, SpecError
+from search_spaces.reading.sections import Sections, apply_overrides
+from search_spaces.reading.settings import Keys
+from search_spaces.reading.yaml_source import plain
 from trainers.errors import DataError, one_line
 
 
@@ -38,22 +44,26 @@ def list_sets(*, as_json: bool) -> int:
     return 0
 
 
-def prepare_set(name: str, path: str | None, image_size: int | None, *, as_json: bool) -> int:
-    """Decodes a data set, or checks every byte of one that is decoded already."""
-    if path and name == "digits":
-        raise DataError(
-            f"--path {path}: digits ships inside scikit-learn and has no place of its own; leave"
-            " out --path, or name the set that lies there."
-        )
-    if not path and name in OWN:
-        raise DataError(f"{name}: nothing says where the data is. Add --path.")
+def prepare_set(
+    name: str,
+    path: str | None,
+    image_size: int | None,
+    overrides: Sequence[str] = (),
+    *,
+    as_json: bool,
+) -> int:
+    """Decodes a data set, or checks every byte of one that is decoded already.
+
+    Args:
+        overrides: `dataset.KEY=VALUE`, settings of its source.
+    """
+    source = _source(name, path, image_size, overrides)
     with Progress(
         console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()
     ) as bar:
         task = bar.add_task(f"decoding {name}", total=None)
-        config = DatasetConfig(name=name, path=path, image_size=image_size)
         data = prepare(
-            config,
+            source,
             verify=True,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -74,3 +84,40 @@ def prepare_set(name: str, path: str | None, image_size: int | None, *, as_json:
             )
         )
     return 0
+
+
+def _source(
+    name: str, path: str | None, image_size: int | None, overrides: Sequence[str]
+) -> Source:
+    """Returns the source that the words of the command describe.
+
+    Raises:
+        UserError: there is no such source, or it has no such setting, or needs another.
+    """
+    for text in overrides:
+        if not text.startswith("dataset."):
+            raise SpecError(
+                "is no setting of a data set",
+                place=Place(override=text),
+                hint="write --set dataset.KEY=VALUE",
+            )
+    keys = Keys(INSTALLED)
+    sections = Sections(source=Place(), keys=keys)
+    apply_overrides(sections, overrides)
+    places = {key: node.place for key, node in sections.trial.items()}
+    values = {"dataset.name": name} | {key: plain(node) for key, node in sections.trial.items()}
+    for key, given, flag in (
+        ("dataset.path", path, "--path"),
+        ("dataset.image_size", image_size, "--image-size"),
+    ):
+        if given is not None:
+            values[key], places[key] = given, Place(file=f"{flag} {given}")
+    try:
+        for key, field in keys.section("dataset", values).items():
+            if field.default is ABSENT and key not in values:
+                flag = "--path PATH" if key == "dataset.path" else f"--set {key}=VALUE"
+                raise DataError(f"{name}: {key} must be given. Add {flag}: {field.meaning}")
+        made: Source = source_of(values, keys)
+    except SpecError as error:
+        raise error.located(places, values) from None
+    return made

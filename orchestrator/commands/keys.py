@@ -106,7 +106,7 @@ def key_rows(catalogue: Catalogue, broken: list[str] | None = None) -> Iterator[
             for key, field in keys.of_plugin(section, _loadable(keys, section)).items()
             if key in own_fields(section) or key == "method.preset"
         }
-        meaning = f"Which {slot.kind}; its own settings stand beside it."
+        meaning = f"Which {slot.noun}; its own settings stand beside it."
         yield Row(
             key=slot.key,
             group=section,

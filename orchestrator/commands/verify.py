@@ -16,8 +16,9 @@ from orchestrator.sweeps import resolved
 from orchestrator.sweeps.correctness import CorrectnessError, of_trial
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import StageRecord
-from orchestrator.sweeps.stage_store import StageDamaged, StageStore, sha256_of
+from orchestrator.sweeps.stage_store import StageStore
 from search_spaces.reading.config import Trial
+from trainers.artefacts import StageDamaged, sha256_of
 
 
 def verify_sweep(layout: SweepLayout) -> dict[str, Any]:
@@ -157,12 +158,11 @@ def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone:
                 " stage that is needed again is trained again"
             )
             continue
-        for role, file in artefact.record["files"].items():
-            path = artefact.file(role)
-            if not path.is_file() or sha256_of(path) != file["sha256"]:
+        for file in artefact.files().files.values():
+            if not file.path.is_file() or sha256_of(file.path) != file.sha256:
                 problems.append(
-                    f"{path}: missing or damaged (its SHA-256 is not the committed one); remove"
-                    f" {artefact.folder} to train this stage again"
+                    f"{file.path}: missing or damaged (its SHA-256 is not the committed one);"
+                    f" remove {artefact.folder} to train this stage again"
                 )
         checked += 1
     return checked

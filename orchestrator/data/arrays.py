@@ -1,13 +1,11 @@
-"""What a data source hands over, and the arrays it writes."""
+"""The arrays that a data source writes."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,51 +14,8 @@ from orchestrator.labelling.keyed import keyed_uint64
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int32]
-Progress = Callable[[int, int], None]
-"""Called with (images or rows done, of how many)."""
 
 SPLITS: Final = ("train", "test")
-
-Kind = Literal["images", "features"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A data set whose `train.npy` and `test.npy` have been written; the labels come apart, so that
-    they can be kept apart.
-    """
-
-    kind: Kind
-    labels: dict[str, Labels]
-    """Split -> the class of each item, 0..C-1."""
-    class_names: tuple[str, ...]
-    augment: dict[str, Any] = field(default_factory=dict)
-    """How a training view is made: fields of trainers.data.augment.Recipe."""
-    crop: int | None = None
-    """Height and width of a view, where the images are kept larger."""
-    mean: tuple[float, ...] | None = None
-    """Per channel, on the 0..1 scale; None: computed from the training images."""
-    std: tuple[float, ...] | None = None
-    notes: tuple[str, ...] = ()
-    """What the user should know of how the source was read: a line each, with numbers and names."""
-
-
-class Source(Protocol):
-    """One data set where it lies, not yet decoded. Making one is cheap and checks that the place
-    exists.
-    """
-
-    def signature(self) -> str:
-        """Differs whenever files were added, removed, renamed, resized or touched; reads no file's
-        content.
-        """
-
-    def load(self, folder: Path, on_progress: Progress) -> Loaded:
-        """Writes `train.npy` and `test.npy` (uint8 [N, H, W, C] or float32 [N, D]) into `folder`.
-
-        Raises:
-            DataError: if the data is not what its layout promises; names the file.
-        """
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:

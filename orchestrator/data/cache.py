@@ -25,12 +25,12 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
-from orchestrator.data.arrays import SPLITS, Array, Kind, Loaded, write_array
+from orchestrator.data.arrays import SPLITS, Array, write_array
+from orchestrator.data.protocols import Loaded
 from orchestrator.storage.files import commit_file
 from orchestrator.storage.locks import LockHeld, hold
-from search_spaces.reading.config import DatasetFacts
-from search_spaces.reading.datasets import NAMES as DATASETS
-from search_spaces.reading.user_files import check_regular, expand, read_regular
+from orchestrator.storage.user_files import check_regular, expand, read_regular
+from search_spaces.reading.config import DataKind, DatasetFacts
 from trainers.errors import DataError
 
 FORMAT: Final = 2
@@ -93,11 +93,19 @@ class Entry:
     """Folder names below `images/` and `labels/`."""
     labels: str
     notes: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The source's settings beside `path` and `image_size`, as JSON values; in the file where there
+    are some.
+    """
 
-
-def source_key(name: str, path: Path | None, image_size: int | None) -> str:
-    """16 hex digits for one source; they name its entry, its lock and its part of `building/`."""
-    return hashlib.sha256(json.dumps([name, str(path), image_size]).encode()).hexdigest()[:16]
+    @property
+    def key(self) -> str:
+        """16 hex digits for one source; they name its entry, its lock and its part of
+        `building/`.
+        """
+        said: list[Any] = [self.name, str(self.path), self.image_size]
+        said += [self.settings] if self.settings else []
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def entries(root: Path) -> list[Entry]:
@@ -118,25 +126,23 @@ def read_entry(root: Path, key: str) -> Entry | None:
         all(isinstance(text, str) for text in texts)
         and isinstance(entry.path, str | None)
         and isinstance(entry.image_size, int | None)
+        and isinstance(entry.settings, dict)
     )
     # The names become paths: nothing that is read here leads out of the cache.
     inside = (
         plain
-        and entry.name in DATASETS
         and re.fullmatch(_IMAGES_NAME, entry.images)
         and re.fullmatch(_LABELS_NAME, entry.labels)
     )
-    own = (
-        inside
-        and source_key(entry.name, Path(entry.path) if entry.path else None, entry.image_size)
-        == key
-    )
-    return entry if own else None
+    return entry if inside and entry.key == key else None
 
 
-def write_entry(root: Path, key: str, entry: Entry) -> None:
+def write_entry(root: Path, entry: Entry) -> None:
+    said = asdict(entry)
+    if not said["settings"]:
+        del said["settings"]
     commit_file(
-        root / "sources" / f"{key}.json", json.dumps(asdict(entry), indent=1).encode(), replace=True
+        root / "sources" / f"{entry.key}.json", json.dumps(said, indent=1).encode(), replace=True
     )
 
 
@@ -154,7 +160,8 @@ def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | Non
         names = _folder_names(facts.name, meta["fingerprint"], digests)
     except _DAMAGED:
         return None
-    if names != (entry.images, entry.labels):  # folders that were exchanged
+    # Folders that were exchanged.
+    if names != (entry.images, entry.labels) or facts.name != entry.name:
         return None
     labelled = hashlib.sha256(
         json.dumps([meta["fingerprint"], *digests.values()]).encode()
@@ -174,8 +181,8 @@ def _facts(meta: dict[str, Any]) -> DatasetFacts:
     """What meta.json says of the data; raises one of _DAMAGED where it says nothing of the kind."""
     if (
         not re.fullmatch("[0-9a-f]{64}", meta["fingerprint"])
-        or meta["kind"] not in get_args(Kind)
-        or meta["name"] not in DATASETS
+        or meta["kind"] not in get_args(DataKind)
+        or not isinstance(meta["name"], str)
     ):
         raise ValueError("no description of data")
     counts = [meta[key] for key in ("num_classes", "train_items", "test_items")]
@@ -370,7 +377,8 @@ def _folder_names(name: str, fingerprint: str, label_digests: dict[str, str]) ->
     """Names below `images/` and `labels/`. The same images with other labels (a mistake mended) are
     other labels beside the same images.
     """
-    images_name = f"{name}-{fingerprint[:16]}"
+    # Another package's name may be no name of a folder.
+    images_name = f"{re.sub('[^a-z0-9_]', '_', name.lower())}-{fingerprint[:16]}"
     return (
         images_name,
         f"{images_name}-{hashlib.sha256(''.join(label_digests.values()).encode()).hexdigest()[:8]}",

@@ -5,15 +5,16 @@ without a class, published sizes.
 from __future__ import annotations
 
 import hashlib
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.data.arrays import SPLITS, Array, Loaded
-from search_spaces.reading.config import DatasetConfig, DatasetFacts
-from search_spaces.reading.datasets import BUILT_IN
+from orchestrator.data.arrays import SPLITS, Array
+from orchestrator.data.protocols import Loaded, Source
+from search_spaces.reading.config import Contents, DatasetFacts
 from trainers.errors import DataError
 
 _SAMPLE: Final = 64
@@ -69,54 +70,71 @@ def check_content(where: str, folder: Path, loaded: Loaded) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def check_sizes(where: str, config: DatasetConfig, found: DatasetFacts) -> None:
-    """A built-in set has the sizes that `plan` reckons with.
+def check_sizes(where: str, source: Source, found: DatasetFacts) -> None:
+    """Checks that a published set has the sizes that `plan` reckons with.
 
     Raises:
         DataError: names both numbers.
     """
-    known = BUILT_IN.get(config.name)
-    if known is None:
-        return
-    for key, what in (
-        ("kind", "kind"),
-        ("num_classes", "classes"),
-        ("train_items", "training items"),
-        ("test_items", "test items"),
-    ):
-        here, there = getattr(found, key), getattr(known.facts, key)
-        if here != there:
-            raise DataError(
-                f"{where}: {what}: {here} here, but {config.name} has {there}. Give the whole set,"
-                " or name it `folder` or `features`."
-            )
+    published: Contents | None = getattr(source, "holds", None)
+    if published is not None:
+        _compare(where, source, found, published)
 
 
-def check_loaded(where: str, config: DatasetConfig, loaded: Loaded) -> None:
-    """As `check_sizes`; and no class of a built-in set has fewer training items than `plan` reckons
-    with.
+def check_loaded(where: str, source: Source, known: Contents, loaded: Loaded) -> None:
+    """Checks that what was read is what the source said before, which `plan` reckons with.
 
     Raises:
         DataError: names both numbers.
     """
     train_items, test_items = (len(loaded.labels[split]) for split in SPLITS)
     found = DatasetFacts(
-        name=config.name,
+        name=source.name,
         num_classes=len(loaded.class_names),
         train_items=train_items,
         test_items=test_items,
         kind=loaded.kind,
     )
-    check_sizes(where, config, found)
-    known = BUILT_IN.get(config.name)
+    _compare(where, source, found, known)
+    if known.class_names not in ((), loaded.class_names):
+        here, there = next(
+            pair
+            for pair in zip_longest(loaded.class_names, known.class_names, fillvalue="missing")
+            if pair[0] != pair[1]
+        )
+        raise DataError(
+            f"{where}: a class is {here} here, but {source.name} has {there}. {_mend(source)}"
+        )
     counts = np.bincount(loaded.labels["train"], minlength=len(loaded.class_names))
-    if known is not None and counts.min() < known.smallest_class:
+    if counts.min() < known.smallest_class:
         few = int(counts.argmin())
         raise DataError(
             f"{where}: class {few} ({loaded.class_names[few]}) has {counts[few]} training items,"
-            f" but no class of {config.name} has fewer than {known.smallest_class}. Give the whole"
-            " set."
+            f" but no class of {source.name} has fewer than {known.smallest_class}."
+            f" {_mend(source)}"
         )
+
+
+def _compare(where: str, source: Source, found: DatasetFacts, known: Contents) -> None:
+    for key, what in (
+        ("kind", "kind"),
+        ("num_classes", "classes"),
+        ("train_items", "training items"),
+        ("test_items", "test items"),
+    ):
+        here, there = getattr(found, key), getattr(known, key)
+        if here != there:
+            raise DataError(
+                f"{where}: {what}: {here} here, but {source.name} has {there}. {_mend(source)}"
+            )
+
+
+def _mend(source: Source) -> str:
+    return (
+        "Give the whole set, or name it `folder` or `features`."
+        if hasattr(source, "holds")
+        else f"The data source {source.name} counts what it does not read; it is at fault."
+    )
 
 
 def _samples(array: Array) -> npt.NDArray[Any]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.reading.user_files import read_regular
+from orchestrator.storage.user_files import read_regular
 from trainers.errors import DataError, one_line
 
 if TYPE_CHECKING:

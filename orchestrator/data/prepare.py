@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
+import json
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
-from orchestrator.data.arrays import Progress, Source
+from orchestrator.catalogue import INSTALLED, Catalogue
 from orchestrator.data.cache import (
     Entry,
     PreparedData,
@@ -17,13 +18,13 @@ from orchestrator.data.cache import (
     entries,
     open_cached,
     read_entry,
-    source_key,
     write_entry,
 )
 from orchestrator.data.checks import check_content, check_loaded, check_sizes
-from orchestrator.data.find import OWN, open_source, source_path
-from search_spaces.reading.config import DatasetConfig
-from search_spaces.reading.datasets import NAMES as DATASETS
+from orchestrator.data.place import check_existing, place_of
+from orchestrator.data.protocols import Progress, Source
+from search_spaces.reading.config import Contents
+from search_spaces.reading.errors import SpecError
 from trainers.errors import DataError, one_line
 
 __all__ = ["DataRow", "PreparedData", "list_data", "prepare"]
@@ -50,7 +51,7 @@ def _quiet(done: int, total: int) -> None:
 
 
 def prepare(
-    config: DatasetConfig, *, verify: bool = False, on_progress: Progress = _quiet
+    source: Source, *, verify: bool = False, on_progress: Progress = _quiet
 ) -> PreparedData:
     """The data set is decoded, checked and in the cache; done at once if it already is and its
     source has not changed.
@@ -69,80 +70,133 @@ def prepare(
         DataError: if the data is missing, unreadable or not what its layout promises, or if the
             cache cannot be written. The message names the file.
     """
-    source = open_source(config)
-    root, path = cache_root(), source_path(config)
-    where = str(path or config.name)
-    key = source_key(config.name, path, config.image_size)
+    check_existing(source)
+    root, path = cache_root(), place_of(source)
+    where = str(path or source.name)
     signature = _signature(source, where)
+    entry = _entry(source, path, signature)
     try:
-        found = _cached(root, key, config, signature, verify=verify)
+        found = _cached(root, source, where, entry, verify=verify)
         if found is not None:
             return found
-        with building(root, key) as built:
+        with building(root, entry.key) as built:
             # Another process may have decoded it while this one waited.
-            signature = _signature(source, where)
-            found = _cached(root, key, config, signature, verify=verify)
+            entry = replace(entry, signature=_signature(source, where))
+            found = _cached(root, source, where, entry, verify=verify)
             if found is not None:
                 return found
             (built / "images").mkdir()
+            known = _contents(source, where)
             loaded = source.load(built / "images", on_progress)
-            if _signature(source, where) != signature:
+            if _signature(source, where) != entry.signature:
                 raise DataError(
                     f"{where}: files changed while they were read. Wait until nothing writes there,"
                     " and try again."
                 )
-            check_loaded(where, config, loaded)
+            check_loaded(where, source, known, loaded)
             notes = tuple(
                 one_line(note)
                 for note in (*loaded.notes, *check_content(where, built / "images", loaded))
             )
-            images, labels = commit(root, built, config.name, loaded)
-            entry = Entry(
-                name=config.name,
-                path=str(path) if path else None,
-                image_size=config.image_size,
-                signature=signature,
-                images=images,
-                labels=labels,
-                notes=notes,
-            )
-            write_entry(root, key, entry)
-            done = _cached(root, key, config, signature, verify=False)
+            images, labels = commit(root, built, source.name, loaded)
+            entry = replace(entry, images=images, labels=labels, notes=notes)
+            write_entry(root, entry)
+            done = _cached(root, source, where, entry, verify=False)
     except OSError as error:
         raise _cache_error(root, error) from error
     if done is None:
         raise DataError(
             f"{root}: the cache was changed while it was written. Try again: orchestrate data"
-            f" prepare {config.name}"
+            f" prepare {source.name}"
         )
     return replace(done, decoded_now=True)
 
 
-def list_data() -> list[DataRow]:
-    """A row for each built-in set, and for each folder or file that has been prepared on this
-    machine. Decodes nothing and reads no image.
-    """
-    root = cache_root()
-    known: dict[tuple[str, str | None], Entry | None] = {
-        (entry.name, entry.path): entry for entry in entries(root)
+_ENTRY_SETTINGS: Final = ("path", "image_size")
+"""Settings that an entry of the cache has fields for."""
+
+
+def _entry(source: Any, path: Path | None, signature: str) -> Entry:
+    """Returns the entry of a source that is not decoded yet."""
+    settings = {
+        item.name: getattr(source, item.name)
+        for item in fields(source)
+        if item.name not in _ENTRY_SETTINGS
     }
-    for name in (name for name in DATASETS if name not in OWN):
-        path = source_path(DatasetConfig(name=name))
-        known.setdefault((name, str(path) if path else None), None)
-    rows = [_row(root, name, path, entry) for (name, path), entry in known.items()]
-    return sorted(rows, key=lambda row: (DATASETS.index(row.name), row.path or ""))
+    return Entry(
+        name=source.name,
+        path=str(path) if path else None,
+        image_size=getattr(source, "image_size", None),
+        signature=signature,
+        images="",
+        labels="",
+        # As they come back from the file.
+        settings=json.loads(json.dumps(settings)),
+    )
 
 
-def _row(root: Path, name: str, path: str | None, entry: Entry | None) -> DataRow:
+def list_data(catalogue: Catalogue = INSTALLED) -> list[DataRow]:
+    """A row for each set that needs no setting to be found, and for each folder or file that has
+    been prepared on this machine. Decodes nothing and reads no image.
+    """
+    root, names = cache_root(), catalogue.names("source")
+    known: dict[tuple[str, str | None], tuple[Entry | None, Source | None]] = {
+        (entry.name, entry.path): (entry, _source(entry, catalogue)) for entry in entries(root)
+    }
+    for cls in filter(None, (_class(name, catalogue) for name in names)):
+        if all(item.default is not MISSING for item in fields(cls)):
+            source: Source = cls()
+            path = place_of(source)
+            known.setdefault((source.name, str(path) if path else None), (None, source))
+    rows = [
+        _row(root, name, path, entry, source) for (name, path), (entry, source) in known.items()
+    ]
+    return sorted(
+        rows,
+        key=lambda row: (
+            names.index(row.name) if row.name in names else len(names),
+            row.name,
+            row.path or "",
+        ),
+    )
+
+
+def _class(name: str, catalogue: Catalogue) -> type[Any] | None:
+    """Returns the class of that name, or None where no package that can be loaded has it."""
+    try:
+        return catalogue.load("source", name)
+    except (KeyError, SpecError):
+        return None
+
+
+def _source(entry: Entry, catalogue: Catalogue) -> Source | None:
+    """Returns the source that an entry was made of, or None where it cannot be made any more."""
+    cls = _class(entry.name, catalogue)
+    if cls is None:
+        return None
+    settings = {"path": entry.path, "image_size": entry.image_size} | entry.settings
+    known = {item.name for item in fields(cls)}
+    try:
+        source: Source = cls(**{key: value for key, value in settings.items() if key in known})
+    except TypeError:
+        return None
+    return source
+
+
+def _row(
+    root: Path, name: str, path: str | None, entry: Entry | None, source: Source | None
+) -> DataRow:
     data = open_cached(root, entry, verify=False) if entry else None
     facts = data.facts if data else None
     state: Literal["prepared", "not prepared", "not found"] = "not prepared"
     note = f"orchestrate data prepare {name}" + (f" --path {path}" if path else "")
     if data:
         state, note = "prepared", str(data.images_dir)
+    elif source is None:
+        state, note = "not found", f"no installed package has a data source {name}"
     else:
         try:
-            open_source(DatasetConfig(name=name, path=path))
+            check_existing(source)
         except DataError as error:
             state, note = "not found", str(error)
     return DataRow(
@@ -161,20 +215,31 @@ def _signature(source: Source, where: str) -> str:
     try:
         return source.signature()
     except OSError as error:
-        raise DataError(
-            f"{error.filename or where}: cannot be read ({error.strerror or error})."
-        ) from None
+        raise _unreadable(where, error) from None
+
+
+def _contents(source: Source, where: str) -> Contents:
+    try:
+        return source.contents()
+    except OSError as error:
+        raise _unreadable(where, error) from None
+
+
+def _unreadable(where: str, error: OSError) -> DataError:
+    return DataError(f"{error.filename or where}: cannot be read ({error.strerror or error}).")
 
 
 def _cached(
-    root: Path, key: str, config: DatasetConfig, signature: str, *, verify: bool
+    root: Path, source: Source, where: str, wanted: Entry, *, verify: bool
 ) -> PreparedData | None:
-    entry = read_entry(root, key)
+    entry = read_entry(root, wanted.key)
     found = (
-        open_cached(root, entry, verify=verify) if entry and entry.signature == signature else None
+        open_cached(root, entry, verify=verify)
+        if entry and entry.signature == wanted.signature
+        else None
     )
     if found is not None:
-        check_sizes(str(source_path(config) or config.name), config, found.facts)
+        check_sizes(where, source, found.facts)
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from orchestrator.catalogue import Catalogue
 from orchestrator.storage.files import ASIDE, commit_file
+from orchestrator.storage.user_files import expand
 from orchestrator.sweeps import resolved as resolved_file
 from orchestrator.sweeps.candidates import (
     Candidate,
@@ -32,7 +33,6 @@ from orchestrator.sweeps.resolved import PATH_KEY, SweepError, override_key
 from orchestrator.sweeps.versions import versions
 from search_spaces.reading.config import Spec
 from search_spaces.reading.trials import enumerate_trials
-from search_spaces.reading.user_files import expand
 
 FREE_RESOURCES: Final = ("max_concurrent", "start_timeout", "max_failures", "checkpoint_seconds")
 """Keys of `resources` that change no result: a sweep may be gone on with under others."""

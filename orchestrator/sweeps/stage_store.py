@@ -7,21 +7,22 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from orchestrator.storage.files import commit_file
 from orchestrator.storage.locks import hold
 from orchestrator.sweeps.layout import checked_name
 from orchestrator.sweeps.records import CHECKSUM, checksum, encode_object, parse_object
-from search_spaces.reading.schema import written_method
+from search_spaces.reading.schema import written_method, written_plan
+from trainers.artefacts import StageDamaged, StageFile, StageFiles, sha256_of
 from trainers.errors import UserError
-from trainers.mean_teacher.settings import MethodConfig
-from trainers.stage import SCORE_ARRAYS, StageInputs, StageOutcome, StageRequest
+from trainers.method import Method, StagePlan
+from trainers.stage import StageInputs, StageOutcome, StageRequest
 
 
 class CannotGoOn(UserError):
@@ -30,13 +31,10 @@ class CannotGoOn(UserError):
     """
 
 
-class StageDamaged(UserError):
-    """A committed artefact is missing or is not what was committed."""
-
-
 def stage_key(
     *,
-    method: MethodConfig,
+    method: Method,
+    plan: StagePlan,
     fingerprint: str,
     inputs: StageInputs,
     seed: int,
@@ -49,31 +47,27 @@ def stage_key(
     """Hex SHA-256 of everything that the result of a stage can depend on, and of nothing else.
 
     Args:
-        method: cut to the stage (MeanTeacherConfig.for_stage).
+        plan: of the stage, by the method.
         fingerprint: of the data (orchestrator.data.prepare).
         draw: rounds with questions before the stage; never the stage's own number, so that an empty
             round before it changes nothing.
-        parent: key of the stage before; enters only where the method carries weights over, so that
-            a schedule's past is in the labels alone.
+        parent: key of the stage before; enters only where the plan reads its files, so that a
+            schedule's past is otherwise in the labels alone.
         salt: sharing switched off puts the trial's id here; empty otherwise.
     """
-    read = method.settings_read(
-        has_negatives=bool(inputs.negative_ids.size), has_parent=parent is not None
-    )
-    carried = parent if read.get("init") == "continue" else None
     parts = {
         "method": type(method).name,
         "version": type(method).version,
-        "settings": written_method(type(method), read),
+        "settings": written_method(type(method), plan.settings),
         "data": fingerprint,
         "inputs": inputs.digest(),
         "seed": seed,
         "draw": draw,
-        "parent": carried,
+        "parent": parent if plan.reads else None,
         "world_size": world_size,
         "device": device_kind,
         "salt": salt,
-    }
+    } | written_plan(plan)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -86,8 +80,10 @@ class StageArtefact:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        metrics: dict[str, Any] = self.record["metrics"]
-        return metrics
+        found: dict[str, Any] = self.record["metrics"]
+        # Stages of 0.2.0 had one metric, in the names of its numbers.
+        since = {"validation_last": "val_top1_last", "validation_best": "val_top1_best"}
+        return {name: found[old] for name, old in since.items() if old in found} | found
 
     def trained_for(self, trial: str, stage: int) -> bool:
         """Returns whether this stage of this trial had it trained; every other one that uses it
@@ -95,28 +91,21 @@ class StageArtefact:
         """
         return self.record.get("trained_for") == {"trial": trial, "stage": stage}
 
-    def file(self, role: str) -> Path:
-        return self.folder / str(self.record["files"][role]["name"])
+    def files(self) -> StageFiles:
+        """Returns its files as those read them who come after."""
+        return StageFiles(
+            {
+                role: StageFile(self.folder / str(entry["name"]), str(entry["sha256"]))
+                for role, entry in self.record["files"].items()
+            }
+        )
 
-    def scores(self) -> dict[str, npt.NDArray[Any]]:
-        """The arrays SCORE_ARRAYS of this stage.
+    def scores(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Returns the score arrays of this stage by name (trainers.stage.SCORE_ARRAYS).
 
-        Raises:
-            StageDamaged: the file is missing or its checksum differs from the committed one.
+        To ask for one raises StageDamaged where its file is missing or is not what was committed.
         """
-        path, committed = self.file("scores"), self.record["files"]["scores"]["sha256"]
-        if not path.is_file() or sha256_of(path) != committed:
-            raise StageDamaged(
-                f"{path}: missing or damaged (its SHA-256 is not the committed"
-                f" {committed[:12]}...). Remove the folder {self.folder} to train this stage again."
-            )
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in SCORE_ARRAYS}
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return self.files().scores()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,27 @@ def complete(values: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
         if key in done or key in _STAGE_KEYS:
             continue
         if field.default is ABSENT:
-            raise SpecError("must be given", key=key, hint=f"write {field.allowed}")
+            raise _missing(key, field, keys, done)
         done[key] = field.default
     return done
+
+
+def _missing(key: str, field: Field, keys: Keys, values: Mapping[str, Any]) -> SpecError:
+    """Returns the error for a key that must be given; of a plug-in's setting, it stands at the
+    plug-in's name.
+    """
+    section = key.partition(".")[0]
+    hint = f"write {field.allowed}"
+    if section not in PLUGINS:
+        return SpecError("must be given", key=key, hint=hint)
+    plugin, name = PLUGINS[section], keys.name_of(section, values)
+    if key not in class_fields(keys.plugin(section, name), section):
+        return SpecError("must be given", key=key, hint=hint)
+    return SpecError(
+        f"{plugin.noun} {name} needs {key}",
+        keys=(plugin.key, key),
+        hint=f"{hint}: {field.meaning}" if field.meaning else hint,
+    )
 
 
 def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
@@ -107,11 +125,9 @@ def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
             SpecError.located.
     """
     done = complete(values, keys)
-    config = TrialConfig(
+    return TrialConfig(
         dataset=DatasetConfig(
-            name=done["dataset.name"],
-            path=done["dataset.path"],
-            image_size=done["dataset.image_size"],
+            source=_plugin("dataset", done, keys),
             validation=_instance(ValidationConfig, "dataset.validation", done),
         ),
         budget=_instance(BudgetConfig, "budget", done),
@@ -128,8 +144,6 @@ def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
         ),
         oracle=_plugin("oracle", done, keys),
     )
-    _check(config)
-    return config
 
 
 def _plugin(section: str, done: Mapping[str, Any], keys: Keys) -> Any:
@@ -148,6 +162,7 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
         SpecError: they do not. Without a place: see SpecError.located.
     """
     for section, plugin, arguments in (
+        ("dataset", config.dataset.source, (facts,)),
         ("method", config.method, (facts, workers)),
         ("query", config.query.strategy, (facts,)),
         ("oracle", config.oracle, (facts,)),
@@ -191,11 +206,12 @@ def config_fields(config: TrialConfig) -> dict[str, Field]:
 def _items(config: TrialConfig) -> Iterator[tuple[str, tuple[Any, Field | None]]]:
     for section in TRIAL_SECTIONS:
         part = getattr(config, section)
-        if section == "query":
-            yield "query.strategy", (part.strategy.name, None)
-            yield from _values(part.strategy, section)
-        elif section in PLUGINS:
-            yield f"{section}.name", (part.name, None)
+        if section in PLUGINS:
+            slot = PLUGINS[section]
+            plugin = getattr(part, slot.attribute) if slot.attribute else part
+            yield slot.key, (plugin.name, None)
+            if plugin is not part:
+                yield from _values(plugin, section)
         yield from _values(part, section)
 
 
@@ -228,25 +244,13 @@ def _split(stages: int | None, split: tuple[float, ...] | None) -> tuple[float, 
     return split
 
 
-def _check(config: TrialConfig) -> None:
-    """Checks what a trial's values must be to one another, apart from the data."""
-    if config.dataset.name in ("folder", "features") and not config.dataset.path:
-        what = (
-            "the folder with train/ and test/ (or val/)"
-            if config.dataset.name == "folder"
-            else "an .npz file with arrays x and y"
-        )
-        raise SpecError(
-            f"data set {config.dataset.name} needs dataset.path, {what}",
-            keys=("dataset.path", "dataset.name"),
-        )
-    if config.dataset.name == "digits" and config.dataset.path is not None:
-        raise SpecError(
-            "digits ship with scikit-learn and have no path",
-            key="dataset.path",
-            value=config.dataset.path,
-            hint="leave path out",
-        )
+def source_of(values: Mapping[str, Any], keys: Keys) -> Any:
+    """Returns the data source that the keys of the section `dataset` describe.
+
+    Raises:
+        SpecError: as `complete`.
+    """
+    return _plugin("dataset", _section(values, "dataset", keys), keys)
 
 
 def search_config(values: Mapping[str, Any], keys: Keys) -> SearchConfig:
@@ -278,8 +282,9 @@ def resources_config(values: Mapping[str, Any], keys: Keys) -> ResourcesConfig:
 def _section(values: Mapping[str, Any], section: str, keys: Keys) -> dict[str, Any]:
     for key in values:
         keys.lookup(key, values)
-    known = keys.section(section, values)
-    return {
-        key: field.convert(key, values[key]) if key in values else field.default
-        for key, field in known.items()
-    }
+    done: dict[str, Any] = {}
+    for key, field in keys.section(section, values).items():
+        if key not in values and field.default is ABSENT:
+            raise _missing(key, field, keys, values)
+        done[key] = field.convert(key, values[key]) if key in values else field.default
+    return done

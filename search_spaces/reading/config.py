@@ -14,6 +14,9 @@ from search_spaces.reading.errors import Place
 MOST_ROUNDS = 100
 """Rounds of questions in the longest schedule."""
 
+DataKind = Literal["images", "features"]
+"""What the items of a data set are: pictures, or vectors of numbers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationConfig:
@@ -27,14 +30,10 @@ class ValidationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetConfig:
-    name: str
-    """Which data; `folder` is any folder of images, `features` any file of feature vectors."""
-    path: str | None = None
-    """Folder or file, for the sets that are not built in."""
-    image_size: Annotated[int, Interval(ge=4, le=4096)] | None = None
-    """Pixels: each image's shorter side is resized to this and its centre square kept. None: as
-    they are (mini_imagenet: 84, imagenet: 224).
-    """
+    """Which data, and which of it validates."""
+
+    source: Any
+    """The data source: an object of a class that the catalogue has under its name."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
 
@@ -170,7 +169,31 @@ class DatasetFacts:
     train_items: int
     """Including validation images that a `split` takes out of the pool."""
     test_items: int
-    kind: Literal["images", "features"]
+    kind: DataKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a data source says that it holds, before anything is decoded."""
+
+    kind: DataKind
+    num_classes: int
+    train_items: int
+    test_items: int
+    smallest_class: int
+    """Training items of the class that has the fewest, or a number below."""
+    class_names: tuple[str, ...] = ()
+    """Empty where only the data itself tells."""
+
+    def facts(self, name: str) -> DatasetFacts:
+        """Returns what is known of the data set of that name."""
+        return DatasetFacts(
+            name=name,
+            num_classes=self.num_classes,
+            train_items=self.train_items,
+            test_items=self.test_items,
+            kind=self.kind,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

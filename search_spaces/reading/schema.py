@@ -15,6 +15,7 @@ from typing import Any, Final
 from search_spaces.reading.assemble import flatten
 from search_spaces.reading.errors import ABSENT
 from search_spaces.reading.settings import Field, class_fields
+from trainers.method import StagePlan
 
 SCHEMA: Final = 2
 """Number of the tables below; part of every id and written into each sweep."""
@@ -120,6 +121,18 @@ def written_method(method: type[Any], settings: Mapping[str, Any]) -> dict[str, 
         for key, value in differing.items()
         if key != "method.name"
     }
+
+
+def written_plan(plan: StagePlan) -> dict[str, Any]:
+    """Returns what a stage's plan says besides its settings, and they do not: epochs other than the
+    first `epochs` ones, and files of the stage before other than the model, which `init` says.
+    """
+    said: dict[str, Any] = {}
+    if plan.epochs != (0, plan.settings.get("epochs")):
+        said["epochs"] = list(plan.epochs)
+    if plan.reads not in ((), ("model",)):
+        said["reads"] = sorted(plan.reads)
+    return said
 
 
 def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def read_sections(root: Node, source: Place, keys: Keys) -> Sections:
         elif key in SWEEP_SECTIONS:
             found.outside.update(leaves(node, key, keys))
         elif key in ("dataset", "budget"):
+            _check_name(node, key, keys)
             found.trial.update(leaves(node, key, keys))
             _note_headings(found, node, key)
         elif key == "base":

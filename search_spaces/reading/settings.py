@@ -1,9 +1,9 @@
 """What each key of a spec may hold, read off the classes that become of it: their fields, types,
 limits and defaults.
 
-Sections whose behaviour is a plug-in (method, query, oracle, search) take their settings from the
-class that their name chooses; which names there are and which class each means is handed down as a
-catalogue. Values are checked by pydantic, which is imported here alone.
+Sections whose behaviour is a plug-in (dataset, method, query, oracle, search) take their settings
+from the class that their name chooses; which names there are and which class each means is handed
+down as a catalogue. Values are checked by pydantic, which is imported here alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from annotated_types import Interval
+from annotated_types import Interval, MinLen
 
 from search_spaces.reading.config import (
     MOST_ROUNDS,
@@ -32,7 +32,6 @@ from search_spaces.reading.config import (
     SearchConfig,
     ValidationConfig,
 )
-from search_spaces.reading.datasets import NAMES as DATASETS
 from search_spaces.reading.errors import ABSENT, SpecError, did_you_mean
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.plugins import Kind as PluginKind
@@ -61,13 +60,16 @@ class PluginKey:
     """
     default: str | None
     """None: it must be given."""
+    noun: str
+    """What messages call it."""
 
 
 PLUGINS: Final[Mapping[str, PluginKey]] = {
-    "method": PluginKey("method", "method.name", "", None),
-    "query": PluginKey("query", "query.strategy", "strategy", "random"),
-    "oracle": PluginKey("oracle", "oracle.name", "", "labels"),
-    "search": PluginKey("search", "search.algorithm", "algorithm", "grid"),
+    "dataset": PluginKey("source", "dataset.name", "source", None, "data set"),
+    "method": PluginKey("method", "method.name", "", None, "method"),
+    "query": PluginKey("query", "query.strategy", "strategy", "random", "query"),
+    "oracle": PluginKey("oracle", "oracle.name", "", "labels", "oracle"),
+    "search": PluginKey("search", "search.algorithm", "algorithm", "grid", "search"),
 }
 
 _OWN: Final[Mapping[str, type[Any]]] = {
@@ -141,7 +143,7 @@ class Field:
             case "flag":
                 text = "true or false"
             case "text":
-                text = "one of " + ", ".join(self.options) if self.options else "text"
+                text = "one of " + ", ".join(self.options) if self.options else self._text
             case "shares":
                 text = "a list of shares from 0 to 1, as in [0.5, 0.5]"
             case "counts":
@@ -153,6 +155,11 @@ class Field:
             case _:
                 text = f"a value of type {self.plain}"
         return text + (" or null" if self.optional else "")
+
+    @property
+    def _text(self) -> str:
+        filled = any(isinstance(item, MinLen) for item in _metadata(self._inner))
+        return "text that is not empty" if filled else "text"
 
     def convert(self, key: str, value: Any) -> Any:
         """Returns the value as the key's one type: a whole number where a fraction may stand
@@ -388,12 +395,7 @@ class Keys:
         """Returns key path -> field of a section, with the plug-in that the values name."""
         if section in PLUGINS:
             return self.of_plugin(section, self.name_of(section, values))
-        found = class_fields(_OWN[section], section)
-        return (
-            found | {"dataset.name": names_field(DATASETS, ABSENT)}
-            if section == "dataset"
-            else found
-        )
+        return class_fields(_OWN[section], section)
 
     def any_plugin(self, section: str, *, foreign: bool = True) -> dict[str, Field]:
         """Returns every key that a section can have with one plug-in or another; those that cannot
@@ -443,7 +445,7 @@ class Keys:
             if owners:
                 plugin, mine = PLUGINS[section], self.name_of(section, values)
                 raise SpecError(
-                    f"{plugin.kind} {mine} has no such setting",
+                    f"{plugin.noun} {mine} has no such setting",
                     keys=(key, plugin.key),
                     hint=f"write {plugin.key}: {' or '.join(owners)}, or remove it",
                 )

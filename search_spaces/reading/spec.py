@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from search_spaces.reading.assemble import build_config, complete, resources_config, search_config
 from search_spaces.reading.config import Extended, ResourcesConfig, SearchConfig, Spec
-from search_spaces.reading.datasets import size
+from search_spaces.reading.datasets import contents
 from search_spaces.reading.domains import as_written
 from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable
 from search_spaces.reading.extends import kept, on_disk, own_file, put_together
@@ -107,7 +107,8 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         _needed(sections, needed, needed in sections.headings)
     try:
         base = {key: as_written(value) for key, value in complete(written, sections.keys).items()}
-        data = size(build_config(base, sections.keys).dataset)
+        source = build_config(base, sections.keys).dataset.source
+        data = contents(source)
     except SpecError as error:
         raise explained(error).located(base_places, written) from None
     cases = read_cases(sections, places, base)
@@ -129,7 +130,7 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         seeds=_seeds(sections),
         search=search,
         resources=_resources(sections, base_places),
-        facts=data.facts,
+        facts=data.facts(source.name),
         baseline=_baseline(sections, cases),
         smallest_class=data.smallest_class,
         keys=sections.keys,

@@ -34,7 +34,14 @@ from search_spaces.reading.schedule import (
     resolve,
     validation_bits,
 )
-from search_spaces.reading.schema import SCHEMA, UNREAD, with_defaults, written, written_method
+from search_spaces.reading.schema import (
+    SCHEMA,
+    UNREAD,
+    with_defaults,
+    written,
+    written_method,
+    written_plan,
+)
 from search_spaces.reading.settings import PLUGINS, Keys
 from search_spaces.reading.suggest import Ask, keyed_ask, settings_from
 
@@ -167,12 +174,11 @@ def check_candidates(spec: Spec) -> None:
 def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     """One key for each stage training: equal keys are, by configuration, one training.
 
-    A key holds what the stage can depend on: data set, seed, D_S, the settings that its method
-    reads in that stage, from the first round on all that decided the questions, and by its chain of
-    parents the number of rounds with questions before it. As in an id, defaults and the data's path
-    are no part of it.
+    A key holds what the stage can depend on: data set, seed, D_S, its method's plan of that stage,
+    from the first round on all that decided the questions, and by its chain of parents the number
+    of rounds with questions before it. As in an id, defaults and the data's path are no part of it.
     """
-    config = trial.config
+    config, rounds = trial.config, len(trial.schedule.quotas)
     said = _said(config)
     key = _hash(
         {
@@ -180,7 +186,7 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
             "dataset": said["dataset"],
             "seed": trial.seed,
             "schedule": said["schedule"],
-            "method": _method_read(config, 0, has_negatives=False),
+            "method": _planned(config.method, 0, rounds, has_negatives=False),
         }
     )
     keys = [key]
@@ -190,11 +196,12 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     # leave.
     may_ask = [bool(part) for part in (config.schedule.split if drawn else trial.schedule.quotas)]
     for stage, quota in enumerate(trial.schedule.quotas, start=1):
-        if (
-            may_ask[stage - 1]
-            or config.method.init != "scratch"
-            or config.method.for_stage(stage) != config.method.for_stage(stage - 1)
-        ):
+        asks = may_ask[stage - 1]
+        before, planned = (
+            _planned(config.method, number, rounds, has_negatives=asked or asks)
+            for number in (stage - 1, stage)
+        )
+        if asks or planned != before or _reads(config.method, stage, rounds):
             parts: dict[str, Any] = {
                 "parent": key,
                 "quota": quota,
@@ -210,8 +217,8 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
                     "requery": config.query.requery,
                     "mask_refused": config.query.mask_refused,
                 }
-            asked = asked or may_ask[stage - 1]
-            key = _hash(parts | {"method": _method_read(config, stage, has_negatives=asked)})
+            asked = asked or asks
+            key = _hash(parts | {"method": planned})
         # A round without questions, from fresh weights, is the training before it again.
         keys.append(key)
     return tuple(keys)
@@ -389,15 +396,22 @@ def _said(config: TrialConfig) -> dict[str, Any]:
     return nest(said)
 
 
-def _method_read(config: TrialConfig, stage: int, *, has_negatives: bool) -> Mapping[str, Any]:
-    return _read(config.method.for_stage(stage), has_negatives, stage > 0)
+@lru_cache(maxsize=1024)
+def _planned(method: Any, number: int, rounds: int, *, has_negatives: bool) -> Mapping[str, Any]:
+    """What a key says of a stage's plan. Most stages of a sweep have few plans."""
+    plan = method.stage(number, rounds, has_negatives=has_negatives)
+    beside = written_plan(plan)
+    return {
+        "name": method.name,
+        "version": method.version,
+        **written_method(type(method), plan.settings),
+        **({"plan": beside} if beside else {}),
+    }
 
 
 @lru_cache(maxsize=1024)
-def _read(method: Any, has_negatives: bool, has_parent: bool) -> Mapping[str, Any]:
-    """Most stages of a sweep read the same settings."""
-    read = method.settings_read(has_negatives=has_negatives, has_parent=has_parent)
-    return {"name": method.name, "version": method.version, **written_method(type(method), read)}
+def _reads(method: Any, number: int, rounds: int) -> bool:
+    return bool(method.stage(number, rounds, has_negatives=False).reads)
 
 
 def _trial_id(candidate: str, seed: int) -> str:

@@ -25,11 +25,12 @@ import torch
 from tests.benchmark.printed import hardware, spread
 from tests.benchmark.published_loop import PublishedLoop
 from tests.benchmark.random_stage import labelled_rows, random_cache, random_inputs
+from tests.helpers.stage_world import mean_teacher
 from trainers.data.items import StageData
-from trainers.distributed.ranks import ALONE
 from trainers.mean_teacher.method import MeanTeacher
 from trainers.mean_teacher.settings import MeanTeacherConfig
-from trainers.run import precision_used, set_up
+from trainers.networks.precision import precision_used
+from trainers.run import set_up
 from trainers.stage import StageInputs
 
 LIMIT_GOAL = {"cpu": 0.90, "cuda": 0.95}
@@ -97,10 +98,7 @@ class PureMath:
 def new_trainer(
     config: MeanTeacherConfig, data: StageData, inputs: StageInputs, device: torch.device
 ) -> MeanTeacher:
-    precision = precision_used(config.precision, str(device), data.kind)
-    return MeanTeacher(
-        config, data, inputs, seed=0, device=device, precision=precision, ranks=ALONE
-    )
+    return mean_teacher(config, data, inputs, device=device)
 
 
 def rate(work: Work, batch: int, device: torch.device) -> float:

@@ -66,6 +66,9 @@ def stage_requests(trial: Trial, data: PreparedData, folder: Path) -> list[Stage
                 stage=stage,
                 seed=trial.seed,
                 method=trial.config.method,
+                plan=trial.config.method.stage(
+                    stage, len(trial.schedule.quotas), has_negatives=stage > 0
+                ),
                 data_dir=data.images_dir,
                 inputs=pool.training_inputs(),
                 work_dir=folder / f"stage-{stage}",
@@ -83,7 +86,7 @@ def train_bare(config: dict[str, Any]) -> None:
     value = None
     for request in config["requests"]:
         request.work_dir.mkdir(parents=True, exist_ok=True)
-        value = run_stage(replace(request, attempt=new_attempt())).metrics["val_top1_last"]
+        value = run_stage(replace(request, attempt=new_attempt())).metrics["validation_last"]
     tune.report({"val_top1": value})
     config["requests"][0].work_dir.with_name("done").touch()
 
@@ -166,7 +169,7 @@ def main() -> None:
     )
     spec = load_spec(str(spec_path))
     trials = sweep.enumerate_trials(spec) or []
-    data = prepare(trials[0].config.dataset)
+    data = prepare(trials[0].config.dataset.source)
     bare: list[float] = []
     ours: dict[int, list[tuple[float, float, float]]] = {1: [], engine_ray.CANDIDATES_PER_GANG: []}
     try:

@@ -22,16 +22,15 @@ from orchestrator.engines.launch import LocalLauncher
 from tests.benchmark.printed import hardware, spread
 from tests.benchmark.random_stage import labelled_rows, random_cache, random_inputs
 from trainers.mean_teacher.settings import MeanTeacherConfig
-from trainers.run import precision_used
+from trainers.networks.precision import precision_used
 from trainers.stage import StageRequest
 
 
 def trained(request: StageRequest, world_size: int, epochs: int, folder: Path) -> tuple[int, float]:
     """Images and seconds of one stage, by its own metrics."""
     folder.mkdir(parents=True)
-    request = dataclasses.replace(
-        request, work_dir=folder, method=dataclasses.replace(request.method, epochs=epochs)
-    )
+    plan = dataclasses.replace(request.plan, epochs=(0, epochs))
+    request = dataclasses.replace(request, work_dir=folder, plan=plan)
     metrics = LocalLauncher(request.device, world_size).train(request).metrics
     return metrics["images"], metrics["seconds"]
 
@@ -88,6 +87,7 @@ def main() -> None:
             stage=1,
             seed=0,
             method=method,
+            plan=method.stage(1, 1, has_negatives=True),
             data_dir=data.folder,
             inputs=random_inputs(
                 items=args.items, classes=args.classes, batch=args.batch, steps=args.steps

@@ -73,7 +73,7 @@ from orchestrator.trial import open_pool
 from orchestrator.catalogue import load_spec
 from search_spaces.reading.trials import enumerate_trials
 trial = enumerate_trials(load_spec("smoke.yaml"))[-1]
-data = datasets.prepare(trial.config.dataset)
+data = datasets.prepare(trial.config.dataset.source)
 for _ in range(2):
     pool = open_pool(trial, data, Path({str(tmp_path)!r}) / "ledger")
     pool.open()
@@ -89,9 +89,9 @@ def _prepare() -> None:
     for it.
     """
     from orchestrator.data import prepare as datasets
-    from search_spaces.reading.config import DatasetConfig
+    from orchestrator.data.sources.digits import Digits
 
-    datasets.prepare(DatasetConfig(name="digits"))
+    datasets.prepare(Digits())
 
 
 @pytest.mark.slow

@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from trainers.artefacts import StageFile, StageFiles, sha256_of
+from trainers.data.items import StageData
+from trainers.distributed.ranks import ALONE
+from trainers.mean_teacher.method import MeanTeacher
 from trainers.mean_teacher.settings import MeanTeacherConfig
+from trainers.method import Method, as_planned
 from trainers.stage import SCORE_ARRAYS, Classes, Ids, StageInputs, StageOutcome, StageRequest
 
+CPU = torch.device("cpu")
 CLASSES = 4
 TRAIN, TEST = 120, 30
 VALIDATION_IDS = np.arange(0, TRAIN, 6, dtype=np.int64)
@@ -89,13 +96,16 @@ def some_inputs(truth: Classes, *, labelled: int = 16, refused: int = 40) -> Sta
 def stage_request(
     data_dir: Path, inputs: StageInputs, work_dir: Path, **changes: Any
 ) -> StageRequest:
-    """A quick stage; the changes are fields of StageRequest."""
+    """A quick stage 1 of 4, planned by its method; the changes are fields of StageRequest."""
     work_dir.mkdir(parents=True, exist_ok=True)
+    method: Method = changes.pop("method", QUICK)
+    plan = method.stage(1, 4, has_negatives=bool(len(inputs.negative_ids)))
     request = StageRequest(
         key="k" * 64,
         stage=1,
         seed=3,
-        method=QUICK,
+        method=method,
+        plan=plan,
         data_dir=data_dir,
         inputs=inputs,
         work_dir=work_dir,
@@ -103,6 +113,34 @@ def stage_request(
         checkpoint_seconds=0,
     )
     return dataclasses.replace(request, **changes)
+
+
+def mean_teacher(
+    config: MeanTeacherConfig,
+    data: StageData,
+    inputs: StageInputs,
+    *,
+    seed: int = 0,
+    device: torch.device = CPU,
+) -> MeanTeacher:
+    """The trainer of a stage of its own, on one rank."""
+    plan = config.stage(0, 0, has_negatives=True)
+    return MeanTeacher(
+        plan,
+        as_planned(config, plan),
+        data,
+        inputs,
+        seed=seed,
+        device=device,
+        ranks=ALONE,
+        parent=None,
+    )
+
+
+def committed(request: StageRequest, outcome: StageOutcome) -> StageFiles:
+    """The files of a stage, as a later one reads them."""
+    paths = {role: request.work_dir / name for role, name in outcome.files.items()}
+    return StageFiles({role: StageFile(path, sha256_of(path)) for role, path in paths.items()})
 
 
 def scores(request: StageRequest, outcome: StageOutcome) -> dict[str, npt.NDArray[Any]]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.catalogue import INSTALLED
+from orchestrator.data.sources.digits import Digits
 from orchestrator.labelling.oracles.simulated import Labels
 from orchestrator.sweeps import resolved, seal
 from orchestrator.sweeps.correctness import pack, path_of
@@ -58,7 +59,7 @@ class Case:
 def trial_of(case: Case, seed: int) -> Trial:
     questions = sum(case.quotas)
     config = TrialConfig(
-        dataset=DatasetConfig(name="digits"),
+        dataset=DatasetConfig(source=Digits()),
         budget=BudgetConfig(bits=case.budget_bits),
         method=MeanTeacherConfig(nls=case.nls, **case.method),
         schedule=ScheduleConfig(

@@ -106,7 +106,7 @@ def test_changed_data_is_refused_and_nothing_changes(
 def test_a_ledger_names_its_data(sweep: SweepLayout, run: Run) -> None:
     """One ledger cannot hold two truths, whatever led up to it."""
     trial = next(t for c in load_candidates(sweep) for t in c.trials if "two rounds" in t.cases)
-    data = prepare(trial.config.dataset)
+    data = prepare(trial.config.dataset.source)
     open_pool(trial, data, trial_of(sweep, "two rounds").ledger).open()
     with pytest.raises(LedgerError, match="was begun with other data"):
         open_pool(

@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 
 from orchestrator.data.prepare import list_data, prepare
-from orchestrator.data.sources.cifar import Cifar
-from search_spaces.reading import datasets as sizes
-from search_spaces.reading.config import DatasetConfig
+from orchestrator.data.sources.cifar import Batches
+from orchestrator.data.sources.features import Features
+from orchestrator.data.sources.folders import Folder
+from search_spaces.reading.datasets import contents
 from search_spaces.reading.errors import SpecError
 from tests.helpers.dataset_files import (
     SMALL_CIFAR,
@@ -108,8 +109,8 @@ def test_damaged_feature_files(tmp_path: Path, compression: int) -> None:
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", compression) as target:
         for name in source.namelist():
             target.writestr(name, source.read(name))
-    config = DatasetConfig(name="features", path=str(path))
-    try_all(path, compression, 150, lambda: prepare(config), lambda: sizes.size(config))
+    config = Features(path=str(path))
+    try_all(path, compression, 150, lambda: prepare(config), lambda: contents(config))
 
 
 @pytest.mark.parametrize("name", ["x", "y", "x_test", "class_names"])
@@ -127,14 +128,14 @@ def test_damaged_arrays_in_whole_archives(tmp_path: Path, name: str) -> None:
         members = {member: source.read(member) for member in source.namelist()}
     victim, path = tmp_path / "member", tmp_path / "a.npz"
     victim.write_bytes(members[f"{name}.npy"])
-    config = DatasetConfig(name="features", path=str(path))
+    config = Features(path=str(path))
 
     def attempt() -> None:
         with zipfile.ZipFile(path, "w") as target:
             for member, content in members.items():
                 target.writestr(member, victim.read_bytes() if member == f"{name}.npy" else content)
         try:
-            planned = sizes.facts(config)
+            planned = contents(config).facts(config.name)
         except SpecError:
             planned = None
         try:
@@ -153,7 +154,7 @@ def test_damaged_arrays_in_whole_archives(tmp_path: Path, name: str) -> None:
 def test_damaged_cifar_batches(tmp_path: Path, name: str, protocol: int) -> None:
     root = write_cifar(tmp_path / "cifar", protocol=protocol)
     (tmp_path / "out").mkdir()
-    source = Cifar(root, SMALL_CIFAR)
+    source = Batches(root, SMALL_CIFAR)
     try_all(
         root / SMALL_CIFAR.folder / name,
         protocol,
@@ -169,7 +170,7 @@ def test_damaged_pictures(tmp_path: Path, form: str) -> None:
     exif[0x0112] = 6
     victim = root / f"train/cat/victim.{form}"
     random_image(9, 1).save(victim, **({"exif": exif} if form not in ("gif", "bmp") else {}))
-    config = DatasetConfig(name="folder", path=str(root))
+    config = Folder(path=str(root))
     try_all(victim, 3, 60, lambda: prepare(config))
 
 
@@ -178,7 +179,7 @@ def test_damaged_pictures(tmp_path: Path, form: str) -> None:
     ["entry", "images/meta.json", "labels/meta.json", "images/train.npy", "labels/test.npy"],
 )
 def test_a_damaged_cache(tmp_path: Path, which: str) -> None:
-    config = DatasetConfig(name="features", path=str(write_features(tmp_path / "a.npz")))
+    config = Features(path=str(write_features(tmp_path / "a.npz")))
     whole = prepare(config)
     place, _, name = which.partition("/")
     victim = (

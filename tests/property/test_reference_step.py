@@ -14,9 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.helpers.stage_world import QUICK, some_inputs, write_cache
+from tests.helpers.stage_world import QUICK, mean_teacher, some_inputs, write_cache
 from trainers.data.items import open_data
-from trainers.distributed.ranks import ALONE
 from trainers.mean_teacher.method import MeanTeacher
 from trainers.mean_teacher.settings import MeanTeacherConfig
 
@@ -35,15 +34,7 @@ ends after 3 steps.
 
 
 def new(config: MeanTeacherConfig, folder: Path, truth: Any) -> MeanTeacher:
-    return MeanTeacher(
-        config,
-        open_data(folder),
-        some_inputs(truth),
-        seed=5,
-        device=torch.device("cpu"),
-        precision="fp64",
-        ranks=ALONE,
-    )
+    return mean_teacher(config, open_data(folder), some_inputs(truth), seed=5)
 
 
 def reference(trainer: MeanTeacher) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.catalogue import INSTALLED, load_spec
+from orchestrator.data.sources.digits import Digits
 from search_spaces.reading.config import (
     BudgetConfig,
     DatasetConfig,
@@ -23,7 +24,7 @@ from search_spaces.reading.config import (
     Spec,
     ValidationConfig,
 )
-from search_spaces.reading.datasets import facts
+from search_spaces.reading.datasets import contents
 from search_spaces.reading.domains import (
     Choice,
     Domain,
@@ -283,13 +284,17 @@ def test_annotation_hours_are_those_of_the_user_study() -> None:
 
 
 def test_only_a_validation_split_is_priced_beside_the_budget() -> None:
-    config = DatasetConfig(name="digits", validation=ValidationConfig(source="split", per_class=10))
-    assert validation_bits(config, facts(config)) == pytest.approx(332.193, abs=1e-3)
+    config = DatasetConfig(
+        source=Digits(), validation=ValidationConfig(source="split", per_class=10)
+    )
+    assert validation_bits(config, contents(config.source).facts("digits")) == pytest.approx(
+        332.193, abs=1e-3
+    )
     for source in ("initial_labels", "none"):
         other = DatasetConfig(
-            name="digits", validation=ValidationConfig(source=source, per_class=10)
+            source=Digits(), validation=ValidationConfig(source=source, per_class=10)
         )
-        assert validation_bits(other, facts(other)) == 0.0
+        assert validation_bits(other, contents(other.source).facts("digits")) == 0.0
 
 
 # --- domains

@@ -9,27 +9,33 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers import randomness
+from trainers import checkpoint, predict, randomness
+from trainers.artefacts import StageFiles
 from trainers.data.items import Items, StageData, to_device
 from trainers.data.sampler import Epoch, TwoStreamSampler
 from trainers.distributed.ranks import Ranks
-from trainers.errors import UserError
+from trainers.errors import DataError, UserError
 from trainers.mean_teacher import ema, losses
 from trainers.mean_teacher.negatives import Negatives
 from trainers.mean_teacher.settings import MeanTeacherConfig
+from trainers.method import StagePlan
 from trainers.networks import backbones as networks
+from trainers.networks.precision import precision_used
 from trainers.sgd import Sgd
-from trainers.stage import StageInputs
+from trainers.stage import Ids, StageInputs
+from trainers.trainer import Figures, Split, Trainer
 
 _SWITCHES = inspect.signature(DistributedDataParallel.__init__).parameters
 _OWN_BUFFERS: Any = {
@@ -65,25 +71,40 @@ class Batch:
         return len(self.student_view) - len(self.labels)
 
 
-class MeanTeacher:
-    """Student, teacher and optimiser of one stage. After `train_epoch` of every epoch in order,
-    `teacher` is the model that predicts.
+class MeanTeacher(Trainer):
+    """Student, teacher and optimiser of one stage. After `epoch` of every epoch in order, `teacher`
+    is the model that predicts.
     """
+
+    if_it_diverges: ClassVar[str] = (
+        "a lower method.learning_rate, a lower method.consistency_weight, or method.precision fp32"
+    )
+    if_memory_is_short: ClassVar[str] = "a smaller method.batch_size or backbone"
 
     def __init__(
         self,
-        config: MeanTeacherConfig,
+        plan: StagePlan,
+        settings: MeanTeacherConfig,
         data: StageData,
         inputs: StageInputs,
         *,
         seed: int,
         device: torch.device,
-        precision: str,
         ranks: Ranks,
+        parent: StageFiles | None,
     ) -> None:
+        config = settings
+        _check_labels(inputs, data)
+        if config.batch_size < 2 * ranks.world_size:
+            raise DataError(
+                f"method.batch_size: {config.batch_size} images cannot be shared by"
+                f" {ranks.world_size} workers; at least two each are needed"
+            )
         self.config, self.seed, self.device, self.ranks = config, seed, device, ranks
-        dtype = torch.float64 if precision == "fp64" else torch.float32
-        self.autocast = precision == "bf16"
+        self.data = data
+        self.precision = precision_used(config.precision, str(device), data.kind)
+        dtype = torch.float64 if self.precision == "fp64" else torch.float32
+        self.autocast = self.precision == "bf16"
         self.items = Items(
             data, "train", device=device, dtype=dtype, feature_noise=config.feature_noise
         )
@@ -135,6 +156,13 @@ class MeanTeacher:
         if ranks.world_size > 1:
             self.forward = DistributedDataParallel(self.forward, **_OWN_BUFFERS)
         self.step = 0
+        if "model" in plan.reads and parent is not None:
+            self._take_over(parent)
+
+    def epoch(self, number: int) -> dict[str, Tensor]:
+        """One pass over the images without a label."""
+        loss, by_class, by_consistency = self.train_epoch(number).unbind(1)
+        return {"loss": loss, "loss_class": by_class, "loss_consistency": by_consistency}
 
     def train_epoch(self, number: int) -> Tensor:
         """One pass over the images without a label; returns loss, class loss and consistency loss
@@ -272,8 +300,8 @@ class MeanTeacher:
             "step": self.step,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was taken."""
         self.student.load_state_dict(state["student"])
         self.teacher.load_state_dict(state["teacher"])
         self.optimizer.velocities = [
@@ -281,12 +309,91 @@ class MeanTeacher:
         ]
         self.step = int(state["step"])
 
-    def start_from(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> None:
-        """Take over the weights and statistics of an earlier stage; optimiser, ramps and averaging
-        start anew.
+    def scores(
+        self, split: Split, ids: Ids, names: Sequence[str]
+    ) -> Mapping[str, npt.NDArray[np.generic]]:
+        """Returns what the teacher says, of the pool without refused classes."""
+        self.teacher.eval()
+        items = self._test if split == "test" else self.items
+        negatives = self.negatives if split == "pool" else None
+        return predict.judge(self.teacher, items, ids, names, self.ranks, negatives)
+
+    @cached_property
+    def _test(self) -> Items:
+        return Items(
+            self.data, "test", device=self.device, dtype=self.items.dtype, feature_noise=0.0
+        )
+
+    def figures(self) -> Figures:
+        """Returns the figures of the training so far."""
+        return Figures(
+            backbone=self.backbone,
+            precision=self.precision,
+            parameters=sum(weight.numel() for weight in self.student_weights),
+            steps=self.step,
+            images=self.step * self.config.batch_size,
+        )
+
+    def model(self) -> dict[str, Any]:
+        """Returns what a later stage or prediction needs: weights of both nets, and which network
+        they are of.
         """
-        self.student.load_state_dict(student)
-        self.teacher.load_state_dict(teacher)
+        return {
+            "method": type(self.config).name,
+            "backbone": self.backbone,
+            "num_classes": self.data.num_classes,
+            "shape": list(self.data.shape),
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+        }
+
+    def predictor(self) -> dict[str, Any]:
+        """Returns the teacher's weights."""
+        return {"teacher": self.teacher.state_dict()}
+
+    def predict_with(self, model: dict[str, Any]) -> None:
+        """Lets scores be those of another teacher."""
+        self.teacher.load_state_dict(model["teacher"])
+
+    def _take_over(self, parent: StageFiles) -> None:
+        """Starts from the weights and statistics of an earlier stage; optimiser, ramps and
+        averaging start anew.
+        """
+        try:
+            model = checkpoint.from_bytes(parent.read("model"), self.device)
+            student, teacher = (_weights(model, name) for name in ("student", "teacher"))
+            self.student.load_state_dict(student)
+            self.teacher.load_state_dict(teacher)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).split("\n")[0]
+            raise DataError(
+                f"{parent.path('model')}: expected the model of the stage before, with backbone"
+                f" {self.backbone!r}, to continue from; {reason}"
+            ) from None
+
+
+def _weights(model: dict[str, Any], name: str) -> dict[str, Tensor]:
+    weights = model.get(name)
+    if not isinstance(weights, dict):
+        raise ValueError(f"it has no {name!r} weights")
+    return weights
+
+
+def _check_labels(inputs: StageInputs, data: StageData) -> None:
+    """Raises DataError where an image has several classes."""
+    twice = np.flatnonzero(np.diff(inputs.label_ids) == 0)
+    if len(twice):
+        at = twice[0]
+        raise DataError(
+            f"{data.folder}: method mean_teacher trains images of one class each, and image"
+            f" {inputs.label_ids[at]} has the classes {inputs.labels[at]} and"
+            f" {inputs.labels[at + 1]}; choose a method for images of several classes"
+        )
+    if inputs.validation_labels.ndim != 1:
+        raise DataError(
+            f"{data.folder}: method mean_teacher trains images of one class each, and the"
+            " validation images have several; choose a method for images of several classes"
+        )
 
 
 def _compiled(net: nn.Module) -> nn.Module:

@@ -5,25 +5,15 @@ Imports nothing heavy: `plan` uses this module without loading torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval, Len
 
 from trainers.errors import SettingsError
+from trainers.method import DatasetFacts, Reads, StagePlan
 from trainers.networks.names import BACKBONES, FeatureBackbone, ImageBackbone
-
-
-class DatasetFacts(Protocol):
-    """What a method may know of the data before anything is trained."""
-
-    @property
-    def kind(self) -> str:
-        """`images` or `features`."""
-        ...
-
-    @property
-    def num_classes(self) -> int: ...
+from trainers.stage import POOL_ARRAYS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +25,9 @@ class MeanTeacherConfig:
     name: ClassVar[str] = "mean_teacher"
     version: ClassVar[int] = 2
     """Part of every stage key: raise it when the same settings would train differently."""
+    tasks: ClassVar[tuple[str, ...]] = ("multiclass",)
+    offers: ClassVar[tuple[str, ...]] = (*POOL_ARRAYS, "embedding")
+    trainer: ClassVar[str] = "trainers.mean_teacher.method:MeanTeacher"
 
     backbone: Literal["auto", ImageBackbone, FeatureBackbone] = "auto"
     """`auto` picks by the data: `small_cnn` for digits, `resnet18` for other images, `mlp` for
@@ -154,23 +147,12 @@ class MeanTeacherConfig:
                 "batch_size", problem=problem, hint="write a multiple of the number of workers"
             )
 
-    def for_stage(self, stage: int) -> MeanTeacherConfig:
-        """The settings as that stage reads them: of a list with one entry a stage, its own entry
-        alone. Nothing else in a stage depends on its number.
-        """
-        listed = self.labelled_per_batch
-        return (
-            self
-            if not listed
-            else replace(self, labelled_per_batch=(listed[min(stage, len(listed) - 1)],))
-        )
+    def stage(self, number: int, rounds: int, *, has_negatives: bool) -> StagePlan:
+        """Returns the settings that a stage can depend on.
 
-    def settings_read(self, *, has_negatives: bool, has_parent: bool) -> dict[str, Any]:
-        """The settings that a stage with these inputs can depend on; equal dictionaries and equal
-        inputs train the same.
-
-        Of settings cut to a stage (`for_stage`). Without answers "no", `nls` and `negative_weight`
-        are unread; `init` is unread where there is no stage before.
+        Of a list with one entry a stage it reads its own entry alone, and nothing else depends on
+        its number. Without answers "no", `nls` and `negative_weight` are unread; `init` is unread
+        where there is no stage before.
         """
         unread = {"init", "nls", "negative_weight"}
         if self.labelled_per_batch:
@@ -181,14 +163,12 @@ class MeanTeacherConfig:
         read: dict[str, Any] = {"version": self.version} | {
             item.name: getattr(self, item.name) for item in fields(self) if item.name not in unread
         }
+        if self.labelled_per_batch:
+            listed = self.labelled_per_batch
+            read["labelled_per_batch"] = (listed[min(number, len(listed) - 1)],)
         if has_negatives:
             read["nls"] = self.nls
             read["negative_weight"] = self.negative_weight
-        read["init"] = self.init if has_parent else "scratch"
-        return read
-
-
-MethodConfig = MeanTeacherConfig
-"""The union of all methods' settings."""
-
-METHODS: dict[str, type[MethodConfig]] = {MeanTeacherConfig.name: MeanTeacherConfig}
+        read["init"] = self.init if number else "scratch"
+        reads: tuple[Reads, ...] = ("model",) if read["init"] == "continue" else ()
+        return StagePlan(read, (0, self.epochs), reads)

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from orchestrator.data.arrays import SPLITS, Array, Labels, Loaded, Progress, write_array
+from orchestrator.data.arrays import SPLITS, Array, Labels, write_array
+from orchestrator.data.place import existing
+from orchestrator.data.protocols import Loaded, Progress
 from orchestrator.data.sources.cifar_pickle import PickleRefused, read_pickle
-from search_spaces.reading.user_files import check_regular, read_regular
+from orchestrator.storage.user_files import check_regular, read_regular
+from search_spaces.reading.config import Contents
 from trainers.errors import DataError
 
 
@@ -28,6 +31,18 @@ class BatchLayout:
     names_file: str
     names_key: str
     num_classes: int
+
+    @property
+    def contents(self) -> Contents:
+        train, test = (sum(self.batches[split].values()) for split in SPLITS)
+        return Contents(
+            kind="images",
+            num_classes=self.num_classes,
+            train_items=train,
+            test_items=test,
+            # Every class has as many.
+            smallest_class=train // self.num_classes,
+        )
 
     @property
     def expected(self) -> str:
@@ -75,8 +90,46 @@ any way of writing them.
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cifar10:
+    """CIFAR-10 (Krizhevsky 2009)."""
+
+    name: ClassVar[str] = "cifar10"
+    form: ClassVar[str] = "folder"
+    layout: ClassVar[BatchLayout] = CIFAR10
+    holds: ClassVar[Contents] = CIFAR10.contents
+
+    path: str | None = None
+    """Folder of the unpacked python version, or the one above it; null: cifar10/ in
+    $ORCHESTRATE_DATA.
+    """
+
+    def contents(self) -> Contents:
+        return self.holds
+
+    def signature(self) -> str:
+        return Batches(existing(self), self.layout).signature()
+
+    def load(self, folder: Path, on_progress: Progress) -> Loaded:
+        return Batches(existing(self), self.layout).load(folder, on_progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cifar100(Cifar10):
+    """CIFAR-100 with its fine classes (Krizhevsky 2009)."""
+
+    name: ClassVar[str] = "cifar100"
+    layout: ClassVar[BatchLayout] = CIFAR100
+    holds: ClassVar[Contents] = CIFAR100.contents
+
+    path: str | None = None
+    """Folder of the unpacked python version, or the one above it; null: cifar100/ in
+    $ORCHESTRATE_DATA.
+    """
+
+
 @dataclass(frozen=True, slots=True)
-class Cifar:
+class Batches:
     """The folder of the batches, or the one above it. Nothing is downloaded, and nothing is
     unpickled (orchestrator.data.sources.cifar_pickle).
     """

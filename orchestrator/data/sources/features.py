@@ -5,47 +5,77 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
+from annotated_types import MinLen
 
-from orchestrator.data.arrays import Array, Loaded, Progress, create_array, held_out_rows
-from search_spaces.reading.feature_files import (
+from orchestrator.data.arrays import Array, create_array, held_out_rows
+from orchestrator.data.feature_files import (
     TEST_SHARE,
     ArrayHeader,
     FeatureFile,
     read_feature_file,
     row_blocks,
 )
-from search_spaces.reading.user_files import check_regular
+from orchestrator.data.place import existing
+from orchestrator.data.protocols import Loaded, Progress
+from orchestrator.storage.user_files import check_regular, expand
+from search_spaces.reading.config import Contents
 from trainers.errors import DataError
 
 CHUNK_ROWS: Final = 8192
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
     """One .npz file. Without `x_test` a fixed fifth of every class becomes the test set; rows keep
     their order.
     """
 
-    path: Path
+    name: ClassVar[str] = "features"
+    form: ClassVar[str] = "file"
+
+    path: Annotated[str, MinLen(1)]
+    """An .npz file with arrays x [N, D] and y [N], and optionally x_test, y_test and class_names.
+    """
+
+    def contents(self) -> Contents:
+        read = read_feature_file(expand(self.path, "dataset.path"))
+        smallest, items = int(np.bincount(read.y).min()), len(read.y)
+        if read.y_test is None:
+            # A share of every class is held out, rounded either way.
+            test_items = items // TEST_SHARE
+            smallest -= -(-smallest // TEST_SHARE)
+            items -= test_items
+        else:
+            test_items = len(read.y_test)
+        return Contents(
+            kind="features",
+            num_classes=len(read.class_names),
+            train_items=items,
+            test_items=test_items,
+            smallest_class=smallest,
+            class_names=read.class_names,
+        )
 
     def signature(self) -> str:
-        stat = self.path.stat()
-        check_regular(self.path, stat.st_mode)
+        path = existing(self)
+        stat = path.stat()
+        check_regular(path, stat.st_mode)
         return f"{stat.st_size} {stat.st_mtime_ns}"
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
-        found = read_feature_file(self.path)
+        path = existing(self)
+        found = read_feature_file(path)
         _check_space(found, folder)
         y = found.y
         if found.x_test is not None and found.y_test is not None:
             _write_rows(
-                self.path, "x", found.x, {folder / "train.npy": np.ones(len(y), bool)}, on_progress
+                path, "x", found.x, {folder / "train.npy": np.ones(len(y), bool)}, on_progress
             )
             _write_rows(
-                self.path,
+                path,
                 "x_test",
                 found.x_test,
                 {folder / "test.npy": np.ones(len(found.y_test), bool)},
@@ -59,7 +89,7 @@ class Features:
         is_test = np.zeros(len(y), bool)
         is_test[held_out_rows(y, len(y) // TEST_SHARE)] = True
         _write_rows(
-            self.path,
+            path,
             "x",
             found.x,
             {folder / "train.npy": ~is_test, folder / "test.npy": is_test},

@@ -9,21 +9,27 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import numpy as np
+from annotated_types import Interval, MinLen
 
-from orchestrator.data.arrays import SPLITS, Labels, Loaded, Progress, create_array, shuffled
-from orchestrator.data.decoding import Crop, Remarks, decode, image_shape
-from search_spaces.reading.image_folders import (
+from orchestrator.data.arrays import SPLITS, Labels, create_array, shuffled
+from orchestrator.data.image_folders import (
     PassedOver,
     Splits,
     class_images,
     named,
     train_and_test,
 )
-from search_spaces.reading.user_files import check_regular
+from orchestrator.data.place import existing
+from orchestrator.data.protocols import Loaded, Progress
+from orchestrator.storage.user_files import check_regular, expand
+from search_spaces.reading.config import Contents
 from trainers.errors import DataError
+
+if TYPE_CHECKING:
+    from orchestrator.data.decoding import Crop, Remarks
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, on the 0..1 scale."""
@@ -49,6 +55,132 @@ interpolated and colours change in one fixed order.
 
 MINI_CLASSES, MINI_TRAIN, MINI_TEST = 100, 500, 100
 IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_TEST = 1000, 1_281_167, 50_000
+IMAGENET_SMALLEST = 732
+
+Pixels = Annotated[int, Interval(ge=4, le=4096)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """Any folder of images, one sub-folder a class."""
+
+    name: ClassVar[str] = "folder"
+    form: ClassVar[str] = "folder"
+
+    path: Annotated[str, MinLen(1)]
+    """The folder with train/ and test/ (or val/), each with one folder per class."""
+    image_size: Pixels | None = None
+    """Pixels: each image's shorter side is resized to this and its centre square kept; null: as
+    they are.
+    """
+
+    def contents(self) -> Contents:
+        splits = train_and_test(expand(self.path, "dataset.path"))
+        train, test = (
+            {name: len(files) for name, files in splits[split].items()} for split in SPLITS
+        )
+        return Contents(
+            kind="images",
+            num_classes=len(train),
+            train_items=sum(train.values()),
+            test_items=sum(test.values()),
+            smallest_class=min(train.values()),
+            class_names=tuple(train),
+        )
+
+    def signature(self) -> str:
+        return self._images().signature()
+
+    def load(self, folder: Path, on_progress: Progress) -> Loaded:
+        return self._images().load(folder, on_progress)
+
+    def _images(self) -> ImageFolders:
+        return ImageFolders(existing(self), train_and_test, self.image_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiniImagenet:
+    """Mini-ImageNet, 500 training and 100 test images a class as in Hu et al. 2020."""
+
+    name: ClassVar[str] = "mini_imagenet"
+    form: ClassVar[str] = "folder"
+    holds: ClassVar[Contents] = Contents(
+        kind="images",
+        num_classes=MINI_CLASSES,
+        train_items=MINI_CLASSES * MINI_TRAIN,
+        test_items=MINI_CLASSES * MINI_TEST,
+        smallest_class=MINI_TRAIN,
+    )
+
+    path: str | None = None
+    """The folder with one folder per class, all side by side; null: mini_imagenet/ in
+    $ORCHESTRATE_DATA.
+    """
+    image_size: Pixels | None = None
+    """Pixels: each image's shorter side is resized to this and its centre square kept; null: 84."""
+
+    def contents(self) -> Contents:
+        return self.holds
+
+    def signature(self) -> str:
+        return self._images().signature()
+
+    def load(self, folder: Path, on_progress: Progress) -> Loaded:
+        return self._images().load(folder, on_progress)
+
+    def _images(self) -> ImageFolders:
+        return ImageFolders(
+            existing(self),
+            mini_imagenet,
+            self.image_size or 84,
+            augment=MINI_IMAGENET_VIEWS,
+            statistics=MINI_IMAGENET_STATISTICS,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imagenet:
+    """ImageNet: ILSVRC 2012, complete."""
+
+    name: ClassVar[str] = "imagenet"
+    form: ClassVar[str] = "folder"
+    holds: ClassVar[Contents] = Contents(
+        kind="images",
+        num_classes=IMAGENET_CLASSES,
+        train_items=IMAGENET_TRAIN,
+        test_items=IMAGENET_TEST,
+        smallest_class=IMAGENET_SMALLEST,
+    )
+
+    path: str | None = None
+    """The folder with train/ and val/, each with one folder per class; null: imagenet/ in
+    $ORCHESTRATE_DATA.
+    """
+    image_size: Pixels | None = None
+    """Pixels of a view's side: each image is kept larger by the margin that a test image loses, and
+    its centre square is the test view; null: 224.
+    """
+
+    def contents(self) -> Contents:
+        return self.holds
+
+    def signature(self) -> str:
+        return self._images().signature()
+
+    def load(self, folder: Path, on_progress: Progress) -> Loaded:
+        return self._images().load(folder, on_progress)
+
+    def _images(self) -> ImageFolders:
+        size = self.image_size or 224
+        return ImageFolders(
+            existing(self),
+            imagenet,
+            # Kept with the margin that a test image loses: random parts are cut from all of it.
+            round(size * 256 / 224),
+            augment=IMAGENET_VIEWS,
+            views=size,
+            statistics=IMAGENET_STATISTICS,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +193,8 @@ class ImageFolders:
 
     root: Path
     layout: Callable[[Path, PassedOver], Splits]
-    crop: Crop | None
-    """None: all images have one size already."""
+    side: int | None
+    """Each image is cut to a square of so many pixels; None: all have one size already."""
     augment: dict[str, Any] | None = None
     """How a training view is made (trainers.data.augment.Recipe); None: mirrored, and shifted by up
     to an eighth of the width.
@@ -83,11 +215,15 @@ class ImageFolders:
         return digest.hexdigest()
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
+        # Here, and not above: a spec that names a folder is checked without a decoder.
+        from orchestrator.data.decoding import Crop, image_shape
+
+        crop = Crop(self.side, self.side) if self.side else None
         passed = PassedOver(self.root)
         splits = self.layout(self.root, passed)
         total = sum(len(files) for classes in splits.values() for files in classes.values())
         first = next(iter(splits["train"].values()))[0]
-        shape = image_shape(first, self.crop)
+        shape = image_shape(first, crop)
         _check_space(self.root, folder, total, shape)
         done = 0
 
@@ -99,7 +235,7 @@ class ImageFolders:
         labels, notes = {}, list(passed.lines())
         for split in SPLITS:
             labels[split], files, remarks = _decode_split(
-                splits[split], folder / f"{split}.npy", shape, self.crop, count
+                splits[split], folder / f"{split}.npy", shape, crop, count
             )
             notes += _notes(self.root, split, files, remarks)
         mean, std = self.statistics or (None, None)
@@ -166,6 +302,8 @@ def _decode_split(
     """The labels and files in the order in which the images are kept, and what was not plain about
     these.
     """
+    from orchestrator.data.decoding import decode
+
     files = [file for images in classes.values() for file in images]
     labels = np.repeat(
         np.arange(len(classes), dtype=np.int32), [len(images) for images in classes.values()]

@@ -129,7 +129,7 @@ def test_settings_of_installed_plugins_stand_apart(toys: Path, tmp_path: Path) -
         with pytest.raises(SpecError) as caught:
             load_spec(write(tmp_path, text), [override])
         assert says in str(caught.value) and str(caught.value).startswith(f"--set {override}")
-    with pytest.raises(SpecError, match=r"query\.heat: must be given"):
+    with pytest.raises(SpecError, match=r"query toy needs query\.heat"):
         load_spec(write(tmp_path, VALID), ["query.strategy=toy"])
     with pytest.raises(
         SpecError,

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator.catalogue import load_spec
+from orchestrator.catalogue import BUILT_IN, INSTALLED, load_spec
 from orchestrator.commands.plan import _numbers, plan, print_plan
-from search_spaces.reading.config import DatasetConfig
-from search_spaces.reading.datasets import BUILT_IN, size
+from orchestrator.data.sources.features import Features
+from orchestrator.data.sources.folders import Folder
+from search_spaces.reading.datasets import contents
 from search_spaces.reading.errors import SpecError
 
 TRIAL_FIELDS = {
@@ -177,45 +178,47 @@ def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
 
 
 def test_built_in_sizes_are_consistent() -> None:
-    for name, found in BUILT_IN.items():
-        assert found.facts.name == name
-        assert found.smallest_class * found.facts.num_classes <= found.facts.train_items
+    for name in BUILT_IN["source"]:
+        found = getattr(INSTALLED.load("source", name), "holds", None)
+        if found is None:
+            continue
+        assert found.smallest_class * found.num_classes <= found.train_items
 
 
 class TestFeatures:
-    def save(self, folder: Path, **arrays: object) -> DatasetConfig:
+    def save(self, folder: Path, **arrays: object) -> Features:
         path = folder / "vectors.npz"
         np.savez(path, **arrays)  # type: ignore[arg-type]
-        return DatasetConfig(name="features", path=str(path))
+        return Features(path=str(path))
 
     def test_sizes_come_from_the_headers_and_the_classes(self, tmp_path: Path) -> None:
         y = np.repeat(np.arange(4), [30, 20, 25, 25])
         config = self.save(tmp_path, x=np.zeros((100, 7), np.float32), y=y)
-        found = size(config)
+        found = contents(config)
         assert (
-            found.facts.num_classes,
-            found.facts.train_items,
-            found.facts.test_items,
-            found.facts.kind,
+            found.num_classes,
+            found.train_items,
+            found.test_items,
+            found.kind,
         ) == (4, 80, 20, "features")
         assert found.smallest_class == 16
         config = self.save(
             tmp_path, x=np.zeros((100, 7)), y=y, x_test=np.zeros((9, 7)), y_test=np.zeros(9, int)
         )
         assert (
-            size(config).facts.train_items,
-            size(config).facts.test_items,
-            size(config).smallest_class,
+            contents(config).train_items,
+            contents(config).test_items,
+            contents(config).smallest_class,
         ) == (100, 9, 20)
 
     def test_the_vectors_themselves_are_not_read(self, tmp_path: Path) -> None:
         config = self.save(tmp_path, x=np.zeros((100, 7)), y=np.arange(100) % 2)
-        path = Path(config.path or "")
+        path = Path(config.path)
         data = bytearray(path.read_bytes())
         # Damage the middle of x: its header and y stay whole.
         data[1000:1100] = b"\xff" * 100
         path.write_bytes(data)
-        assert size(config).facts.num_classes == 2
+        assert contents(config).num_classes == 2
 
     @pytest.mark.parametrize(
         ("arrays", "says"),
@@ -242,16 +245,16 @@ class TestFeatures:
     ) -> None:
         config = self.save(tmp_path, **arrays)
         with pytest.raises(SpecError, match=says) as caught:
-            size(config)
+            contents(config)
         assert caught.value.key == "dataset.path"
 
     @pytest.mark.parametrize("cut", [0, 1, 50, 300, 600])
     def test_a_truncated_file_is_refused(self, tmp_path: Path, cut: int) -> None:
         config = self.save(tmp_path, x=np.zeros((20, 2)), y=np.arange(20) % 2)
-        path = Path(config.path or "")
+        path = Path(config.path)
         path.write_bytes(path.read_bytes()[:cut])
         with pytest.raises(SpecError, match=r"vectors\.npz: not a readable \.npz file"):
-            size(config)
+            contents(config)
 
     def test_the_example_runs_on_ones_own_file(self, tmp_path: Path) -> None:
         config = self.save(tmp_path, x=np.zeros((500, 8), np.float32), y=np.arange(500) % 5)
@@ -266,10 +269,10 @@ def test_a_folder_is_counted(tmp_path: Path) -> None:
             (tmp_path / split / name).mkdir(parents=True)
             for i in range(count + (name == "dog")):
                 (tmp_path / split / name / f"{i}.png").touch()
-    found = size(DatasetConfig(name="folder", path=str(tmp_path)))
+    found = contents(Folder(path=str(tmp_path)))
     assert (
-        found.facts.num_classes,
-        found.facts.train_items,
-        found.facts.test_items,
+        found.num_classes,
+        found.train_items,
+        found.test_items,
         found.smallest_class,
     ) == (2, 7, 5, 3)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.data.sources.cifar import Cifar
+from orchestrator.data.sources.cifar import Batches
 from orchestrator.data.sources.cifar_pickle import PickleRefused, read_pickle
 from tests.helpers.dataset_files import SMALL_CIFAR, write_cifar
 from trainers.errors import DataError
@@ -137,7 +137,7 @@ def test_a_type_with_forged_flags_makes_no_object_at_an_address(tmp_path: Path) 
             r" numbers only\)"
         ),
     ):
-        Cifar(root, SMALL_CIFAR).load(tmp_path / "out", lambda done, total: None)
+        Batches(root, SMALL_CIFAR).load(tmp_path / "out", lambda done, total: None)
     assert ctypes.c_ssize_t.from_address(id(secret)).value == before
 
 
@@ -258,7 +258,7 @@ def test_lists_that_hold_each_other_cost_no_more_than_their_bytes(tmp_path: Path
         with pytest.raises(
             DataError, match=r"`labels` is not a list of 20 whole numbers|opcode LONG4"
         ):
-            Cifar(root, SMALL_CIFAR).load(tmp_path / "out", lambda done, total: None)
+            Batches(root, SMALL_CIFAR).load(tmp_path / "out", lambda done, total: None)
 
 
 def test_a_file_far_larger_than_a_batch_is_not_read(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_file_far_larger_than_a_batch_is_not_read(tmp_path: Path) -> None:
             r" than"
         ),
     ):
-        Cifar(root, SMALL_CIFAR).load(tmp_path, lambda done, total: None)
+        Batches(root, SMALL_CIFAR).load(tmp_path, lambda done, total: None)
 
 
 def test_a_batch_of_full_size_takes_seconds_at_most() -> None:

@@ -19,16 +19,21 @@ from orchestrator.data import prepare as datasets
 from orchestrator.data.arrays import held_out_rows
 from orchestrator.data.cache import statistics
 from orchestrator.data.prepare import PreparedData, prepare
-from search_spaces.reading.config import DatasetConfig
+from orchestrator.data.protocols import Source
+from orchestrator.data.sources.cifar import Cifar10, Cifar100
+from orchestrator.data.sources.digits import Digits
+from orchestrator.data.sources.features import Features
+from orchestrator.data.sources.folders import Folder, MiniImagenet
 from tests.helpers.dataset_files import write_features, write_image_folder
 from trainers.errors import DataError
 
-DIGITS = DatasetConfig(name="digits")
+DIGITS = Digits()
 
 PREPARE = """
 import sys
 from orchestrator.data.prepare import prepare
-from search_spaces.reading.config import DatasetConfig
+from orchestrator.data.sources.digits import Digits
+from orchestrator.data.sources.folders import Folder
 """
 
 
@@ -39,8 +44,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def folder_config(tmp_path: Path) -> DatasetConfig:
-    return DatasetConfig(name="folder", path=str(write_image_folder(tmp_path / "photos")))
+def folder_config(tmp_path: Path) -> Folder:
+    return Folder(path=str(write_image_folder(tmp_path / "photos")))
 
 
 def arrays(data: PreparedData) -> dict[str, np.ndarray]:
@@ -133,8 +138,7 @@ def test_a_trainers_folder_holds_no_label_and_no_file_name(tmp_path: Path) -> No
 
 
 def test_other_labels_leave_the_trainers_folder_as_it_is(tmp_path: Path) -> None:
-    config = DatasetConfig(
-        name="features",
+    config = Features(
         path=str(write_features(tmp_path / "a.npz", x_test=np.ones((3, 4)), y_test=np.arange(3))),
     )
     before = prepare(config)
@@ -157,7 +161,7 @@ def test_other_labels_leave_the_trainers_folder_as_it_is(tmp_path: Path) -> None
 def test_prepared_digits_are_found_without_heavy_imports() -> None:
     prepare(DIGITS)
     done = run_python(
-        "prepare(DatasetConfig(name='digits')); print(sorted({'sklearn', 'torch', 'torchvision',"
+        "prepare(Digits()); print(sorted({'sklearn', 'torch', 'torchvision',"
         " 'PIL', 'ray', 'pandas'} & set(sys.modules)))"
     )
     assert done.stdout.strip() == "[]", done.stderr
@@ -236,7 +240,7 @@ def test_a_killed_prepare_leaves_nothing_half_visible_and_the_next_one_finishes(
     }[instant]
     killed = run_python(
         "import os, signal\nfrom orchestrator.data import cache\nconfig ="
-        f" DatasetConfig(name='folder', path=sys.argv[1])\n{code}",
+        f" Folder(path=sys.argv[1])\n{code}",
         str(config.path),
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -270,7 +274,7 @@ def test_a_killed_prepare_leaves_nothing_half_visible_and_the_next_one_finishes(
 def test_prepares_at_the_same_time_end_with_the_same_data_decoded_once(tmp_path: Path) -> None:
     config = folder_config(tmp_path)
     code = (
-        "calls = []; d = prepare(DatasetConfig(name='folder', path=sys.argv[1]), on_progress=lambda"
+        "calls = []; d = prepare(Folder(path=sys.argv[1]), on_progress=lambda"
         " *a: calls.append(a))\nprint(d.images_dir, d.labels_dir, bool(calls))"
     )
     running = [
@@ -334,24 +338,18 @@ def test_a_full_disk_is_told_before_it_kills_the_process(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (DatasetConfig(name="imaginary"), "imaginary: no such data set. Known: digits"),
         (
-            DatasetConfig(name="cifar10"),
+            Cifar10(),
             "cifar10: nothing says where the data is.*ORCHESTRATE_DATA",
         ),
         (
-            DatasetConfig(name="folder"),
-            "folder: nothing says where the data is. Set dataset.path. Nothing",
-        ),
-        (
-            DatasetConfig(name="mini_imagenet", path="/nowhere/at/all"),
+            MiniImagenet(path="/nowhere/at/all"),
             "/nowhere/at/all: no such folder",
         ),
-        (DatasetConfig(name="features", path="/nowhere.npz"), "/nowhere.npz: no such file"),
-        (DatasetConfig(name="digits", image_size=16), "dataset.image_size: digits"),
+        (Features(path="/nowhere.npz"), "/nowhere.npz: no such file"),
     ],
 )
-def test_missing_data_is_named(config: DatasetConfig, message: str) -> None:
+def test_missing_data_is_named(config: Source, message: str) -> None:
     with pytest.raises(DataError, match=message):
         prepare(config)
 
@@ -361,7 +359,7 @@ def test_built_in_sets_are_looked_for_where_the_environment_says(
 ) -> None:
     monkeypatch.setenv("ORCHESTRATE_DATA", str(tmp_path))
     with pytest.raises(DataError, match=rf"{tmp_path}/cifar100: no such folder"):
-        prepare(DatasetConfig(name="cifar100"))
+        prepare(Cifar100())
 
 
 def test_the_list_tells_what_is_prepared_and_what_is_missing(

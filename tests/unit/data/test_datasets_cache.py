@@ -14,18 +14,17 @@ import numpy as np
 import pytest
 
 from orchestrator.data import cache as data_cache
-from orchestrator.data import checks as data_checks
-from orchestrator.data.find import Digits
+from orchestrator.data.image_folders import train_and_test
 from orchestrator.data.prepare import PreparedData, list_data, prepare
-from orchestrator.data.sources.folders import ImageFolders
-from search_spaces.reading.config import DatasetConfig
-from search_spaces.reading.datasets import BUILT_IN, DatasetSize
-from search_spaces.reading.image_folders import train_and_test
+from orchestrator.data.sources.digits import Digits
+from orchestrator.data.sources.features import Features
+from orchestrator.data.sources.folders import Folder, ImageFolders, MiniImagenet
+from search_spaces.reading.config import Contents
 from tests.helpers.dataset_files import random_image, write_features, write_image_folder
 from trainers.data.items import holds_images, open_data
 from trainers.errors import DataError
 from trainers.networks.names import BACKBONES
-from trainers.run import precision_used
+from trainers.networks.precision import precision_used
 
 
 @pytest.fixture
@@ -36,8 +35,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> DatasetConfig:
-    return DatasetConfig(name="features", path=str(write_features(tmp_path / "a.npz")))
+def config(tmp_path: Path) -> Features:
+    return Features(path=str(write_features(tmp_path / "a.npz")))
 
 
 def written(path: Path) -> Any:
@@ -71,7 +70,7 @@ DAMAGE: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("victim", ["entry", "images", "labels"])
 def test_damaged_words_about_the_data_are_no_cache(
-    cache: Path, config: DatasetConfig, victim: str, damage: str
+    cache: Path, config: Features, victim: str, damage: str
 ) -> None:
     data = prepare(config)
     place = {"images": data.images_dir / "meta.json", "labels": data.labels_dir / "meta.json"}.get(
@@ -87,7 +86,7 @@ def test_damaged_words_about_the_data_are_no_cache(
 
 @pytest.mark.parametrize("key", ["images", "labels"])
 def test_an_entry_leads_nowhere_else(
-    tmp_path: Path, cache: Path, config: DatasetConfig, key: str
+    tmp_path: Path, cache: Path, config: Features, key: str
 ) -> None:
     data = prepare(config)
     (entry,) = (cache / "sources").glob("*.json")
@@ -108,13 +107,11 @@ def test_an_entry_leads_nowhere_else(
 
 
 def test_folders_that_were_exchanged_are_noticed(
-    tmp_path: Path, cache: Path, config: DatasetConfig
+    tmp_path: Path, cache: Path, config: Features
 ) -> None:
     data = prepare(config)
     x = np.random.default_rng(1).normal(size=(60, 4))
-    mended = DatasetConfig(
-        name="features", path=str(write_features(tmp_path / "b.npz", x=x, y=np.arange(60) % 4))
-    )
+    mended = Features(path=str(write_features(tmp_path / "b.npz", x=x, y=np.arange(60) % 4)))
     other = prepare(mended)
     train = {
         place: (place / "train.npy").read_bytes() for place in (data.images_dir, data.labels_dir)
@@ -136,7 +133,7 @@ def test_a_cache_of_an_older_format_is_made_anew_and_the_same_data_keep_their_fi
     tmp_path: Path, cache: Path
 ) -> None:
     root = write_image_folder(tmp_path / "photos")
-    config = DatasetConfig(name="folder", path=str(root))
+    config = Folder(path=str(root))
     data = prepare(config)
     meta, (entry,) = written(data.images_dir / "meta.json"), (cache / "sources").glob("*.json")
     # As the first format had it: no checksum, no notes, and images that were decoded otherwise.
@@ -156,7 +153,7 @@ def test_notes_are_kept_with_the_entry_and_not_beside_the_images(
 ) -> None:
     root = write_image_folder(tmp_path / "photos")
     random_image(9, 9).save(root / "train/stray.png")
-    config = DatasetConfig(name="folder", path=str(root))
+    config = Folder(path=str(root))
     first, second = prepare(config), prepare(config)
     assert first.notes == second.notes and first.notes[0].endswith("stray.png")
     assert (first.decoded_now, second.decoded_now) == (True, False)
@@ -171,7 +168,7 @@ def short(digits: PreparedData, drop: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.usefixtures("cache")
 def test_a_built_in_set_of_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels = short(prepare(DatasetConfig(name="digits")), drop=5)
+    images, labels = short(prepare(Digits()), drop=5)
     load = Digits.load
 
     def loses_one(self: Digits, folder: Path, on_progress: Any) -> Any:
@@ -187,32 +184,27 @@ def test_a_built_in_set_of_another_size_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Digits, "load", loses_one)
     monkeypatch.setattr(Digits, "signature", lambda self: "another")
     with pytest.raises(DataError, match="digits: training items: 1199 here, but digits has 1200"):
-        prepare(DatasetConfig(name="digits"))
+        prepare(Digits())
 
 
 def test_a_built_in_set_with_a_smaller_class_is_refused(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_image_folder(tmp_path / "mini")
-    published = BUILT_IN["mini_imagenet"]
-    small = type(published.facts)(
-        name="mini_imagenet", num_classes=3, train_items=15, test_items=6, kind="images"
-    )
-    monkeypatch.setattr(
-        data_checks, "BUILT_IN", {"mini_imagenet": DatasetSize(facts=small, smallest_class=6)}
-    )
-    monkeypatch.setattr("orchestrator.data.find.mini_imagenet", train_and_test)
+    small = Contents(kind="images", num_classes=3, train_items=15, test_items=6, smallest_class=6)
+    monkeypatch.setattr(MiniImagenet, "holds", small)
+    monkeypatch.setattr("orchestrator.data.sources.folders.mini_imagenet", train_and_test)
     with pytest.raises(
         DataError,
         match=(
             r"class 0 \(cat\) has 5 training items, but no class of mini_imagenet has fewer than 6"
         ),
     ):
-        prepare(DatasetConfig(name="mini_imagenet", path=str(root), image_size=8))
+        prepare(MiniImagenet(path=str(root), image_size=8))
 
 
 def test_a_third_kind_of_data_is_refused_wherever_it_is_looked_at(
-    tmp_path: Path, cache: Path, config: DatasetConfig
+    tmp_path: Path, cache: Path, config: Features
 ) -> None:
     assert set(BACKBONES) == {"images", "features"}
     assert [holds_images(kind) for kind in ("images", "features")] == [True, False]
@@ -241,5 +233,5 @@ def test_a_folder_of_images_that_cannot_be_entered_is_named_and_not_the_cache(
     with pytest.raises(
         DataError, match=rf"{root}/train: cannot be read \(Permission denied\)"
     ) as raised:
-        prepare(DatasetConfig(name="folder", path=str(root)))
+        prepare(Folder(path=str(root)))
     assert "ORCHESTRATE_CACHE" not in str(raised.value)

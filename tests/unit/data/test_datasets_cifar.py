@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.data.arrays import Loaded
 from orchestrator.data.prepare import prepare
-from orchestrator.data.sources.cifar import CIFAR10, CIFAR100, Cifar
-from search_spaces.reading.config import DatasetConfig
+from orchestrator.data.protocols import Loaded
+from orchestrator.data.sources.cifar import CIFAR10, CIFAR100, Batches, Cifar100
 from tests.helpers.dataset_files import SMALL_CIFAR, write_cifar, write_pickle
 from trainers.errors import DataError
 
@@ -28,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 def load(root: Path, folder: Path) -> Loaded:
     folder.mkdir(exist_ok=True)
-    source = Cifar(root, SMALL_CIFAR)
+    source = Batches(root, SMALL_CIFAR)
     source.signature()
     return source.load(folder, lambda done, total: None)
 
@@ -200,7 +199,7 @@ def test_cifar100_of_full_size_is_prepared_with_the_published_statistics(
                 "coarse_labels": [0] * items,
             },
         )
-    data = prepare(DatasetConfig(name="cifar100", path=str(tmp_path / "data")))
+    data = prepare(Cifar100(path=str(tmp_path / "data")))
     assert (data.facts.num_classes, data.facts.train_items, data.facts.test_items) == (
         100,
         50_000,

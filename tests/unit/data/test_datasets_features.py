@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from orchestrator.data.prepare import PreparedData, prepare
-from search_spaces.reading.config import DatasetConfig
+from orchestrator.data.sources.features import Features
 from tests.helpers.dataset_files import write_features
 from trainers.errors import DataError
 
@@ -21,7 +21,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepare_features(path: Path) -> PreparedData:
-    return prepare(DatasetConfig(name="features", path=str(path)))
+    return prepare(Features(path=str(path)))
 
 
 def rows(data: PreparedData, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -170,5 +170,5 @@ def test_a_file_of_another_kind_is_not_advised_to_be_loaded_unsafely(
     file = tmp_path / "x.npz"
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"x\.npz: (not a readable .npz file|damaged)") as raised:
-        prepare(DatasetConfig(name="features", path=str(file)))
+        prepare(Features(path=str(file)))
     assert "pickle" not in str(raised.value) and "unsafe" not in str(raised.value)

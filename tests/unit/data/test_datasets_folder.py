@@ -14,12 +14,13 @@ import psutil
 import pytest
 from PIL import Image
 
+from orchestrator.catalogue import INSTALLED
 from orchestrator.data.arrays import create_array
 from orchestrator.data.decoding import Crop, _decode_with, decode, read_image
+from orchestrator.data.image_folders import class_images, train_and_test
 from orchestrator.data.prepare import PreparedData, prepare
-from orchestrator.data.sources.folders import ImageFolders, imagenet, mini_imagenet
-from search_spaces.reading.config import DatasetConfig
-from search_spaces.reading.image_folders import class_images, train_and_test
+from orchestrator.data.sources.folders import Folder, ImageFolders, imagenet, mini_imagenet
+from search_spaces.reading.datasets import contents
 from tests.helpers.dataset_files import random_image, write_image_folder
 from trainers.data.augment import Recipe
 from trainers.data.items import open_data
@@ -37,7 +38,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def prepare_folder(root: Path, image_size: int | None = None) -> PreparedData:
-    return prepare(DatasetConfig(name="folder", path=str(root), image_size=image_size))
+    return prepare(Folder(path=str(root), image_size=image_size))
 
 
 def pairs(data: PreparedData, split: str) -> set[tuple[bytes, int]]:
@@ -358,7 +359,7 @@ def test_data_too_large_for_the_disk_is_refused_before_decoding(
         ImageFolders(
             photos,
             lambda root, passed: {split: class_images(root / split) for split in ("train", "test")},
-            Crop(9_000_000, 9_000_000),
+            9_000_000,
         ).load(tmp_path, lambda *_: None)
 
 
@@ -387,11 +388,10 @@ def test_views_of_the_imagenets_are_made_as_published(
     else as theirs.
     """
     for layout in ("imagenet", "mini_imagenet"):
-        monkeypatch.setattr(f"orchestrator.data.find.{layout}", train_and_test)
-    monkeypatch.setattr("orchestrator.data.checks.BUILT_IN", {})
-    data = open_data(
-        prepare(DatasetConfig(name=name, path=str(photos), image_size=size)).images_dir
-    )
+        monkeypatch.setattr(f"orchestrator.data.sources.folders.{layout}", train_and_test)
+    cls = INSTALLED.load("source", name)
+    monkeypatch.setattr(cls, "holds", contents(Folder(path=str(photos))))
+    data = open_data(prepare(cls(path=str(photos), image_size=size)).images_dir)
     assert data.recipe == recipe
     assert data.shape == (size, size, 3)
     assert data.train.shape[1:] == (stored, stored, 3)

@@ -13,11 +13,11 @@ from PIL import Image
 from orchestrator import cli
 from orchestrator.data.arrays import create_array
 from orchestrator.data.decoding import _decode_with, decode, read_image
+from orchestrator.data.image_folders import PassedOver
 from orchestrator.data.prepare import PreparedData, prepare
-from orchestrator.data.sources.folders import mini_imagenet
-from search_spaces.reading import datasets as sizes
-from search_spaces.reading.config import DatasetConfig
-from search_spaces.reading.image_folders import PassedOver
+from orchestrator.data.sources.features import Features
+from orchestrator.data.sources.folders import Folder, mini_imagenet
+from search_spaces.reading.datasets import contents
 from tests.helpers.dataset_files import random_image, write_features, write_image_folder
 from trainers.errors import DataError
 
@@ -44,7 +44,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def prepare_folder(root: Path, image_size: int | None = None) -> PreparedData:
-    return prepare(DatasetConfig(name="folder", path=str(root), image_size=image_size))
+    return prepare(Folder(path=str(root), image_size=image_size))
 
 
 def kept(data: PreparedData, split: str = "train") -> set[bytes]:
@@ -157,7 +157,7 @@ def test_images_all_equal_are_refused(tmp_path: Path) -> None:
         prepare_folder(root)
     path = write_features(tmp_path / "a.npz", x=np.ones((60, 4)))
     with pytest.raises(DataError, match=r"a.npz: all 48 training items are equal"):
-        prepare(DatasetConfig(name="features", path=str(path)))
+        prepare(Features(path=str(path)))
 
 
 def test_every_suffix_of_an_image_is_read_and_others_are_counted(photos: Path) -> None:
@@ -167,9 +167,9 @@ def test_every_suffix_of_an_image_is_read_and_others_are_counted(photos: Path) -
         random_image(9, k).save(photos / f"train/cat/more{k}.{suffix}", format=form)
     for name in ("a.heic", "b.HEIC", "notes.txt", "nothing"):
         (photos / "train/dog" / name).write_text("")
-    config = DatasetConfig(name="folder", path=str(photos))
+    config = Folder(path=str(photos))
     data = prepare(config)
-    assert data.facts.train_items == sizes.facts(config).train_items == 15
+    assert data.facts.train_items == contents(config).train_items == 15
     assert len(data.notes) == 1
     assert data.notes[0].startswith(
         "passed over 4 files in class folders (2 .heic, 1 .txt, 1 no suffix; read are .bmp .gif"
@@ -248,9 +248,9 @@ def test_names_that_print_alike_are_told_apart(tmp_path: Path, photos: Path) -> 
     (photos / "train/cat").rename(photos / f"train/{composed}")
     (photos / "test/cat").rename(photos / f"test/{other}")
     said = r"the names 'caf\xe9' and 'cafe\u0301' differ in their Unicode form alone"
-    for run in (prepare, sizes.size):
+    for run in (prepare, contents):
         with pytest.raises(Exception, match="differ in their Unicode form alone") as raised:
-            run(DatasetConfig(name="folder", path=str(photos)))
+            run(Folder(path=str(photos)))
         assert said in str(raised.value)
     (photos / f"test/{other}").rename(photos / f"test/{composed}")
     write_image_folder(tmp_path / "more", classes=(other,))
@@ -354,16 +354,10 @@ def test_feature_rows_that_are_alike_where_they_are_sampled_are_not_taken_for_co
     x = np.zeros((60, 1000))
     x[np.arange(60), np.arange(60)] = 1
     y = np.arange(60) % 3
-    assert (
-        prepare(
-            DatasetConfig(name="features", path=str(write_features(tmp_path / "a.npz", x=x, y=y)))
-        ).notes
-        == ()
-    )
+    assert prepare(Features(path=str(write_features(tmp_path / "a.npz", x=x, y=y)))).notes == ()
     x[10] = x[20]
     found = prepare(
-        DatasetConfig(
-            name="features",
+        Features(
             path=str(write_features(tmp_path / "b.npz", x=x, y=y, x_test=x[:7], y_test=y[:7])),
         )
     )
@@ -384,7 +378,7 @@ def test_classes_that_the_test_set_lacks_are_named(tmp_path: Path) -> None:
     note = (
         "the test set has no item of 2 of 3 classes (ant, cow): test accuracy says nothing of them"
     )
-    assert prepare(DatasetConfig(name="features", path=str(path))).notes == (note,)
+    assert prepare(Features(path=str(path))).notes == (note,)
 
 
 SPEC = """name: small

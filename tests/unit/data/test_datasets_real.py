@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.data.image_folders import class_images
 from orchestrator.data.prepare import prepare
-from orchestrator.data.sources.cifar import CIFAR10
-from search_spaces.reading.config import DatasetConfig
-from search_spaces.reading.image_folders import class_images
+from orchestrator.data.sources.cifar import CIFAR10, Cifar10
+from orchestrator.data.sources.folders import Folder
 from tests.helpers.dataset_files import write_pickle
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_fifty_thousand_jpegs_are_decoded_once(tmp_path: Path) -> None:
     root = unpack("tiny100-32.tar.gz", tmp_path)
-    config = DatasetConfig(name="folder", path=str(root))
+    config = Folder(path=str(root))
     start = time.perf_counter()
     data = prepare(config)
     decoded = time.perf_counter()
@@ -78,8 +78,8 @@ def test_cifar_batches_and_the_same_images_in_folders_are_the_same_data(tmp_path
                 folder / batch, {"data": pixels, CIFAR10.labels_key: [files[k][1] for k in chosen]}
             )
     from_batches, from_files = (
-        prepare(DatasetConfig(name="cifar10", path=str(folder))),
-        prepare(DatasetConfig(name="folder", path=str(root))),
+        prepare(Cifar10(path=str(folder))),
+        prepare(Folder(path=str(root))),
     )
     for split in ("train", "test"):
         found = [

@@ -73,6 +73,7 @@ class World:
             stage=0,
             seed=0,
             method=method,
+            plan=method.stage(1, 1, has_negatives=False),
             data_dir=self.root,
             inputs=NOTHING,
             work_dir=work,

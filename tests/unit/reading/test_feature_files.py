@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 
 from orchestrator import cli
+from orchestrator.data.feature_files import read_feature_file, row_blocks
 from orchestrator.data.prepare import prepare
-from search_spaces.reading import datasets as sizes
-from search_spaces.reading.config import DatasetConfig
+from orchestrator.data.sources.features import Features
+from search_spaces.reading.config import Contents
+from search_spaces.reading.datasets import contents
 from search_spaces.reading.errors import SpecError
-from search_spaces.reading.feature_files import read_feature_file, row_blocks
 from tests.helpers.dataset_files import write_features
 from trainers.errors import DataError
 
@@ -34,11 +36,11 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(path: Path) -> str:
     """What both commands say of the file: the same."""
-    config = DatasetConfig(name="features", path=str(path))
+    config = Features(path=str(path))
     with pytest.raises(DataError) as said:
         prepare(config)
     with pytest.raises(SpecError) as planned:
-        sizes.size(config)
+        contents(config)
     assert planned.value.problem == str(said.value)
     assert str(said.value).startswith(f"{path}: ")
     return str(said.value).removeprefix(f"{path}: ")
@@ -183,22 +185,22 @@ def test_a_damaged_member_is_refused_however_it_is_compressed(
     tmp_path: Path, compression: int
 ) -> None:
     path = archive(tmp_path / "a.npz", compression)
-    whole = prepare(DatasetConfig(name="features", path=str(path))).fingerprint
+    whole = prepare(Features(path=str(path))).fingerprint
     content = bytearray(path.read_bytes())
     start = content.index(b"y.npy") + 5
     for changed in range(start, start + 40):
         damaged = content.copy()
         damaged[changed] ^= 255
         path.write_bytes(damaged)
-        config = DatasetConfig(name="features", path=str(path))
+        config = Features(path=str(path))
         try:
-            found = prepare(config), sizes.size(config)
+            found = prepare(config), contents(config)
         except DataError as error:
             assert str(error).startswith(f"{path}: ")
             with pytest.raises(SpecError):
-                sizes.size(config)
+                contents(config)
         else:  # a byte that says nothing of the content
-            assert found[0].facts == found[1].facts and found[0].fingerprint == whole
+            assert found[0].facts == found[1].facts("features") and found[0].fingerprint == whole
 
 
 def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
@@ -240,11 +242,11 @@ def test_rows_that_swell_beyond_the_memory_are_refused_before_they_are_read(tmp_
 def test_vectors_are_read_block_by_block_in_either_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search_spaces.reading.feature_files._BLOCK_BYTES", 100)
+    monkeypatch.setattr("orchestrator.data.feature_files._BLOCK_BYTES", 100)
     stored = {}
     for name, x in (("c", X), ("f", np.asfortranarray(X)), ("big", X.astype(">f8"))):
         path = write_features(tmp_path / f"{name}.npz", x=x)
-        data = prepare(DatasetConfig(name="features", path=str(path)))
+        data = prepare(Features(path=str(path)))
         stored[name] = [np.load(data.images_dir / f"{split}.npy") for split in ("train", "test")]
     assert all(
         np.array_equal(stored["c"][k], stored[name][k]) for name in ("f", "big") for k in (0, 1)
@@ -253,11 +255,17 @@ def test_vectors_are_read_block_by_block_in_either_order(
 
 
 def test_a_source_of_another_kind_is_not_read_as_feature_vectors(tmp_path: Path) -> None:
-    path = str(write_features(tmp_path / "a.npz"))
-    with pytest.raises(SpecError, match="no reader knows the sizes of data set graphs"):
-        sizes.size(DatasetConfig(name="graphs", path=path))
-    with pytest.raises(DataError, match="graphs: no such data set"):
-        prepare(DatasetConfig(name="graphs", path=path))
+    class Graphs(Features):
+        name = "graphs"
+
+        def contents(self) -> Contents:
+            return replace(super().contents(), kind="graphs")  # type: ignore[arg-type]
+
+    source = Graphs(path=str(write_features(tmp_path / "a.npz")))
+    with pytest.raises(SpecError, match="its items are 'graphs'; known are images, features"):
+        contents(source)
+    with pytest.raises(DataError, match="kind: features here, but graphs has graphs"):
+        prepare(source)
 
 
 @pytest.mark.parametrize(

@@ -86,17 +86,17 @@ def test_a_trial_keeps_the_values_and_forgets_the_preset(trials: dict[str, Trial
 
 def test_each_stage_reads_its_own_entry_of_a_list(trials: dict[str, Trial]) -> None:
     method = trials["authors"].config.method
-    assert [method.for_stage(stage).labelled_per_batch for stage in range(5)] == [
+    plans = [method.stage(stage, 4, has_negatives=True).settings for stage in range(5)]
+    assert [plan["labelled_per_batch"] for plan in plans] == [
         (50,),
         (200,),
         (320,),
         (320,),
         (320,),
     ]
-    assert "labelled_share" not in method.for_stage(1).settings_read(
-        has_negatives=True, has_parent=True
-    )
-    assert trials["without"].config.method.for_stage(2) == trials["without"].config.method
+    assert "labelled_share" not in plans[1]
+    without = trials["without"].config.method
+    assert without.stage(2, 4, has_negatives=True) == without.stage(3, 4, has_negatives=True)
 
 
 @pytest.mark.parametrize(("preset", "dataset"), sorted(PRESETS))

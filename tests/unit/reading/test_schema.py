@@ -110,6 +110,7 @@ def key_of(method: MeanTeacherConfig, parent: str | None = None) -> str:
     inputs = some_inputs(np.zeros(TRAIN, np.int32))
     return stage_key(
         method=method,
+        plan=method.stage(0 if parent is None else 1, 1, has_negatives=True),
         fingerprint="patterns",
         inputs=inputs,
         seed=0,

@@ -223,7 +223,21 @@ BAD = [
         "path_of_a_built_in_set",
         "  name: digits",
         "  name: digits\n  path: data #@",
-        "no path",
+        "data set digits has no such setting",
+        "dataset.path",
+    ),
+    Bad(
+        "size_of_a_built_in_set",
+        "  name: digits",
+        "  name: cifar10\n  image_size: 16 #@",
+        "data set cifar10 has no such setting; write dataset.name: mini_imagenet or",
+        "dataset.image_size",
+    ),
+    Bad(
+        "empty_path",
+        "  name: digits",
+        "  name: folder\n  path: '' #@",
+        "must be text that is not empty",
         "dataset.path",
     ),
     Bad(

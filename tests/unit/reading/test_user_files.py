@@ -15,11 +15,12 @@ from orchestrator import cli
 from orchestrator.commands import doctor
 from orchestrator.data.cache import cache_root
 from orchestrator.data.prepare import list_data, prepare
-from orchestrator.data.sources.cifar import Cifar
-from search_spaces.reading import datasets as sizes
-from search_spaces.reading.config import DatasetConfig
+from orchestrator.data.sources.cifar import Batches
+from orchestrator.data.sources.features import Features
+from orchestrator.data.sources.folders import Folder
+from orchestrator.storage.user_files import expand, read_regular
+from search_spaces.reading.datasets import contents
 from search_spaces.reading.errors import SpecError
-from search_spaces.reading.user_files import expand, read_regular
 from tests.helpers.dataset_files import SMALL_CIFAR, write_cifar, write_features, write_image_folder
 from trainers.errors import DataError, one_line
 
@@ -79,9 +80,9 @@ def test_a_home_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         cache_root()
     with pytest.raises(SpecError, match="there is no user no_such_user with a home folder"):
-        sizes.size(DatasetConfig(name="features", path="~no_such_user/x.npz"))
+        contents(Features(path="~no_such_user/x.npz"))
     with pytest.raises(DataError, match=r"dataset\.path = ~no_such_user/photos"):
-        prepare(DatasetConfig(name="folder", path="~no_such_user/photos"))
+        prepare(Folder(path="~no_such_user/photos"))
     with pytest.raises(DataError, match="null character"):
         expand("a\0b", "dataset.path")
 
@@ -166,14 +167,14 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, exchange: object, wha
         with pytest.raises(DataError, match=f"{place.name}: is {what}, not a file"):
             read_regular(place)
     for config in (
-        DatasetConfig(name="features", path=str(features)),
-        DatasetConfig(name="folder", path=str(photos)),
+        Features(path=str(features)),
+        Folder(path=str(photos)),
     ):
-        for refused, run in ((DataError, prepare), (SpecError, sizes.size)):
+        for refused, run in ((DataError, prepare), (SpecError, contents)):
             with pytest.raises(refused, match=f"is {what}, not a file"):
                 run(config)
     with pytest.raises(DataError, match=f"data_batch_2: is {what}, not a file"):
-        Cifar(cifar, SMALL_CIFAR).signature()
+        Batches(cifar, SMALL_CIFAR).signature()
 
 
 @pytest.mark.parametrize("exchange", [pipe, endless])
@@ -181,7 +182,7 @@ def test_a_cache_with_a_pipe_in_it_is_made_anew(
     tmp_path: Path, cache: Path, exchange: object
 ) -> None:
     assert callable(exchange)
-    config = DatasetConfig(name="folder", path=str(write_image_folder(tmp_path / "photos")))
+    config = Folder(path=str(write_image_folder(tmp_path / "photos")))
     data = prepare(config)
     before = np.load(data.images_dir / "train.npy")
     for place in (

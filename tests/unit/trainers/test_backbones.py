@@ -12,6 +12,7 @@ import torch
 
 from tests.helpers.stage_world import (
     QUICK,
+    mean_teacher,
     score_bytes,
     scores,
     some_inputs,
@@ -21,7 +22,6 @@ from tests.helpers.stage_world import (
 from trainers.data.augment import Recipe
 from trainers.data.items import StageData, open_data
 from trainers.distributed.ranks import ALONE, Ranks
-from trainers.mean_teacher.method import MeanTeacher
 from trainers.networks import backbones as networks
 from trainers.networks import resnet, shake_shake
 from trainers.run import run_stage
@@ -174,15 +174,7 @@ class TestShake:
     ) -> None:
         data_dir, truth = write_cache(tmp_path / "cache")
         config = dataclasses.replace(QUICK, backbone="shake_shake_26", epochs=1)
-        trainer = MeanTeacher(
-            config,
-            open_data(data_dir),
-            some_inputs(truth),
-            seed=0,
-            device=torch.device("cpu"),
-            precision="fp32",
-            ranks=ALONE,
-        )
+        trainer = mean_teacher(config, open_data(data_dir), some_inputs(truth))
 
         def key_of(ranks: Ranks, number: int) -> dict[tuple[int, int, str], int]:
             trainer.ranks = ranks

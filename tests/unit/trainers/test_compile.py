@@ -59,12 +59,6 @@ def test_a_machine_without_a_compiler_is_told(
 
 
 def test_whether_networks_are_compiled_is_read_by_every_stage() -> None:
-    assert QUICK.settings_read(has_negatives=False, has_parent=False) != COMPILED.settings_read(
-        has_negatives=False, has_parent=False
-    )
-    assert (
-        dataclasses.replace(QUICK, compile=True).settings_read(
-            has_negatives=False, has_parent=False
-        )["compile"]
-        is True
-    )
+    plan = dataclasses.replace(QUICK, compile=True).stage(0, 1, has_negatives=False)
+    assert plan != QUICK.stage(0, 1, has_negatives=False)
+    assert plan.settings["compile"] is True

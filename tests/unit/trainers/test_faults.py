@@ -21,6 +21,7 @@ from tests.helpers.stage_world import (
     stage_request,
 )
 from trainers import checkpoint, predict
+from trainers.artefacts import StageDamaged, StageFile, StageFiles, sha256_of
 from trainers.data.items import Items, open_data
 from trainers.distributed.ranks import ALONE
 from trainers.errors import DataError
@@ -66,7 +67,7 @@ def test_the_best_epochs_test_guesses_are_those_of_its_teacher(
         tmp_path / "whole",
     )
     outcome = run_stage(request)
-    assert (outcome.metrics["best_val_epoch"], outcome.metrics["val_top1_best"]) == (0, 100.0)
+    assert (outcome.metrics["best_val_epoch"], outcome.metrics["validation_best"]) == (0, 100.0)
     arrays = scores(request, outcome)
     assert np.array_equal(arrays["test_guess_best_val"], predict.guesses(teacher, test, ALONE))
     assert not np.array_equal(arrays["test_guess_best_val"], arrays["test_guess_last"])
@@ -207,7 +208,7 @@ def test_memory_that_runs_out_ends_the_stage_with_advice(
     def exhausted(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("trainers.run.MeanTeacher.train_epoch", exhausted)
+    monkeypatch.setattr("trainers.mean_teacher.method.MeanTeacher.train_epoch", exhausted)
     with pytest.raises(TrainingFailed, match=r"memory ran out on cpu.*smaller method\.batch_size"):
         run_stage(stage_request(data_dir, inputs, tmp_path))
 
@@ -236,22 +237,25 @@ def test_inputs_that_do_not_fit_the_data_are_refused(
         run_stage(stage_request(data_dir, dataclasses.replace(inputs, **change), tmp_path))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"rubbish"])
+@pytest.mark.parametrize("content", [b"", b"rubbish"])
 def test_a_parent_that_cannot_be_read_is_named(
-    data_dir: Path, inputs: StageInputs, tmp_path: Path, content: bytes | None
+    data_dir: Path, inputs: StageInputs, tmp_path: Path, content: bytes
 ) -> None:
     model = tmp_path / "model-p.pt"
-    if content is not None:
-        model.write_bytes(content)
+    model.write_bytes(content)
     request = stage_request(
         data_dir,
         inputs,
         tmp_path / "child",
         method=dataclasses.replace(QUICK, init="continue"),
-        parent_model=model,
+        parent=StageFiles({"model": StageFile(model, sha256_of(model))}),
     )
     with pytest.raises(DataError, match=r"model-p\.pt: expected the model of the stage before"):
         run_stage(request)
+    for damage in (lambda: model.write_bytes(b"other bytes"), model.unlink):
+        damage()
+        with pytest.raises(StageDamaged, match=r"model-p\.pt: missing or damaged"):
+            run_stage(request)
 
 
 def test_a_backbone_for_other_data_is_refused(

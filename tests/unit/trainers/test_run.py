@@ -15,6 +15,8 @@ from tests.helpers.stage_world import (
     QUICK,
     TEST,
     VALIDATION_IDS,
+    committed,
+    mean_teacher,
     score_bytes,
     scores,
     some_inputs,
@@ -25,7 +27,8 @@ from trainers.data.items import open_data
 from trainers.distributed.ranks import ALONE
 from trainers.mean_teacher.method import MeanTeacher
 from trainers.mean_teacher.settings import MeanTeacherConfig
-from trainers.run import _Stage, precision_used, run_stage
+from trainers.networks.precision import precision_used
+from trainers.run import _Stage, run_stage
 from trainers.stage import SCORE_ARRAYS, Classes, StageInputs, StageRequest
 
 
@@ -57,18 +60,18 @@ def test_a_stage_leaves_scores_a_model_and_nothing_else(
     metrics = outcome.metrics
     assert (
         100 * (arrays["val_guess_last"] == inputs.validation_labels).mean()
-        == metrics["val_top1_last"]
+        == metrics["validation_last"]
     )
     assert (
         [entry["epoch"] for entry in metrics["history"]]
         == list(range(QUICK.epochs))
         == [entry["epoch"] for entry in seen]
     )
-    assert metrics["val_top1_last"] == metrics["history"][-1]["val_top1"]
+    assert metrics["validation_last"] == metrics["history"][-1]["validation"]
     assert (
-        metrics["val_top1_best"]
-        == max(entry["val_top1"] for entry in metrics["history"])
-        == metrics["history"][metrics["best_val_epoch"]]["val_top1"]
+        metrics["validation_best"]
+        == max(entry["validation"] for entry in metrics["history"])
+        == metrics["history"][metrics["best_val_epoch"]]["validation"]
     )
     assert metrics["images"] == metrics["steps"] * QUICK.batch_size
     assert metrics["resumed_from_epoch"] is None
@@ -81,7 +84,7 @@ def test_patterns_are_learnt(
         data_dir, inputs, tmp_path, method=dataclasses.replace(QUICK, epochs=20)
     )
     outcome = run_stage(request)
-    assert outcome.metrics["val_top1_last"] > 70
+    assert outcome.metrics["validation_last"] > 70
     arrays = scores(request, outcome)
     assert (arrays["test_guess_last"] == np.arange(TEST) % CLASSES).mean() > 0.7
     assert (arrays["raw_guess"] == cache[1][arrays["item_ids"]]).mean() > 0.7
@@ -132,6 +135,7 @@ def test_stages_of_one_seed_are_independent_draws_and_equal_draws_are_equal(
         trainer = _Stage(
             stage_request(data_dir, inputs, tmp_path, **changes), ALONE, torch.device("cpu")
         ).trainer
+        assert isinstance(trainer, MeanTeacher)
         epoch = trainer.sampler.epoch(0)
         weights = [
             weight.detach().flatten()
@@ -156,12 +160,12 @@ def test_a_stage_that_goes_on_from_the_one_before_has_batches_of_its_own(
     data_dir: Path, inputs: StageInputs, tmp_path: Path
 ) -> None:
     parent = stage_request(data_dir, inputs, tmp_path / "parent")
-    model = tmp_path / "parent" / run_stage(parent).files["model"]
+    model = committed(parent, run_stage(parent))
     going_on = dataclasses.replace(QUICK, init="continue", epochs=1)
     found = []
     for draw in (1, 2):
         request = stage_request(
-            data_dir, inputs, tmp_path / str(draw), method=going_on, parent_model=model, draw=draw
+            data_dir, inputs, tmp_path / str(draw), method=going_on, parent=model, draw=draw
         )
         found.append(score_bytes(request, run_stage(request)))
     assert found[0] != found[1]
@@ -213,8 +217,8 @@ def test_without_validation_the_last_epoch_is_the_best(
     arrays = scores(request, outcome)
     assert np.array_equal(arrays["test_guess_last"], arrays["test_guess_best_val"])
     assert (
-        outcome.metrics["val_top1_last"],
-        outcome.metrics["val_top1_best"],
+        outcome.metrics["validation_last"],
+        outcome.metrics["validation_best"],
         outcome.metrics["best_val_epoch"],
     ) == (None, None, None)
 
@@ -240,9 +244,9 @@ def test_settings_of_refusals_are_read_exactly_when_declared(
     for given, name in ((inputs, "some"), (none, "none")):
         a, b = both(data_dir, given, tmp_path / name, QUICK, changed)
         negatives = len(given.negative_ids) > 0
-        declared = QUICK.settings_read(
-            has_negatives=negatives, has_parent=False
-        ) == changed.settings_read(has_negatives=negatives, has_parent=False)
+        declared = QUICK.stage(0, 1, has_negatives=negatives) == changed.stage(
+            0, 1, has_negatives=negatives
+        )
         assert (a == b) == declared == (not negatives)
 
 
@@ -274,13 +278,13 @@ def test_continue_starts_from_the_stage_before(
     data_dir: Path, inputs: StageInputs, tmp_path: Path
 ) -> None:
     parent = stage_request(data_dir, inputs, tmp_path / "parent")
-    outcome = run_stage(parent)
-    model = tmp_path / "parent" / outcome.files["model"]
+    before = committed(parent, run_stage(parent))
+    model = before.path("model")
     resting = dataclasses.replace(
         QUICK, init="continue", learning_rate=1e-12, weight_decay=0.0, momentum=0.0
     )
     request = stage_request(
-        data_dir, inputs, tmp_path / "child", method=resting, parent_model=model, seed=77
+        data_dir, inputs, tmp_path / "child", method=resting, parent=before, seed=77
     )
     run_stage(request)
     saved = {
@@ -295,7 +299,7 @@ def test_continue_starts_from_the_stage_before(
         inputs,
         tmp_path / "fresh",
         method=dataclasses.replace(resting, init="scratch"),
-        parent_model=model,
+        parent=before,
         seed=77,
     )
     run_stage(fresh)
@@ -316,7 +320,7 @@ def test_features_train_on_a_perceptron_and_on_a_linear_head(tmp_path: Path) -> 
         request = stage_request(folder, some_inputs(truth), tmp_path / backbone, method=method)
         outcome = run_stage(request)
         assert outcome.metrics["backbone"] == {"auto": "mlp", "linear": "linear"}[backbone]
-        assert outcome.metrics["val_top1_last"] > 70
+        assert outcome.metrics["validation_last"] > 70
 
 
 def test_bf16_is_used_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,15 +384,7 @@ def test_labels_that_miss_classes_train_under_every_loss_and_sampler(
 def test_student_and_teacher_see_other_views_of_the_same_images(
     data_dir: Path, inputs: StageInputs
 ) -> None:
-    trainer = MeanTeacher(
-        QUICK,
-        open_data(data_dir),
-        inputs,
-        seed=0,
-        device=torch.device("cpu"),
-        precision="fp32",
-        ranks=ALONE,
-    )
+    trainer = mean_teacher(QUICK, open_data(data_dir), inputs)
     for number in (0, 1):
         epoch = trainer.sampler.epoch(number)
         batches = list(trainer.batches(number, epoch))

@@ -21,7 +21,7 @@ from typing import IO, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.reading.user_files import open_regular
+from orchestrator.storage.user_files import open_regular
 from trainers.errors import DataError
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from search_spaces.reading.user_files import check_regular
+from orchestrator.storage.user_files import check_regular
 from trainers.errors import DataError
 
 IMAGE_SUFFIXES: Final = (

@@ -1,0 +1,63 @@
+"""Metrics: what a trained stage reaches on validation and test images, in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number that says how good a model is; higher is better."""
+
+    name: str
+    array: str
+    """The score array that it is made of, with no class left out."""
+    score: Callable[[Values, Values], float]
+    """(truth, array) -> percent."""
+
+
+def top1(truth: Values, guesses: Values) -> float:
+    """Returns the share of images whose class is guessed right, in percent.
+
+    Args:
+        truth: [n] classes.
+        guesses: [n].
+    """
+    return 100.0 * int((truth == guesses).sum()) / len(truth)
+
+
+def mean_average_precision(truth: Values, probabilities: Values) -> float:
+    """Returns the mean average precision, in percent: over the categories that have an image, the
+    mean over their images of the precision among all that score no lower. Equal scores are taken in
+    the order of the images. NaN where no category has an image.
+
+    Args:
+        truth: 0 or 1 for each image and category, [n, C]; or [n] the one category of each.
+        probabilities: [n, C].
+    """
+    if truth.ndim == 1:
+        truth = truth[:, None] == np.arange(probabilities.shape[1])
+    found = []
+    ranks = np.arange(1, len(truth) + 1)
+    for positive, scores in zip(truth.T.astype(bool), probabilities.T, strict=True):
+        if positive.any():
+            hit = positive[np.argsort(-scores, kind="stable")]
+            found.append(float((np.cumsum(hit) / ranks)[hit].mean()))
+    return 100.0 * float(np.mean(found)) if found else float("nan")
+
+
+METRICS: Final[Mapping[str, Metric]] = {
+    metric.name: metric
+    for metric in (
+        Metric("top-1", "guess", top1),
+        Metric("mAP", "probabilities", mean_average_precision),
+    )
+}
+"""Name -> metric."""
