@@ -70,6 +70,50 @@ def check_content(where: str, folder: Path, loaded: Loaded) -> tuple[str, ...]:
     return tuple(notes)
 
 
+_FORMS: Final = {
+    "images": (np.uint8, 4, "uint8 [N, H, W, C]"),
+    "features": (np.float32, 2, "float32 [N, D]"),
+}
+"""Kind of data -> dtype and number of axes of its arrays, and both in words."""
+
+
+def check_arrays(where: str, source: Source, folder: Path, loaded: Loaded) -> None:
+    """Checks that a source has written the two arrays that it should, and nothing beside them: what
+    lies there is shown to trainers.
+
+    Raises:
+        DataError: names the array and what it holds.
+    """
+    fault = f"The data source {source.name} is at fault."
+    beside = sorted({path.name for path in folder.iterdir()} ^ {f"{s}.npy" for s in SPLITS})
+    if beside:
+        raise DataError(
+            f"{where}: train.npy and test.npy were to be written, and it differs in"
+            f" {', '.join(beside[:_NAMED])}. {fault}"
+        )
+    dtype, axes, form = _FORMS[loaded.kind]
+    shapes = set()
+    for split in SPLITS:
+        array = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+        labels = loaded.labels[split]
+        shapes.add(array.shape[1:])
+        if array.dtype != dtype or array.ndim != axes or len(shapes) > 1:
+            raise DataError(
+                f"{where}: {split}.npy is {array.dtype} {list(array.shape)}; {loaded.kind} are"
+                f" {form}, with one form of items. {fault}"
+            )
+        if labels.dtype != np.int32 or labels.shape != array.shape[:1]:
+            raise DataError(
+                f"{where}: the {split} labels are {labels.dtype} {list(labels.shape)} for"
+                f" {len(array)} items; they are int32, one an item. {fault}"
+            )
+        if labels.min() < 0 or labels.max() >= len(loaded.class_names):
+            raise DataError(
+                f"{where}: the {split} labels are from {labels.min()} to {labels.max()}, and there"
+                f" are {len(loaded.class_names)} classes. {fault}"
+            )
+
+
 def check_sizes(where: str, source: Source, found: DatasetFacts) -> None:
     """Checks that a published set has the sizes that `plan` reckons with.
 

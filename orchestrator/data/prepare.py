@@ -20,7 +20,7 @@ from orchestrator.data.cache import (
     read_entry,
     write_entry,
 )
-from orchestrator.data.checks import check_content, check_loaded, check_sizes
+from orchestrator.data.checks import check_arrays, check_content, check_loaded, check_sizes
 from orchestrator.data.place import check_existing, place_of
 from orchestrator.data.protocols import Progress, Source
 from search_spaces.reading.config import Contents
@@ -93,6 +93,7 @@ def prepare(
                     f"{where}: files changed while they were read. Wait until nothing writes there,"
                     " and try again."
                 )
+            check_arrays(where, source, built / "images", loaded)
             check_loaded(where, source, known, loaded)
             notes = tuple(
                 one_line(note)
