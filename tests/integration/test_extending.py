@@ -105,6 +105,33 @@ def test_keys_lists_what_an_installed_package_may_be_set_to(site: Path, tmp_path
     assert "Images in a stretch." in " ".join(done.stdout.split())
 
 
+def test_a_data_source_of_the_page_is_swept(site: Path, tmp_path: Path) -> None:
+    text = SPEC.replace("name: digits", "name: wine, every: 4").replace("40", "30")
+    (tmp_path / "spec.yaml").write_text(text)
+    done = orchestrate(site, tmp_path, "sweep", "spec.yaml", "--engine", "inline", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "wine" in (tmp_path / "out" / "resolved.yaml").read_text()
+    (tmp_path / "spec.yaml").write_text(text.replace("every: 4", "every: 1"))
+    done = orchestrate(site, tmp_path, "plan", "spec.yaml")
+    assert "spec.yaml:2: dataset.every = 1: must be a whole number, at least 2" in done.stderr
+
+
+def test_the_laws_of_the_page_are_run_by_pytest(site: Path, tmp_path: Path) -> None:
+    (laws,) = (text for name, text in FILE.findall(PAGE.read_text()) if name == "test_wine.py")
+    (tmp_path / "test_wine.py").write_text(laws)
+    path = os.pathsep.join([str(site), str(PAGE.parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "test_wine.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "6 passed" in done.stdout
+
+
 def test_a_search_of_the_page_draws_its_candidates_on_ray(site: Path, tmp_path: Path) -> None:
     text = (
         SPEC[: SPEC.index("cases:")]
