@@ -56,7 +56,7 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "random": "orchestrator.search.algorithms:Random",
         "tpe": "orchestrator.search.algorithms:Tpe",
     },
-    "task": {},
+    "task": {"multiclass": "orchestrator.labelling.tasks.multiclass:MultiClass"},
 }
 """Kind -> name -> module:Class."""
 

@@ -86,12 +86,13 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
         requery=trial.config.query.requery,
         initial_choice=choice,
         split=trial.config.schedule.split if choice == "priced_balanced" else (),
+        task=trial.config.task,
     )
     place = OraclePlace(
         labels_dir=data.labels_dir,
         num_classes=trial.facts.num_classes,
         seed=trial.seed,
-        first_labels=choice == "first",
+        trial=trial.id,
     )
     oracle = trial.config.oracle.open(place)
     return Pool(terms, Ledger(open_segments(ledger)), oracle)
@@ -106,7 +107,8 @@ def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
     """
     files = bench.layout.trial(trial.id)
     records: list[StageRecord] = []
-    pool.open()
+    if not pool.open():
+        return TrialState.WAITING
     for stage in range(len(trial.schedule.quotas) + 1):
         record = read_stage(files, stage)
         if record is None:
@@ -160,17 +162,19 @@ def _ask(
             f"{bench.layout.stage_store / records[-1].key}: the stage before round {number} is"
             " recorded but its folder is gone"
         )
-    chosen = choose(
+    asked = choose(
+        trial.config.task,
         trial.config.query.strategy,
         before.scores(),
         pool.eligible(),
         pool.quota(number),
+        known=pool.training_inputs,
         seed=trial.seed,
         # Rounds without questions do not count: they must not change what the others ask.
         round=1 + pool.counts().rounds,
         mask_refused=trial.config.query.mask_refused,
     )
-    return pool.ask(number, *chosen)
+    return pool.ask(number, asked)
 
 
 def _request(

@@ -4,6 +4,7 @@ alone.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES
 from orchestrator.labelling.ledger import Ledger, LedgerError, Segment, segment_name
+from orchestrator.labelling.questions import ClassSets
 from orchestrator.labelling.state import PoolState, fold
 from orchestrator.labelling.terms import Round
 from orchestrator.storage.segments import open_segments
@@ -28,8 +30,8 @@ def show(location: str | Path) -> list[dict[str, Any]]:
 
 
 def questions(location: str | Path, round: int | None = None) -> list[dict[str, Any]]:
-    """One row a question, of all rounds or of one: round, id, guess, confidence, answer (yes, no,
-    skipped, open).
+    """One row a question, of all rounds or of one: round, id, guess (a class, or the list of those
+    asked about), confidence, answer (yes, no, skipped, open).
     """
     rounds = state_of(read_segments(location), location).rounds
     return [row for one in rounds if round in (None, one.number) for row in _questions(one)]
@@ -73,6 +75,8 @@ def read_segments(location: str | Path) -> tuple[Segment, ...]:
 def state_of(segments: tuple[Segment, ...] | list[Segment], location: str | Path) -> PoolState:
     """Returns the pool's state after these segments; raises LedgerError where there are none."""
     state = fold(None, segments)
+    if state is None and segments:
+        raise LedgerError(f"{location}: round 0 is not over: initial labels are still to come")
     if state is None:
         raise LedgerError(
             f"{location}: no ledger here; {segment_name(0)} is missing. A trial's ledger is in"
@@ -103,10 +107,17 @@ def _row(segment: Segment, label_bits: float) -> dict[str, Any]:
     return row | {"yes": yes, "no": no, "skipped": skipped, "bits": bits, "sha256": segment.digest}
 
 
+def _guesses(sets: ClassSets) -> list[int] | list[list[int]]:
+    classes: list[int] = sets.classes.tolist()
+    if sets.single:
+        return classes
+    return [classes[a:b] for a, b in itertools.pairwise(sets.starts.tolist())]
+
+
 def _questions(one: Round) -> list[dict[str, Any]]:
     columns = (
         one.ids.tolist(),
-        one.guesses.tolist(),
+        _guesses(one.sets),
         one.confidences.tolist(),
         one.answers.tolist(),
     )

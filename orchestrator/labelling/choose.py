@@ -1,54 +1,47 @@
-"""Which questions a round asks: the guess for each image that may be asked, and those that the
-query strategy ranks first.
-"""
+"""Which questions a round asks: those that the query strategy ranks first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-from orchestrator.labelling.protocols import Draw, Query
-from trainers.stage import Classes, Ids
-
-RAW = "raw_"
-"""Prefix of the arrays that leave no class out."""
+from orchestrator.labelling.protocols import Draw, Query, Scores, Task
+from orchestrator.labelling.questions import Questions
+from trainers.stage import Ids, StageInputs
 
 
 def choose(
+    task: Task,
     query: Query,
-    scores: Mapping[str, npt.NDArray[Any]],
+    scores: Scores,
     eligible: Ids,
     quota: int,
     *,
+    known: Callable[[], StageInputs],
     seed: int,
     round: int,
     mask_refused: bool,
-) -> tuple[Ids, Classes, npt.NDArray[np.float32]]:
-    """Returns the ids to ask about, ascending, the class to ask each about, and the model's
-    probability of it; min(quota, |eligible|) of them.
+) -> Questions:
+    """Returns the questions to ask, ascending; as many as the quota and the task allow.
 
     Args:
         scores: arrays of the pool by ascending item id (trainers.stage.SCORE_ARRAYS).
+        eligible: images that may be asked about.
+        known: what is known of the pool; called where the task or the strategy looks at it.
         mask_refused: guess, and rank, by the classes not refused. False: by all classes, the best
             of which may have been refused before (the published code).
 
     Raises:
         ValueError: an eligible image has no scores.
     """
-    ids = np.sort(eligible)
-    at = np.searchsorted(scores["item_ids"], ids)
-    if np.any(at >= scores["item_ids"].size) or not np.array_equal(scores["item_ids"][at], ids):
-        raise ValueError("the scores do not cover every eligible image")
-    prefix = "" if mask_refused else RAW
-    guesses, confidences = scores[f"{prefix}guess"][at], scores[f"{prefix}confidence"][at]
-    # Only what is read: the stage may leave out arrays that no strategy of the sweep needs.
-    needed = {
-        name: scores[f"{prefix}{name}" if f"{prefix}{name}" in scores else name][at]
-        for name in query.needs
-    }
-    draw = Draw(ids, guesses, needed, seed, round, min(quota, ids.size))
-    first = np.sort(draw.order(query.rank(draw))[:quota])
-    return ids[first], guesses[first].astype(np.int32), confidences[first].astype(np.float32)
+    asked, needed = task.questions(
+        np.sort(eligible), scores, query.needs, known, mask_refused=mask_refused
+    )
+    labelled: Scores = {}
+    if wanted := getattr(query, "needs_of_labelled", ()):
+        at = np.searchsorted(scores["item_ids"], np.unique(known().label_ids))
+        labelled = {name: scores[name][at] for name in wanted}
+    several = task.several_questions
+    draw = Draw(asked, needed, seed, round, min(quota, len(asked)), several, labelled)
+    return asked.take(np.sort(draw.order(query.rank(draw))[:quota]))

@@ -7,13 +7,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from trainers.errors import DataError
-from trainers.stage import Classes
 
 
-def train_labels(labels_dir: Path) -> Classes:
-    """The class of every training image, [N].
+def train_labels(labels_dir: Path) -> npt.NDArray[np.int32]:
+    """Returns the class of every training image, [N]; or, where an image may have several, [N, C]
+    with 1 for those that it has.
 
     Raises:
         DataError: there is no such file, or it holds no list of whole numbers.
@@ -30,7 +31,11 @@ def train_labels(labels_dir: Path) -> Classes:
             f"{path}: cannot be read as an array ({error}); delete it and run `orchestrate data"
             " prepare`"
         ) from error
-    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if (
+        not isinstance(labels, np.ndarray)
+        or labels.ndim not in (1, 2)
+        or labels.dtype.kind not in "iu"
+    ):
         raise DataError(
             f"{path}: expected one whole number an image; delete it and run `orchestrate data"
             " prepare`"

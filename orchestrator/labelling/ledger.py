@@ -4,11 +4,17 @@ of the one before.
 The bytes of a segment are a pure function of its content, so equal runs have equal ledgers. Any
 Parquet reader opens them:
 
-- 0000, kind `labels`: id, label, role (`initial`; `initial_validation`: bought inside the budget,
-  held out; `split_validation`: priced beside it).
+- kind `labels`, which ends round 0: id, label, role (`initial`; `initial_validation`: bought inside
+  the budget, held out; `split_validation`: priced beside it). The first segment, unless labels were
+  waited for.
+- kinds `label_plan` (id, role) and `label_answers` (id, label, answer: 1 given, -1 skipped), before
+  it, where labels were waited for: which images are to be labelled, and what has come.
 - kind `plan`, one a round: id, guess, confidence. What will be asked; 1 bit each, once answered.
 - kind `answers`, one or more a round: id, guess, answer (1 yes, 0 no, -1 skipped and not charged).
   Together they cover the plan.
+
+`label` and `guess` are one class an image; where one of a segment's labels is a set of classes, or
+a question is about several, they are lists of classes, and the segment is of format 2.
 """
 
 from __future__ import annotations
@@ -26,15 +32,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.labelling.facts import class_type
+from orchestrator.labelling.questions import ClassSets
 from orchestrator.storage.segments import Segments
 from trainers.errors import UserError
 
-FORMAT: Final = "1"
+FORMATS: Final = ("1", "2")
 
-Kind = Literal["labels", "plan", "answers"]
-Columns = Mapping[str, npt.NDArray[Any]]
+Kind = Literal["label_plan", "label_answers", "labels", "plan", "answers"]
+Columns = Mapping[str, "npt.NDArray[Any] | ClassSets"]
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "label_plan": ("id", "role"),
+    "label_answers": ("id", "label", "answer"),
     "labels": ("id", "label", "role"),
     "plan": ("id", "guess", "confidence"),
     "answers": ("id", "guess", "answer"),
@@ -59,13 +69,13 @@ class Segment:
     round: int
     """0 for the labels."""
     terms: dict[str, Any]
-    """Of segment 0: the terms of the trial; else empty."""
+    """The terms of the trial, in the segments of round 0; else empty."""
     previous: str
     """Hex SHA-256 of the bytes of the segment before; "" for the first."""
     digest: str
     """Hex SHA-256 of this segment's bytes."""
-    columns: Columns
-    """Integer arrays by COLUMNS; `role` as an index into ROLES."""
+    columns: Mapping[str, Any]
+    """By COLUMNS: integer arrays, or ClassSets; `role` as an index into ROLES."""
     place: str
     """Where it lies, for messages."""
 
@@ -184,8 +194,9 @@ def encode(
     kind: Kind, *, trial: str, round: int, columns: Columns, terms: Mapping[str, Any], previous: str
 ) -> bytes:
     """The segment as a Parquet file, byte for byte the same for the same content."""
+    plain = all(_is_plain(values) for values in columns.values())
     meta = {
-        "format": FORMAT,
+        "format": "1" if plain and kind in ("labels", "plan", "answers") else "2",
         "kind": kind,
         "trial": trial,
         "round": str(round),
@@ -194,7 +205,7 @@ def encode(
     }
     meta["content"] = _content_digest(meta, columns)
     arrays = {name: _to_arrow(columns[name]) for name in COLUMNS[kind]}
-    if kind == "labels":
+    if "role" in arrays:
         arrays["role"] = _ROLE_NAMES.take(arrays["role"])
     table = pa.table(arrays)
     sink = io.BytesIO()
@@ -204,7 +215,9 @@ def encode(
         compression="zstd",
         store_schema=False,
         use_dictionary=[
-            name for name in COLUMNS[kind] if name in ("label", "role", "guess", "answer")
+            name
+            for name in COLUMNS[kind]
+            if name in ("label", "role", "guess", "answer") and _is_plain(columns[name])
         ],
         column_encoding={"id": "DELTA_BINARY_PACKED"},
         # Damaged pages are then refused before they are unpacked, here and by any other reader.
@@ -224,15 +237,15 @@ def decode(data: bytes, *, number: int, place: str) -> Segment:
         }
         table = file.read(use_threads=False)
         kind = meta["kind"]
-        if meta["format"] != FORMAT or kind not in get_args(Kind):
+        if meta["format"] not in FORMATS or kind not in get_args(Kind):
             raise LedgerError(
                 f"{place}: a {kind!r} segment of format {meta['format']!r}, which this version does"
                 " not know; install the version that wrote it"
             )
         arrays = {name: table.column(name).combine_chunks() for name in COLUMNS[kind]}
-        if kind == "labels":
+        if "role" in arrays:
             arrays["role"] = _role_index(arrays["role"])
-        columns = {name: np.from_dlpack(array) for name, array in arrays.items()}
+        columns = {name: _from_arrow(array) for name, array in arrays.items()}
         if meta.pop("content") != _content_digest(
             {key: meta[key] for key in ("format", "kind", "trial", "round", "terms", "previous")},
             columns,
@@ -260,12 +273,39 @@ def decode(data: bytes, *, number: int, place: str) -> Segment:
 
 # pyarrow.array and to_numpy would load pandas, half a second and 50 MB in every pool's process;
 # buffers and DLPack do not.
-def _to_arrow(array: npt.NDArray[Any]) -> Any:
+def _to_arrow(array: npt.NDArray[Any] | ClassSets) -> Any:
+    if isinstance(array, ClassSets):
+        if not array.single:
+            starts = _to_arrow(array.starts.astype(np.int32))
+            return pa.ListArray.from_arrays(starts, _to_arrow(array.classes))
+        array = array.classes
     return pa.Array.from_buffers(
         pa.from_numpy_dtype(array.dtype),
         len(array),
         [None, pa.py_buffer(np.ascontiguousarray(array))],
     )
+
+
+def _from_arrow(array: Any) -> npt.NDArray[Any] | ClassSets:
+    if not pa.types.is_list(array.type):
+        return np.from_dlpack(array)
+    starts = np.from_dlpack(array.offsets).astype(np.int64)
+    return ClassSets(starts - starts[0], np.from_dlpack(array.flatten()).astype(np.int32))
+
+
+def _is_plain(values: npt.NDArray[Any] | ClassSets) -> bool:
+    return not isinstance(values, ClassSets) or values.single
+
+
+def as_sets(column: npt.NDArray[Any] | ClassSets) -> ClassSets:
+    """Returns the sets of classes that a column `label` or `guess` holds."""
+    return column if isinstance(column, ClassSets) else ClassSets.singles(column)
+
+
+def as_column(sets: ClassSets, num_classes: int) -> npt.NDArray[Any] | ClassSets:
+    """Returns the column that holds these sets: one class a row where that is all there is."""
+    narrow = class_type(num_classes)
+    return sets.classes.astype(narrow) if sets.single else sets
 
 
 def _strings(values: tuple[str, ...]) -> Any:
@@ -287,7 +327,12 @@ def _role_index(roles: Any) -> Any:
 def _content_digest(meta: Mapping[str, str], columns: Columns) -> str:
     digest = hashlib.sha256(json.dumps(dict(sorted(meta.items()))).encode())
     for name in sorted(columns):
-        array = np.ascontiguousarray(columns[name])
+        values = columns[name]
+        if isinstance(values, ClassSets):
+            digest.update(f"{name}:list:{len(values)}".encode())
+            digest.update(values.starts.tobytes() + values.classes.tobytes())
+            continue
+        array = np.ascontiguousarray(values)
         digest.update(f"{name}:{array.dtype.str}:{array.size}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -8,18 +8,19 @@ everybody uses what is committed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from orchestrator.labelling.answers import PENDING, YES
-from orchestrator.labelling.first_labels import first_labels
-from orchestrator.labelling.ledger import Ledger, LedgerError
+from orchestrator.labelling.first_labels import FirstLabels
+from orchestrator.labelling.ledger import Ledger, LedgerError, Segment, as_column
 from orchestrator.labelling.protocols import Oracle
-from orchestrator.labelling.state import PoolState, class_type, fold
+from orchestrator.labelling.questions import Questions
+from orchestrator.labelling.state import PoolState, fold
 from orchestrator.labelling.terms import PoolCounts, PoolTerms, Round
-from trainers.stage import Classes, Ids, StageInputs
+from trainers.stage import Ids, StageInputs
 
 __all__ = ["Pool", "PoolCounts", "PoolService", "PoolState", "PoolTerms", "Round"]
 
@@ -29,9 +30,9 @@ class PoolService(Protocol):
     harm.
     """
 
-    def open(self) -> None:
-        """The initial and validation labels are bought, and answers that came meanwhile are
-        recorded.
+    def open(self) -> bool:
+        """Buys the initial and validation labels, and records answers that came meanwhile. Returns
+        whether round 0 is over; while it is not, labels are to come, and no other call makes sense.
         """
         ...
 
@@ -55,13 +56,10 @@ class PoolService(Protocol):
         """The committed round, or None while it has no plan."""
         ...
 
-    def ask(
-        self, number: int, ids: Ids, guesses: Classes, confidences: npt.NDArray[np.float32]
-    ) -> Round:
-        """The plan of round `number` is committed, and the answers that are there are recorded.
+    def ask(self, number: int, asked: Questions) -> Round:
+        """Commits the plan of round `number`, and records the answers that are there.
 
-        A plan committed before wins and is returned: use the ids, guesses and answers of the
-        result.
+        A plan committed before wins and is returned: use the questions and answers of the result.
         """
         ...
 
@@ -89,9 +87,9 @@ class Pool:
         self._oracle = oracle
         self._folded: PoolState | None = None
 
-    def open(self) -> None:
-        """The initial and validation labels are bought, and answers that came meanwhile are
-        recorded.
+    def open(self) -> bool:
+        """Buys the initial and validation labels, and records answers that came meanwhile. Returns
+        whether round 0 is over.
 
         Raises:
             LedgerError: the ledger is damaged, or was begun with other terms.
@@ -99,30 +97,43 @@ class Pool:
                 hold them.
         """
         self._folded = None
-        found = fold(None, self._ledger.read())
+        found = self._buy_labels(self._ledger.read())
         if found is None:
-            columns = first_labels(self._terms, self._oracle)
-            found = fold(
-                None,
-                [
-                    self._ledger.append(
-                        "labels",
-                        trial=self._terms.trial,
-                        round=0,
-                        columns=columns,
-                        terms=self._terms.to_mapping(),
-                    )
-                ],
-            )
-        assert found is not None
-        self._check_terms(found.terms)
+            return False
         self._folded = found
         self._record_answers()
+        return True
+
+    def _buy_labels(self, segments: Sequence[Segment]) -> PoolState | None:
+        """Takes round 0 as far as the oracle's labels allow; None while some are to come."""
+        while True:
+            found = fold(None, segments, self._terms.task)
+            if segments:
+                self._check_terms(segments[0])
+            if found is not None:
+                return found
+            step = FirstLabels(self._terms, segments).next(self._oracle)
+            if step is None:
+                return None
+            kind, columns = step
+            put = self._ledger.append(
+                kind,
+                trial=self._terms.trial,
+                round=0,
+                columns=columns,
+                terms=self._terms.to_mapping(),
+            )
+            # Another process may have gone further meanwhile.
+            segments = [*segments, put, *self._ledger.news()]
 
     def state(self) -> PoolState:
-        """The fold of the segments that this object has seen."""
-        if self._folded is None:
-            self.open()
+        """The fold of the segments that this object has seen.
+
+        Raises:
+            RuntimeError: round 0 is not over.
+        """
+        if self._folded is None and not self.open():
+            raise RuntimeError("round 0 is not over: initial labels are to come")
         assert self._folded is not None
         return self._folded
 
@@ -160,16 +171,14 @@ class Pool:
         rounds = self.state().rounds
         return rounds[number - 1] if 1 <= number <= len(rounds) else None
 
-    def ask(
-        self, number: int, ids: Ids, guesses: Classes, confidences: npt.NDArray[np.float32]
-    ) -> Round:
+    def ask(self, number: int, asked: Questions) -> Round:
         if self.round(number) is None:
-            order = np.argsort(ids, kind="stable")
-            self._check_plan(number, ids[order], guesses)
+            asked = asked.ascending()
+            self._check_plan(number, asked)
             columns = {
-                "id": ids[order].astype(np.int32),
-                "guess": guesses[order].astype(class_type(self._terms.num_classes)),
-                "confidence": confidences[order].astype(np.float32),
+                "id": asked.ids.astype(np.int32),
+                "guess": as_column(asked.sets, self._terms.num_classes),
+                "confidence": asked.confidences,
             }
             segment = self._ledger.append(
                 "plan", trial=self._terms.trial, round=number, columns=columns
@@ -223,24 +232,26 @@ class Pool:
         """The oracle is asked once for what is outstanding, and what it says is committed."""
         self._catch_up()
         while self.state().rounds and not self.state().rounds[-1].over:
-            asked = self.state().rounds[-1]
-            open_at = np.flatnonzero(asked.answers == PENDING)
-            ids, guesses = asked.ids[open_at], asked.guesses[open_at]
+            one = self.state().rounds[-1]
+            asked = one.asked.take(one.answers == PENDING)
             # The plan was checked against the budget when it was folded: whatever comes now is paid
             # for.
-            answers = self._oracle.answer(ids, guesses, self.state().repeats(ids, guesses))
-            if answers.shape != ids.shape or not np.all((answers >= PENDING) & (answers <= YES)):
+            answers = self._oracle.answer(asked, self.state().repeats(asked))
+            if answers.shape != asked.ids.shape or not np.all(
+                (answers >= PENDING) & (answers <= YES)
+            ):
                 raise ValueError("the oracle must give one of 1, 0, -1, -2 for each question")
             came = answers != PENDING
             if not np.any(came):
                 return
+            told = asked.take(came)
             columns = {
-                "id": ids[came].astype(np.int32),
-                "guess": guesses[came].astype(class_type(self._terms.num_classes)),
+                "id": told.ids.astype(np.int32),
+                "guess": as_column(told.sets, self._terms.num_classes),
                 "answer": answers[came].astype(np.int8),
             }
             segment = self._ledger.append(
-                "answers", trial=self._terms.trial, round=asked.number, columns=columns
+                "answers", trial=self._terms.trial, round=one.number, columns=columns
             )
             self._folded = fold(self.state(), [segment])
             if np.array_equal(segment.columns["id"], columns["id"]):
@@ -248,34 +259,42 @@ class Pool:
             # Another process was first with other answers: ask again for what is still open.
             self._catch_up()
 
-    def _check_terms(self, begun_with: PoolTerms) -> None:
-        wanted, written = self._terms.to_mapping(), begun_with.to_mapping()
+    def _check_terms(self, first: Segment) -> None:
+        wanted = self._terms.to_mapping()
+        try:
+            written = PoolTerms.from_mapping(first.terms, self._terms.task).to_mapping()
+        except (KeyError, TypeError) as error:
+            raise LedgerError(f"{first.place}: has no terms of a trial ({error})") from None
         if written["data"] != wanted["data"]:
             raise LedgerError(
                 f"{self._ledger.location}: was begun with other data (fingerprint"
                 f" {written['data'][:12] or 'unknown'}, and now it is {wanted['data'][:12]}); put"
                 " the old data back, or choose another --out"
             )
-        for key, value in wanted.items():
-            if written[key] != value:
+        for key in wanted.keys() | written.keys():
+            value = wanted.get(key)
+            if written.get(key) != value:
                 raise LedgerError(
-                    f"{self._ledger.location}: was begun with {key} = {written[key]}, and this"
+                    f"{self._ledger.location}: was begun with {key} = {written.get(key)}, and this"
                     f" trial has {value}; choose another --out"
                 )
 
-    def _check_plan(self, number: int, ids: Ids, guesses: Classes) -> None:
+    def _check_plan(self, number: int, asked: Questions) -> None:
         """A plan that breaks a rule is a defect of the caller, and nothing is committed."""
-        state = self.state()
-        quota = self.quota(number)
+        ids, sets, quota = asked.ids, asked.sets, self.quota(number)
+        if len(sets) != ids.size or asked.confidences.size != ids.size:
+            raise ValueError(f"round {number}: ids, classes and confidences must run in parallel")
         if ids.size > quota:
             raise ValueError(
                 f"round {number}: {ids.size} questions, and quota and budget hold {quota}"
             )
-        if np.any(np.diff(ids) == 0):
+        again = np.diff(ids) == 0
+        if np.any(again & (np.diff(sets.codes()) == 0)):
+            raise ValueError(f"round {number}: a question stands there twice")
+        if np.any(again) and not self._terms.task.several_questions:
             raise ValueError(f"round {number}: an image is asked about twice")
-        if not np.all(np.isin(ids, state.eligible(), assume_unique=True)):
+        if not np.all(np.isin(ids, self.state().eligible())):
             raise ValueError(f"round {number}: an image is asked about that is not eligible")
-        if guesses.shape != ids.shape or np.any(
-            (guesses < 0) | (guesses >= self._terms.num_classes)
-        ):
-            raise ValueError(f"round {number}: guesses must be one class an image")
+        classes = sets.classes
+        if np.any((classes < 0) | (classes >= self._terms.num_classes)) or np.any(sets.sizes < 1):
+            raise ValueError(f"round {number}: each question must name a class that there is")

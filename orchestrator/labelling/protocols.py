@@ -1,59 +1,158 @@
-"""What a query strategy and an oracle are, for those who write one. docs/extending.md has an
-example of each.
+"""What a task, a query strategy and an oracle are, for those who write one. docs/extending.md has
+an example of each.
 
 The class of a plug-in is its settings: a frozen dataclass whose fields are the keys of a spec, with
 defaults and, beside the types, limits:
 `share: Annotated[float, Interval(ge=0, le=1)] = 0.5`. Rules between its fields, or with the data,
-    go into a method `check(facts)` that raises SettingsError.
+go into a method `check(facts)` that raises SettingsError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.labelling.answers import Answers
+from orchestrator.labelling.answers import PENDING, YES, Answers
+from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.keyed import keyed_uint64
-from trainers.stage import Classes, Ids
+from orchestrator.labelling.questions import ClassSets, Questions
+from trainers.stage import Classes, Ids, StageInputs
 
 Rank = npt.NDArray[Any]
+Scores = Mapping[str, npt.NDArray[Any]]
+"""Name -> [n, ...] an array with one row an image or a question."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What answers came to."""
+
+    facts: Facts
+    wasted: int = 0
+    """Questions that were answered, and whose answer followed from what was known before."""
+    conflicts: int = 0
+    """Answers that contradict an earlier one. The later answer stands."""
+
+
+class Task(Protocol):
+    """What a label is: what it costs, what may be asked, and what an answer teaches."""
+
+    name: ClassVar[str]
+    """As a spec names it: `task: {name: NAME}`."""
+    trained_as: ClassVar[str]
+    """Which methods train for it: those that have this name among their `tasks`. A task whose
+    labels are those of another, and that only asks otherwise, has the other's name here.
+    """
+    metric: ClassVar[str]
+    """How models are judged (trainers.metrics)."""
+    several_labels: ClassVar[bool]
+    """Whether an image may be of several classes."""
+    several_questions: ClassVar[bool]
+    """Whether a round may ask about an image more than once."""
+    choices: ClassVar[tuple[str, ...]]
+    """Values of schedule.initial_choice that make sense."""
+
+    @property
+    def label(self) -> str:
+        """The price by which a label of round 0 is bought."""
+        ...
+
+    def prices(self, num_classes: int) -> Mapping[str, float]:
+        """Returns what each kind of information costs, in bits, by names that the task chooses.
+        `label` is one of them. A yes/no answer costs one bit in every task.
+        """
+        ...
+
+    def know(self, facts: Facts, ids: Ids, labels: ClassSets) -> Facts:
+        """Returns the facts once these images have these labels of round 0. Ids ascend."""
+        ...
+
+    def open(self, facts: Facts) -> npt.NDArray[np.bool_]:
+        """Returns [images] whether anything may still be asked about an image."""
+        ...
+
+    def questions(
+        self,
+        images: Ids,
+        scores: Scores,
+        needs: tuple[str, ...],
+        known: Callable[[], StageInputs],
+        *,
+        mask_refused: bool,
+    ) -> tuple[Questions, Scores]:
+        """Returns every question that a model would ask, ascending, and for each of them a row of
+        the arrays that a query strategy needs.
+
+        Args:
+            images: those that may be asked about, ascending.
+            scores: the model's arrays over the pool, by ascending `item_ids`.
+            needs: names of the arrays that the strategy ranks by.
+            known: what is known of the pool.
+            mask_refused: what is known to be wrong is not guessed again.
+
+        Raises:
+            ValueError: an image has no scores.
+        """
+        ...
+
+    def learn(self, facts: Facts, asked: Questions, answers: Answers) -> Learned:
+        """Returns what is known after these answers, YES, NO or SKIPPED, one a question. A function
+        of its arguments alone: it is applied again whenever a ledger is read.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The questions that a round may ask, one an image, in parallel arrays; ids ascend."""
+    """The questions that a round may ask. A strategy ranks them."""
 
-    ids: Ids
-    """[n]"""
-    guesses: Classes
-    """[n] the class that each image would be asked about."""
-    scores: Mapping[str, npt.NDArray[Any]]
-    """Name -> [n, ...]: the arrays that the strategy needs."""
+    questions: Questions
+    scores: Scores
+    """Name -> [n, ...]: the arrays that the strategy needs, a row a question."""
     seed: int
     round: int
     quota: int
     """How many of them will be asked, at most."""
+    several: bool = False
+    """Whether an image may stand in several questions."""
+    labelled: Scores = field(default_factory=dict)
+    """Name -> [L, ...]: the arrays of `needs_of_labelled`, a row for each image of the pool that
+    has a label, by ascending id.
+    """
+
+    @property
+    def ids(self) -> Ids:
+        """[n] the image of each question, ascending."""
+        return self.questions.ids
+
+    @property
+    def guesses(self) -> Classes:
+        """[n] the class that each is about; ValueError where one is about several."""
+        return self.questions.guesses
 
     def order(self, rank: Rank) -> npt.NDArray[np.intp]:
-        """Returns the places of the images by ascending rank, ties in a random order: ids may
+        """Returns the places of the questions by ascending rank, ties in a random order: ids may
         follow the order of a file, which may follow the classes.
         """
         return np.lexsort((self.ids, self.keys(), rank))
 
     def keys(self) -> npt.NDArray[np.uint64]:
-        """Returns a random number an image, which depends on seed, round and id alone: whichever
-        others may be asked, it stays.
+        """Returns a random number a question, which depends on seed, round and the question alone:
+        whichever others may be asked, it stays.
         """
+        if self.several:
+            codes = self.questions.sets.codes()
+            return keyed_uint64("query", self.seed, self.round, self.ids, codes)
         return keyed_uint64("query", self.seed, self.round, self.ids)
 
 
 class Query(Protocol):
-    """A query strategy: which images of the pool are asked about."""
+    """A query strategy: which questions are asked of those that a round may ask."""
 
     name: ClassVar[str]
     """As a spec names it: `query: {strategy: NAME}`."""
@@ -61,6 +160,9 @@ class Query(Protocol):
     """Score arrays that it reads (trainers.stage.SCORE_ARRAYS). Where refused classes may be
     guessed again, `confidence`, `margin` and `entropy` are those of all classes, under the same
     name.
+
+    A strategy that compares with labelled images, such as a k-centre choice, names the arrays that
+    it wants of them in a second class attribute, `needs_of_labelled`.
     """
 
     def rank(self, draw: Draw) -> Rank:
@@ -70,36 +172,81 @@ class Query(Protocol):
         ...
 
 
-class Oracle(Protocol):
-    """Whoever answers, with the labels or the connection that it needs. What it says of a question
-    depends on the question alone, never on how often or in which order it is put. A full label
-    costs log2 C bits, an answer one; the pool keeps the account and asks nothing that the budget
-    does not hold.
+@dataclass(frozen=True, slots=True, eq=False)
+class GivenLabels:
+    """What an oracle says when it is asked for labels."""
+
+    given: Answers
+    """[n] YES where there is one, SKIPPED where whoever was asked could not say, PENDING where it
+    is still to come.
+    """
+    sets: ClassSets
+    """[n] the label: the class of the image, or the set of its classes. Empty where none is given.
     """
 
-    def validation_labels(self, per_class: int) -> tuple[Ids, Classes]:
-        """`per_class` images of every class, ascending, and their labels: the same whatever the
-        seed.
+    @classmethod
+    def all_of(cls, classes: npt.NDArray[np.integer]) -> GivenLabels:
+        """Returns one class an image, from [n] classes."""
+        return cls(np.full(len(classes), YES, np.int8), ClassSets.singles(classes))
 
-        To find them takes the labels of many others, which nobody pays for: a gift to every
-        schedule alike.
+    @classmethod
+    def none(cls, count: int) -> GivenLabels:
+        """Returns labels that are all still to come."""
+        return cls(np.full(count, PENDING, np.int8), ClassSets.of([()] * count))
+
+    @classmethod
+    def of(cls, labels: Mapping[int, tuple[int, ...]], ids: Ids) -> GivenLabels:
+        """Returns, for these images, the labels that a mapping holds, the rest still to come."""
+        held = [labels.get(int(image)) for image in ids]
+        given = np.array([PENDING if one is None else YES for one in held], np.int8)
+        return cls(given, ClassSets.of(one or () for one in held))
+
+
+class Oracle(Protocol):
+    """Whoever answers, with the labels or the connection that it needs. What it says of a question
+    depends on the question alone, never on how often or in which order it is put. The pool keeps
+    the account of what that costs and asks nothing that the budget does not hold.
+
+    What is PENDING is asked for again later, in another process or in days.
+    """
+
+    def label(self, ids: Ids, kind: str) -> GivenLabels:
+        """Returns the label of each of these images.
+
+        Args:
+            ids: [n] in any order.
+            kind: the price by which they are bought, one of the task's `prices`.
         """
         ...
 
-    def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
-        """`per_class` images of every class, ascending, none of them in `without`, and their
-        labels; found by the same gift.
-        """
-        ...
-
-    def full_labels(self, ids: Ids) -> Classes:
-        """The class of each of these images."""
-        ...
-
-    def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
-        """YES, NO, SKIPPED or PENDING for each question "is image ids[i] of class guesses[i]?".
+    def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
+        """Returns YES, NO, SKIPPED or PENDING for each question, [n].
 
         repeats[i]: how often this very question has been answered before.
+        """
+        ...
+
+
+class Simulation(Oracle, Protocol):
+    """An oracle that knows every label, and can therefore find images of each class."""
+
+    def balanced(
+        self,
+        purpose: Literal["initial", "validation"],
+        per_class: int,
+        seed: int,
+        without: Ids,
+        *,
+        first: bool = False,
+    ) -> Ids:
+        """Returns `per_class` images of every class, ascending, none of them in `without`. To find
+        them takes the labels of many others, which nobody pays for: a gift to every schedule alike.
+
+        Args:
+            first: the first images of each class, whatever the seed.
+
+        Raises:
+            DataError: a class has too few images.
         """
         ...
 
@@ -113,14 +260,15 @@ class OraclePlace:
     num_classes: int
     seed: int
     """Of the trial."""
-    first_labels: bool = False
-    """Whether the initial labels are of the first images of each class (schedule.initial_choice:
-    first).
-    """
+    trial: str = ""
+    """Id of the trial, for an oracle that keeps questions and answers somewhere."""
 
 
 class OracleSettings(Protocol):
-    """An oracle as a spec names it: `oracle: {name: NAME}`."""
+    """An oracle as a spec names it: `oracle: {name: NAME}`. One whose class attribute
+    `simulated` is False cannot find images of each class: `validation: {from: split}` and
+    `initial_choice: random` or `first` are then refused.
+    """
 
     name: ClassVar[str]
 

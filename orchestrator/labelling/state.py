@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES
-from orchestrator.labelling.ledger import LedgerError, Segment
+from orchestrator.labelling.facts import Facts, positions
+from orchestrator.labelling.ledger import LedgerError, Segment, as_sets
+from orchestrator.labelling.protocols import Task
+from orchestrator.labelling.questions import ClassSets, Questions
 from orchestrator.labelling.terms import PoolCounts, PoolTerms, Round
 from search_spaces.reading import schedule
-from trainers.stage import Classes, Ids, StageInputs
+from trainers.stage import Ids, StageInputs
 
 NO_LABEL: Final = -1
 
@@ -30,33 +33,42 @@ _BIT_SLACK: Final = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolState:
-    """The fold's value. Refused classes are kept as pairs, so its size follows images plus answers,
-    not images times classes.
-    """
+    """The fold's value. Its size follows images plus answers, not images times classes."""
 
     terms: PoolTerms
-    labels: npt.NDArray[Any]
-    """[N] int16 or int32, NO_LABEL where unknown."""
+    facts: Facts
     origins: npt.NDArray[np.uint8]
     """[N], UNKNOWN .. SPLIT_VALIDATION."""
     planned: npt.NDArray[np.bool_]
     """[N], a question about it was ever committed, answered or not."""
-    refused_ids: npt.NDArray[np.int32]
-    """[M], ascending by (id, class), no pair twice."""
-    refused_classes: npt.NDArray[Any]
-    """[M] int16 or int32."""
     rounds: tuple[Round, ...]
     conflicts: int
 
     @property
     def in_pool(self) -> npt.NDArray[np.bool_]:
+        """[N], False where the image is held out for validation."""
         return self.origins < INITIAL_VALIDATION
 
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        """[N] the class of each image, NO_LABEL where it is unknown; of several the first."""
+        held = self.facts.positives
+        found = np.full(self.origins.size, NO_LABEL, held.classes.dtype)
+        found[held.ids[::-1]] = held.classes[::-1]
+        return found
+
+    def _arrays(self) -> list[npt.NDArray[Any]]:
+        facts = self.facts
+        arrays: list[npt.NDArray[Any]] = [self.origins, self.planned]
+        arrays += [facts.positives.ids, facts.positives.classes]
+        arrays += [facts.negatives.ids, facts.negatives.classes]
+        for one in self.rounds:
+            arrays += [one.ids, one.sets.starts, one.sets.classes, one.confidences, one.answers]
+        return arrays
+
     def nbytes(self) -> int:
-        """Bytes held by all arrays, those of the rounds too."""
-        own = (getattr(self, field.name) for field in fields(self))
-        rounds = (getattr(one, field.name) for one in self.rounds for field in fields(one))
-        return sum(value.nbytes for value in (*own, *rounds) if isinstance(value, np.ndarray))
+        """Returns the bytes that all its arrays hold."""
+        return sum(array.nbytes for array in self._arrays())
 
     def digest(self) -> str:
         """Hex SHA-256 of everything in it: equal states, equal digests."""
@@ -65,16 +77,7 @@ class PoolState:
                 (self.terms, self.conflicts, [(one.number, one.wasted) for one in self.rounds])
             ).encode()
         )
-        arrays: list[npt.NDArray[Any]] = [
-            self.labels,
-            self.origins,
-            self.planned,
-            self.refused_ids,
-            self.refused_classes,
-        ]
-        for one in self.rounds:
-            arrays += [one.ids, one.guesses, one.confidences, one.answers]
-        for array in arrays:
+        for array in self._arrays():
             digest.update(f"{array.dtype.str}:{array.size}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -119,39 +122,46 @@ class PoolState:
         return np.flatnonzero(self.free())
 
     def free(self) -> npt.NDArray[np.bool_]:
-        """[N], True where a next round may ask: no label, and under `never` no question before."""
-        free: npt.NDArray[np.bool_] = self.origins == UNKNOWN
+        """[N], True where a next round may ask: something is left to ask, and under `never` nothing
+        was asked before.
+        """
+        free: npt.NDArray[np.bool_] = self.terms.task.open(self.facts) & self.in_pool
         return free & ~self.planned if self.terms.requery == "never" else free
 
-    def repeats(self, ids: Ids, guesses: Classes) -> Classes:
-        """How often each question was answered in the rounds so far."""
-        count = np.zeros(ids.size, np.int32)
+    def repeats(self, asked: Questions) -> npt.NDArray[np.int32]:
+        """Returns [n] how often each question was answered in the rounds so far."""
+        count, codes = np.zeros(len(asked), np.int32), asked.sets.codes()
         for one in self.rounds:
-            if one.ids.size:
-                at, found = _positions(one.ids, ids)
-                count += found & (one.guesses[at] == guesses) & (one.answers[at] >= NO)
+            at, found = _places_of(one.asked, asked.ids, codes)
+            count += found & (one.answers[at] >= NO) if len(one.asked) else 0
         return count
 
     def training_inputs(self) -> StageInputs:
         """All that a trainer may know, in the order that StageInputs asks for."""
         pool = self.in_pool
-        label_ids = np.flatnonzero(pool & (self.labels != NO_LABEL))
+        yes, no = self.facts.positives, self.facts.negatives
+        mine, refused = pool[yes.ids], pool[no.ids]
+        held = yes.classes[~mine].astype(np.int32)
         validation_ids = np.flatnonzero(~pool)
+        if self.terms.task.several_labels:
+            truth = np.zeros((validation_ids.size, self.terms.num_classes), np.int32)
+            truth[np.searchsorted(validation_ids, yes.ids[~mine]), held] = 1
+            held = truth
         return StageInputs(
             pool_ids=np.flatnonzero(pool),
-            label_ids=label_ids,
-            labels=self.labels[label_ids].astype(np.int32),
-            negative_ids=self.refused_ids.astype(np.int64),
-            negative_classes=self.refused_classes.astype(np.int32),
+            label_ids=yes.ids[mine].astype(np.int64),
+            labels=yes.classes[mine].astype(np.int32),
+            negative_ids=no.ids[refused].astype(np.int64),
+            negative_classes=no.classes[refused].astype(np.int32),
             validation_ids=validation_ids,
-            validation_labels=self.labels[validation_ids].astype(np.int32),
+            validation_labels=held,
         )
 
     def counts(self) -> PoolCounts:
         quotas = self.quotas
         by_origin = np.bincount(self.origins, minlength=SPLIT_VALIDATION + 1)
         refused = np.zeros(self.origins.size, np.bool_)
-        refused[self.refused_ids] = True
+        refused[self.facts.negatives.ids] = True
         negative_only = int(np.count_nonzero(refused & (self.origins == UNKNOWN)))
         answers = {
             kind: sum(int(np.count_nonzero(one.answers == kind)) for one in self.rounds)
@@ -166,7 +176,7 @@ class PoolState:
             negative_only=negative_only,
             unasked=int(by_origin[UNKNOWN]) - negative_only,
             validation=int(by_origin[INITIAL_VALIDATION] + by_origin[SPLIT_VALIDATION]),
-            rounds=sum(one.ids.size > 0 for one in self.rounds),
+            rounds=sum(len(one.asked) > 0 for one in self.rounds),
             label_bits=float(
                 (by_origin[INITIAL] + by_origin[INITIAL_VALIDATION]) * self.terms.label_bits
             ),
@@ -182,8 +192,13 @@ class PoolState:
         )
 
 
-def fold(state: PoolState | None, segments: Iterable[Segment]) -> PoolState | None:
-    """The state after `segments`; None while nothing is bought.
+def fold(
+    state: PoolState | None, segments: Iterable[Segment], task: Task | None = None
+) -> PoolState | None:
+    """Returns the state after `segments`; None while round 0 is not over.
+
+    Args:
+        task: of the trial; None: the one installed under the name that the ledger has.
 
     Raises:
         LedgerError: a segment says what no trial with these terms can have done, such as asking
@@ -191,9 +206,10 @@ def fold(state: PoolState | None, segments: Iterable[Segment]) -> PoolState | No
     """
     for segment in segments:
         try:
-            if segment.kind == "labels":
+            if segment.kind in ("labels", "label_plan", "label_answers"):
                 _require(state is None, "labels are bought once, first")
-                state = _after_labels(segment)
+                if segment.kind == "labels":
+                    state = _after_labels(segment, task)
             else:
                 _require(state is not None, "the initial labels are missing")
                 assert state is not None
@@ -223,21 +239,19 @@ def _require(holds: bool, problem: str) -> None:
         raise _ImpossibleError(problem)
 
 
-def _after_labels(segment: Segment) -> PoolState:
-    terms = PoolTerms.from_mapping(segment.terms)
-    ids = segment.columns["id"]
-    _require_ids(ids, terms)
-    labels = np.full(terms.pool_items, NO_LABEL, class_type(terms.num_classes))
-    labels[ids] = segment.columns["label"]
+def _after_labels(segment: Segment, task: Task | None) -> PoolState:
+    terms = PoolTerms.from_mapping(segment.terms, task)
+    ids, labels = segment.columns["id"], as_sets(segment.columns["label"])
+    _require_ascending(Questions.singles(ids, np.zeros(len(ids), np.int32)), terms, one=True)
+    _require(terms.task.several_labels or labels.single, "an image has no label, or several")
+    _require_classes(labels, terms)
     origins = np.zeros(terms.pool_items, np.uint8)
     origins[ids] = _ROLE_ORIGIN[segment.columns["role"]]
     state = PoolState(
         terms=terms,
-        labels=labels,
+        facts=terms.task.know(Facts.none(terms.pool_items, terms.num_classes), ids, labels),
         origins=origins,
         planned=np.zeros(terms.pool_items, np.bool_),
-        refused_ids=np.empty(0, np.int32),
-        refused_classes=np.empty(0, labels.dtype),
         rounds=(),
         conflicts=0,
     )
@@ -248,126 +262,95 @@ def _after_labels(segment: Segment) -> PoolState:
 
 
 def _after_plan(state: PoolState, segment: Segment) -> PoolState:
-    ids, guesses = segment.columns["id"], segment.columns["guess"]
     number = len(state.rounds) + 1
     _require(
         segment.round == number <= len(state.terms.quotas)
         and all(one.over for one in state.rounds),
         f"round {segment.round} is out of turn",
     )
-    _require_ids(ids, state.terms)
-    _require(len(segment) <= state.quota(number), "more questions than quota and budget hold")
-    _require(bool(np.all(state.free()[ids])), "asks about an image that may not be asked")
-    planned = state.planned.copy()
-    planned[ids] = True
-    asked = Round(
-        number=number,
-        ids=ids.astype(np.int64),
-        guesses=guesses.astype(np.int32),
+    asked = Questions(
+        ids=segment.columns["id"].astype(np.int64),
+        sets=as_sets(segment.columns["guess"]),
         confidences=segment.columns["confidence"].astype(np.float32),
-        answers=np.full(len(segment), PENDING, np.int8),
-        wasted=0,
     )
-    return replace(state, planned=planned, rounds=(*state.rounds, asked))
+    _require_ascending(asked, state.terms)
+    _require_classes(asked.sets, state.terms)
+    _require(len(asked) <= state.quota(number), "more questions than quota and budget hold")
+    _require(bool(np.all(state.free()[asked.ids])), "asks about an image that may not be asked")
+    _require(bool(np.all(asked.sets.sizes > 0)), "asks about no class")
+    planned = state.planned.copy()
+    planned[asked.ids] = True
+    answers = np.full(len(asked), PENDING, np.int8)
+    begun = Round(number=number, asked=asked, answers=answers, wasted=0)
+    return replace(state, planned=planned, rounds=(*state.rounds, begun))
 
 
 def _after_answers(state: PoolState, segment: Segment) -> PoolState:
-    """A yes makes the guess the label, a no refuses it; the last class left over is the label, for
-    free.
-    """
-    ids, guesses, given = (segment.columns[name] for name in ("id", "guess", "answer"))
     _require(
         bool(state.rounds) and segment.round == len(state.rounds),
         f"answers round {segment.round} out of turn",
     )
-    asked = state.rounds[-1]
-    _require_ids(ids, state.terms)
-    at, found = _positions(asked.ids, ids)
-    _require(
-        bool(np.all(found)) and bool(np.all(asked.guesses[at] == guesses)),
-        "answers a question that was not asked",
-    )
-    _require(bool(np.all(asked.answers[at] == PENDING)), "answers a question twice")
+    one, given = state.rounds[-1], segment.columns["answer"]
+    ids, sets = segment.columns["id"].astype(np.int64), as_sets(segment.columns["guess"])
+    told = Questions(ids=ids, sets=sets, confidences=np.zeros(len(ids), np.float32))
+    _require_ascending(told, state.terms)
+    at, found = _places_of(one.asked, told.ids, sets.codes())
+    _require(bool(np.all(found)), "answers a question that was not asked")
+    _require(bool(np.all(one.answers[at] == PENDING)), "answers a question twice")
     _require(bool(np.all((given >= SKIPPED) & (given <= YES))), "holds an answer that is none")
-    answers = asked.answers.copy()
+    answers = one.answers.copy()
     answers[at] = given
-
-    num_classes = state.terms.num_classes
-    known = state.refused_ids.astype(np.int64) * num_classes + state.refused_classes
-    keys = ids.astype(np.int64) * num_classes + guesses
-    _, again = _positions(known, keys)
-    yes, no = given == YES, given == NO
-    # One answer an image: a yes against an earlier no can come only from an oracle that errs, and
-    # the later answer stands.
-    known = (
-        known[~np.isin(known, keys[yes & again], assume_unique=True)]
-        if np.any(yes & again)
-        else known
-    )
-    known = np.sort(np.concatenate([known, keys[no & ~again]]), kind="stable")
-    refused_ids = (known // num_classes).astype(np.int32)
-    refused_classes = (known % num_classes).astype(state.labels.dtype)
-
-    labels, origins = state.labels.copy(), state.origins.copy()
-    labels[ids[yes]] = guesses[yes]
-    origins[ids[yes]] = CONFIRMED
-    last_left, label_left = _eliminated(refused_ids, refused_classes, ids[no], num_classes)
-    labels[last_left] = label_left
-    origins[last_left] = ELIMINATED
+    learned = state.terms.task.learn(state.facts, told, given)
+    origins = state.origins.copy()
+    # An image that has a class now, and had none: told by a yes, or left over by the others.
+    gained = learned.facts.has_positive() & (origins == UNKNOWN)
+    origins[gained] = ELIMINATED
+    said_yes = told.ids[given == YES]
+    origins[said_yes[gained[said_yes]]] = CONFIRMED
     return replace(
         state,
-        labels=labels,
+        facts=learned.facts,
         origins=origins,
-        refused_ids=refused_ids,
-        refused_classes=refused_classes,
         rounds=(
             *state.rounds[:-1],
-            replace(
-                asked,
-                answers=answers,
-                wasted=asked.wasted + int(np.count_nonzero(again & (yes | no))),
-            ),
+            replace(one, answers=answers, wasted=one.wasted + learned.wasted),
         ),
-        conflicts=state.conflicts + int(np.count_nonzero(again & yes)),
+        conflicts=state.conflicts + learned.conflicts,
     )
 
 
-def _eliminated(
-    refused_ids: npt.NDArray[np.int32],
-    refused_classes: npt.NDArray[Any],
-    touched: npt.NDArray[Any],
-    num_classes: int,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Those of `touched` with all classes refused but one, and that class."""
-    first = np.searchsorted(refused_ids, touched, "left")
-    held = np.searchsorted(refused_ids, touched, "right") - first
-    full = held == num_classes - 1
-    # The classes of one image lie together: what the sum of all classes lacks is the one not
-    # refused.
-    rows = refused_classes[first[full][:, None] + np.arange(num_classes - 1)].astype(np.int64)
-    return touched[full], num_classes * (num_classes - 1) // 2 - rows.sum(axis=1)
-
-
-def _positions(
-    ascending: npt.NDArray[Any], wanted: npt.NDArray[Any]
+def _places_of(
+    asked: Questions, ids: Ids, codes: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-    """Where each wanted value stands in `ascending`, and whether it is there; the place of an
-    absent one is any valid one.
-    """
-    if not ascending.size:
-        return np.zeros(wanted.size, np.intp), np.zeros(wanted.size, np.bool_)
-    at = np.minimum(np.searchsorted(ascending, wanted), ascending.size - 1)
-    return at, ascending[at] == wanted
+    """Returns the index of each of these questions in a plan, and a mask of those in it."""
+    at, found = positions(asked.ids, ids)
+    held = asked.sets.codes()
+    if not held.size:
+        return at, found
+    # Several questions about one image lie together.
+    last = np.searchsorted(asked.ids, ids, "right")
+    same = found & (held[at] == codes)
+    first = at
+    for step in range(1, int((last - first)[found].max(initial=0))):
+        later = np.minimum(first + step, held.size - 1)
+        hit = found & ~same & (first + step < last) & (held[later] == codes)
+        at, same = np.where(hit, later, at), same | hit
+    return at, same
 
 
-def _require_ids(ids: npt.NDArray[Any], terms: PoolTerms) -> None:
+def _require_ascending(asked: Questions, terms: PoolTerms, *, one: bool = False) -> None:
+    ids = asked.ids
     inside = not ids.size or (int(ids[0]) >= 0 and int(ids[-1]) < terms.pool_items)
+    steps = np.diff(ids)
+    rises = bool(np.all(steps > 0))
+    if not rises and terms.task.several_questions and not one:
+        rises = bool(np.all((steps > 0) | ((steps == 0) & (np.diff(asked.sets.codes()) > 0))))
+    _require(inside and rises, "its ids are not ascending image numbers of this data set")
+
+
+def _require_classes(sets: ClassSets, terms: PoolTerms) -> None:
+    classes = sets.classes
     _require(
-        inside and bool(np.all(np.diff(ids) > 0)),
-        "its ids are not ascending image numbers of this data set",
+        not classes.size or (int(classes.min()) >= 0 and int(classes.max()) < terms.num_classes),
+        "names a class that there is not",
     )
-
-
-def class_type(num_classes: int) -> npt.DTypeLike:
-    """The narrowest of int16 and int32 that holds every class."""
-    return np.int16 if num_classes <= np.iinfo(np.int16).max else np.int32

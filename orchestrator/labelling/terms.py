@@ -4,15 +4,20 @@ borders.
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.catalogue import INSTALLED
 from orchestrator.labelling.answers import NO, PENDING, Answers
+from orchestrator.labelling.protocols import Task
+from orchestrator.labelling.questions import ClassSets, Questions
+from orchestrator.labelling.tasks.multiclass import MultiClass
 from search_spaces.reading.config import ValidationConfig
+from trainers.errors import UserError
 from trainers.stage import Classes, Ids
 
 
@@ -47,34 +52,81 @@ class PoolTerms:
     they are bought: `priced_balanced`. Else empty.
     """
 
+    task: Task = field(default_factory=MultiClass)
+
     @property
     def label_bits(self) -> float:
-        """Price of one full label."""
-        return math.log2(self.num_classes)
+        """Price of one label of round 0."""
+        return self.task.prices(self.num_classes)[self.task.label]
 
     def to_mapping(self) -> dict[str, Any]:
-        return asdict(self) | {"quotas": list(self.quotas), "split": list(self.split)}
+        """Returns the terms as JSON values. The task stands there unless it is `multiclass`, the
+        only one of earlier ledgers.
+        """
+        found = asdict(self) | {"quotas": list(self.quotas), "split": list(self.split)}
+        settings = found.pop("task")
+        said = {"name": self.task.name, **settings}
+        return found if said == {"name": MultiClass.name} else found | {"task": said}
 
     @classmethod
-    def from_mapping(cls, terms: dict[str, Any]) -> PoolTerms:
-        lists = {name: tuple(terms.get(name, ())) for name in ("quotas", "split")}
-        return cls(**(terms | lists | {"validation": ValidationConfig(**terms["validation"])}))
+    def from_mapping(cls, terms: Mapping[str, Any], task: Task | None = None) -> PoolTerms:
+        """Returns the terms that `to_mapping` described.
+
+        Args:
+            task: the one that the terms must name; None: it is looked up among those installed.
+
+        Raises:
+            KeyError, TypeError: it is no such description.
+            UserError: its task is not installed.
+        """
+        said = dict(terms.get("task", {"name": MultiClass.name}))
+        name = said.pop("name")
+        if task is None or task.name != name:
+            try:
+                task = INSTALLED.load("task", name)(**said)
+            except KeyError:
+                raise UserError(
+                    f"trial {terms['trial']} is of the task {name!r}, which is not installed here;"
+                    " install the package that offers it, or read the sweep from Python and hand"
+                    " its class over"
+                ) from None
+        lists = {key: tuple(terms.get(key, ())) for key in ("quotas", "split")}
+        validation = ValidationConfig(**terms["validation"])
+        return cls(**{**terms, **lists, "validation": validation, "task": task})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One committed plan and the answers so far. Ids ascend; the arrays run in parallel."""
+    """One committed plan and the answers so far."""
 
     number: int
-    ids: Ids
-    guesses: Classes
-    confidences: npt.NDArray[np.float32]
+    asked: Questions
     answers: Answers
-    """1 yes, 0 no, -1 skipped, -2 not answered yet."""
+    """[n] 1 yes, 0 no, -1 skipped, -2 not answered yet."""
     wasted: int
-    """Questions answered whose class had been refused for that image before: a bit that bought
+    """Questions answered whose answer followed from what was known before: a bit that bought
     nothing.
     """
+
+    @property
+    def ids(self) -> Ids:
+        """[n] the image of each question, ascending."""
+        return self.asked.ids
+
+    @property
+    def sets(self) -> ClassSets:
+        """[n] the classes that each is about."""
+        return self.asked.sets
+
+    @property
+    def guesses(self) -> Classes:
+        """[n] the class that each is about; ValueError where one is about several."""
+        return self.asked.guesses
+
+    @property
+    def confidences(self) -> npt.NDArray[np.float32]:
+        """[n] the model's probability of a yes."""
+        return self.asked.confidences
 
     @property
     def over(self) -> bool:

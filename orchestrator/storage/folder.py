@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -47,17 +48,18 @@ class FolderStore(Store):
     def get(self, name: str, most: int | None = None) -> bytes:
         path = self._path(name)
         try:
-            if not path.is_file():
-                if path.exists():
-                    # A pipe would be waited for.
-                    raise Unreadable(self.place(name), "it is not a file")
-                if self._root.exists() and not self._root.is_dir():
-                    raise Unreadable(self.place(name), f"{self._root} is a file and not a folder")
+            # One look: between two, another process may put the file.
+            if not stat.S_ISREG(path.stat().st_mode):
+                # A pipe would be waited for.
+                raise Unreadable(self.place(name), "it is not a file")
             with path.open("rb") as file:
                 return file.read() if most is None else file.read(most)
         except FileNotFoundError:
             raise
         except NotADirectoryError:
+            if self._root.exists() and not self._root.is_dir():
+                place, reason = self.place(name), f"{self._root} is a file and not a folder"
+                raise Unreadable(place, reason) from None
             raise missing(self, name) from None
         except OSError as error:
             raise Unreadable(self.place(name), error.strerror or str(error)) from error

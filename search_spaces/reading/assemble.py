@@ -143,6 +143,7 @@ def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
             mask_refused=done["query.mask_refused"],
         ),
         oracle=_plugin("oracle", done, keys),
+        task=_plugin("task", done, keys),
     )
 
 
@@ -161,11 +162,13 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
     Raises:
         SpecError: they do not. Without a place: see SpecError.located.
     """
+    _check_together(config)
     for section, plugin, arguments in (
         ("dataset", config.dataset.source, (facts,)),
         ("method", config.method, (facts, workers)),
         ("query", config.query.strategy, (facts,)),
         ("oracle", config.oracle, (facts,)),
+        ("task", config.task, (facts,)),
     ):
         check = getattr(plugin, "check", None)
         if check is None:
@@ -179,6 +182,39 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
                 keys=(*(f"{section}.{name}" for name in error.fields), *more),
                 hint=error.hint,
             ) from None
+
+
+def _check_together(config: TrialConfig) -> None:
+    """Checks that the plug-ins can work with one another."""
+    task, method, choice = config.task, config.method, config.schedule.initial_choice
+    if task.trained_as not in method.tasks:
+        raise SpecError(
+            f"method {method.name} does not train for task {task.name}",
+            keys=("method.name", "task.name"),
+            hint=f"it trains for {', '.join(method.tasks)}",
+        )
+    if choice not in task.choices:
+        raise SpecError(
+            f"initial_choice: {choice} has no meaning for task {task.name}",
+            keys=("schedule.initial_choice", "task.name"),
+            hint=f"write one of {', '.join(task.choices)}",
+        )
+    if getattr(config.oracle, "simulated", True):
+        return
+    if choice in ("random", "first"):
+        raise SpecError(
+            f"oracle {config.oracle.name} does not know which images are of which class, as"
+            f" initial_choice: {choice} needs it to",
+            keys=("schedule.initial_choice", "oracle.name"),
+            hint="write initial_choice: uniform, or priced_balanced",
+        )
+    if config.dataset.validation.source == "split":
+        raise SpecError(
+            f"oracle {config.oracle.name} does not know which images are of which class, as a"
+            " validation split needs it to",
+            keys=("dataset.validation.from", "oracle.name"),
+            hint="write validation: {from: initial_labels} or {from: none}",
+        )
 
 
 def config_to_mapping(config: TrialConfig) -> dict[str, Any]:

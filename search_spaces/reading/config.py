@@ -118,10 +118,11 @@ class TrialConfig:
     dataset: DatasetConfig
     budget: BudgetConfig
     method: Any
-    """The training method, an object of the catalogue like `query.strategy` and `oracle`."""
+    """The training method, an object of the catalogue like `query.strategy`, `oracle`, `task`."""
     schedule: ScheduleConfig
     query: QueryConfig
     oracle: Any
+    task: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,10 +39,14 @@ def bits_per_label(num_classes: int) -> float:
     return math.log2(num_classes)
 
 
-def worth_of_labels(labels: int, num_classes: int) -> int:
-    """Whole yes/no questions that cost no more than `labels` full labels: floor(labels * log2 C),
-    exactly.
+def worth_of_labels(labels: int, num_classes: int, label_bits: float | None = None) -> int:
+    """Whole yes/no questions that cost no more than `labels` labels, exactly.
+
+    Args:
+        label_bits: price of one; None: log2 C.
     """
+    if label_bits is not None and label_bits != bits_per_label(num_classes):
+        return math.floor(labels * Fraction(label_bits))
     if num_classes & (num_classes - 1) == 0:
         return labels * (num_classes.bit_length() - 1)
     product = labels * bits_per_label(num_classes)
@@ -95,10 +99,10 @@ def annotation_hours(labels: int, questions: int) -> float:
     return (labels * SECONDS_PER_LABEL + questions * SECONDS_PER_QUESTION) / 3600
 
 
-def validation_bits(dataset: DatasetConfig, facts: DatasetFacts) -> float:
+def validation_bits(dataset: DatasetConfig, facts: DatasetFacts, label_bits: float) -> float:
     """Price of a `split` validation set, which is beside the budget; 0 for the other kinds."""
     return (
-        dataset.validation.per_class * facts.num_classes * bits_per_label(facts.num_classes)
+        dataset.validation.per_class * facts.num_classes * label_bits
         if dataset.validation.source == "split"
         else 0.0
     )
@@ -127,13 +131,18 @@ def draws(schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0) -> Blin
 
 
 def resolve(
-    budget: BudgetConfig, schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0
+    budget: BudgetConfig,
+    schedule: ScheduleConfig,
+    facts: DatasetFacts,
+    apart: int = 0,
+    label_bits: float | None = None,
 ) -> tuple[Schedule, float]:
     """The schedule in whole numbers and the budget in bits. What the schedule costs never exceeds
     the budget.
 
     Args:
         apart: as for `draws`.
+        label_bits: price of one label of round 0; None: log2 C.
 
     Raises:
         SpecError: the budget is not said once and clearly, D_S costs more than it, or the rounds do
@@ -145,7 +154,7 @@ def resolve(
         if expected is None
         else expected.expected
     )
-    label_bits = bits_per_label(facts.num_classes)
+    label_bits = bits_per_label(facts.num_classes) if label_bits is None else label_bits
     _check_budget_keys(budget)
     _check_drawn(budget, schedule)
     if budget.mode == "table":
@@ -154,7 +163,7 @@ def resolve(
     elif budget.full_labels is not None:
         bits = budget.full_labels * label_bits
         _check_initial(initial, label_bits, bits, "budget.full_labels", expected is not None)
-        questions = worth_of_labels(budget.full_labels - initial, facts.num_classes)
+        questions = worth_of_labels(budget.full_labels - initial, facts.num_classes, label_bits)
     else:
         assert budget.bits is not None
         bits = budget.bits

@@ -25,6 +25,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "dataset.image_size": None,
     "dataset.validation.from": "split",
     "dataset.validation.per_class": 10,
+    "task.name": "multiclass",
     "budget.mode": "exact",
     "budget.bits": None,
     "budget.full_labels": None,

@@ -33,7 +33,7 @@ TOP_LEVEL: Final = (
     "resources",
     "baseline",
 )
-BASE: Final = ("method", "schedule", "query", "oracle")
+BASE: Final = ("method", "schedule", "query", "oracle", "task")
 """Sections under `base`."""
 
 _WHOLE: Final = ("name", "seeds", "baseline", "cases", "vary")
@@ -113,7 +113,7 @@ def entries(sections: Sections, key: str) -> dict[str, Node]:
 
 def _read_base(found: Sections, node: Node) -> None:
     for key, child in _mapping(
-        node, "base", "the sections method, schedule, query and oracle"
+        node, "base", "the sections method, schedule, query, oracle and task"
     ).items():
         section = key.split(".")[0]
         if section in ("dataset", "budget"):

@@ -44,7 +44,7 @@ Kind = Literal["flag", "whole", "number", "text", "shares", "counts", "other"]
 Flat = Mapping[str, Any]
 """Key path -> value."""
 
-TRIAL_SECTIONS: Final = ("dataset", "budget", "method", "schedule", "query", "oracle")
+TRIAL_SECTIONS: Final = ("dataset", "task", "budget", "method", "schedule", "query", "oracle")
 SWEEP_SECTIONS: Final = ("search", "resources")
 """Sections that hold for the whole sweep."""
 
@@ -69,6 +69,7 @@ PLUGINS: Final[Mapping[str, PluginKey]] = {
     "method": PluginKey("method", "method.name", "", None, "method"),
     "query": PluginKey("query", "query.strategy", "strategy", "random", "query"),
     "oracle": PluginKey("oracle", "oracle.name", "", "labels", "oracle"),
+    "task": PluginKey("task", "task.name", "", "multiclass", "task"),
     "search": PluginKey("search", "search.algorithm", "algorithm", "grid", "search"),
 }
 

@@ -28,7 +28,6 @@ from search_spaces.reading.errors import Place, SpecError, printable, show
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.schedule import (
     annotation_hours,
-    bits_per_label,
     check_pool,
     held_out,
     resolve,
@@ -65,8 +64,9 @@ def make_trial(
         values = {key: value for key, value in values.items() if key not in unread}
         config = build_config(values, spec.keys)
         found = spec.facts
+        label_bits = config.task.prices(found.num_classes)[config.task.label]
         schedule, budget_bits = resolve(
-            config.budget, config.schedule, found, held_out(config.dataset)
+            config.budget, config.schedule, found, held_out(config.dataset), label_bits
         )
         blind = config.schedule.initial_choice == "uniform"
         check_pool(
@@ -97,8 +97,8 @@ def make_trial(
         facts=found,
         schedule=schedule,
         budget_bits=budget_bits,
-        bits=schedule.initial_labels * bits_per_label(found.num_classes) + questions,
-        validation_bits=validation_bits(config.dataset, found),
+        bits=schedule.initial_labels * label_bits + questions,
+        validation_bits=validation_bits(config.dataset, found, label_bits),
         annotation_hours=annotation_hours(schedule.initial_labels, questions),
     )
 
@@ -186,6 +186,7 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
             "dataset": said["dataset"],
             "seed": trial.seed,
             "schedule": said["schedule"],
+            **({"task": said["task"]} if "task" in said else {}),
             "method": _planned(config.method, 0, rounds, has_negatives=False),
         }
     )

@@ -24,6 +24,7 @@ from orchestrator.data.prepare import PreparedData, prepare
 from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray import engine as engine_ray
 from orchestrator.engines.ray.cluster import Cluster, connect
+from orchestrator.labelling.questions import Questions
 from orchestrator.search.source import Listed
 from orchestrator.sweeps import folder as sweep
 from orchestrator.sweeps.layout import SweepLayout
@@ -59,7 +60,10 @@ def stage_requests(trial: Trial, data: PreparedData, folder: Path) -> list[Stage
     for stage in range(len(trial.schedule.quotas) + 1):
         if stage:
             ids = pool.eligible()[: pool.quota(stage)]
-            pool.ask(stage, ids, np.zeros(len(ids), np.int32), np.ones(len(ids), np.float32))
+            pool.ask(
+                stage,
+                Questions.singles(ids, np.zeros(len(ids), np.int32)),
+            )
         requests.append(
             StageRequest(
                 key=f"{trial.id}-{stage}",

@@ -22,6 +22,7 @@ from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool, PoolTerms
 from orchestrator.labelling.queries.chance import Random
 from orchestrator.labelling.queries.confidence import Easy
+from orchestrator.labelling.tasks.multiclass import MultiClass
 from orchestrator.storage.segments import open_segments
 from search_spaces.reading.config import ValidationConfig
 
@@ -95,10 +96,18 @@ def main(repeats: int = 5) -> None:
         pool = Pool(of, Ledger(open_segments(folder)), oracle)
         pool.open()
         chosen = choose(
-            Random(), scores, pool.eligible(), QUESTIONS, seed=0, round=1, mask_refused=True
+            MultiClass(),
+            Random(),
+            scores,
+            pool.eligible(),
+            QUESTIONS,
+            known=pool.training_inputs,
+            seed=0,
+            round=1,
+            mask_refused=True,
         )
         tracemalloc.start()
-        pool.ask(1, *chosen)
+        pool.ask(1, chosen)
         held, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
 

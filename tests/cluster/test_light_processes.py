@@ -69,6 +69,7 @@ def test_a_pool_that_asks_and_records_loads_neither_torch_nor_pandas(tmp_path: P
 from pathlib import Path
 import numpy as np
 from orchestrator.data import prepare as datasets
+from orchestrator.labelling.questions import Questions
 from orchestrator.trial import open_pool
 from orchestrator.catalogue import load_spec
 from search_spaces.reading.trials import enumerate_trials
@@ -78,7 +79,7 @@ for _ in range(2):
     pool = open_pool(trial, data, Path({str(tmp_path)!r}) / "ledger")
     pool.open()
     ids = pool.eligible()[: pool.quota(1)]
-    pool.ask(1, ids, np.zeros(len(ids), np.int32), np.zeros(len(ids), np.float32))
+    pool.ask(1, Questions.singles(ids, np.zeros(len(ids), np.int32)))
     pool.training_inputs()
 """
     assert not _loaded_after(code) & {*HEAVY, "pandas", "ray"}

@@ -31,7 +31,7 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def _arm(die_at: int, torn: bool) -> None:
+def arm(die_at: int, torn: bool) -> None:
     """The `die_at`-th durable call of this process is its last act; if `torn`, the file it was
     about to sync is left half-written.
     """
@@ -76,7 +76,7 @@ def _child(
     from orchestrator.cli import main
 
     if die_at is not None:
-        _arm(die_at, torn)
+        arm(die_at, torn)
     sys.exit(main(argv))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ from orchestrator.labelling.choose import choose
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool, PoolTerms, Round
-from orchestrator.labelling.protocols import Oracle
+from orchestrator.labelling.protocols import GivenLabels, Oracle, Simulation
+from orchestrator.labelling.questions import Questions
 from orchestrator.storage.segments import Segments
 from search_spaces.reading.config import ValidationConfig
 from trainers.stage import Classes, Ids
@@ -71,41 +72,45 @@ class PeopleOracle:
     is up to `rng`, as with people.
     """
 
-    inner: Oracle
+    inner: Simulation
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     answered_share: float = 1.0
     skipped_share: float = 0.0
     die: bool = False
     asked: list[tuple[int, int]] = field(default_factory=list)
 
-    def validation_labels(self, per_class: int) -> tuple[Ids, Classes]:
-        return self.inner.validation_labels(per_class)
+    def balanced(
+        self,
+        purpose: Literal["initial", "validation"],
+        per_class: int,
+        seed: int,
+        without: Ids,
+        *,
+        first: bool = False,
+    ) -> Ids:
+        return self.inner.balanced(purpose, per_class, seed, without, first=first)
 
-    def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
-        return self.inner.initial_labels(per_class, seed, without)
+    def label(self, ids: Ids, kind: str) -> GivenLabels:
+        return self.inner.label(ids, kind)
 
-    def full_labels(self, ids: Ids) -> Classes:
-        return self.inner.full_labels(ids)
-
-    def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
-        self.asked += zip(ids.tolist(), guesses.tolist(), strict=True)
+    def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
+        self.asked += zip(asked.ids.tolist(), asked.sets.codes().tolist(), strict=True)
         if self.die:
             self.die = False
             raise Crash
-        answers = self.inner.answer(ids, guesses, repeats)
-        answers = np.where(self.rng.random(ids.size) < self.skipped_share, SKIPPED, answers)
-        return np.where(self.rng.random(ids.size) < self.answered_share, answers, PENDING).astype(
-            np.int8
-        )
+        answers = self.inner.answer(asked, repeats)
+        answers = np.where(self.rng.random(len(asked)) < self.skipped_share, SKIPPED, answers)
+        came = self.rng.random(len(asked)) < self.answered_share
+        return np.where(came, answers, PENDING).astype(np.int8)
 
 
 @dataclass
 class HalfOracle(PeopleOracle):
     """Answers the first half, rounded up, of what is outstanding at each call."""
 
-    def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
-        answers = super().answer(ids, guesses, repeats)
-        answers[(ids.size + 1) // 2 :] = PENDING
+    def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
+        answers = super().answer(asked, repeats)
+        answers[(len(asked) + 1) // 2 :] = PENDING
         return answers
 
 
@@ -180,18 +185,20 @@ def ask_round(
     if asked is None:
         asking = 1 + pool.counts().rounds
         query = INSTALLED.load("query", strategy)()
-        chosen = choose(
+        questions = choose(
+            pool.state().terms.task,
             query,
             scores(pool, asking),
             pool.eligible(),
             pool.quota(number),
+            known=pool.training_inputs,
             seed=pool.state().terms.seed,
             round=asking,
             mask_refused=mask_refused,
         )
-        asked = pool.ask(number, *chosen)
+        asked = pool.ask(number, questions)
     while not asked.over:
-        asked = pool.ask(number, asked.ids, asked.guesses, asked.confidences)
+        asked = pool.ask(number, asked.asked)
     return asked
 
 

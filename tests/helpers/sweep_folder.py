@@ -17,6 +17,7 @@ import numpy.typing as npt
 from orchestrator.catalogue import INSTALLED
 from orchestrator.data.sources.digits import Digits
 from orchestrator.labelling.oracles.simulated import Labels
+from orchestrator.labelling.tasks.multiclass import MultiClass
 from orchestrator.sweeps import resolved, seal
 from orchestrator.sweeps.correctness import pack, path_of
 from orchestrator.sweeps.layout import SweepLayout
@@ -68,6 +69,7 @@ def trial_of(case: Case, seed: int) -> Trial:
         ),
         query=QueryConfig(strategy=INSTALLED.load("query", case.strategy)()),
         oracle=case.oracle,
+        task=MultiClass(),
     )
     candidate = hashlib.sha256(repr((config, case.settings, case.quotas)).encode()).hexdigest()[:12]
     return Trial(

@@ -25,6 +25,7 @@ base:
 cases:
   spread and tired: {}
   neither: {query.strategy: random, oracle.name: labels}
+  two classes at once: {task.name: families}
 seeds: [0]
 """
 
@@ -106,7 +107,13 @@ def test_keys_lists_what_an_installed_package_may_be_set_to(site: Path, tmp_path
 
 
 def test_a_data_source_of_the_page_is_swept(site: Path, tmp_path: Path) -> None:
+    # Three classes are no pairs, which the page's task says.
     text = SPEC.replace("name: digits", "name: wine, every: 4").replace("40", "30")
+    (tmp_path / "spec.yaml").write_text(text)
+    done = orchestrate(site, tmp_path, "plan", "spec.yaml")
+    assert 'case "two classes at once": task.name = ' in done.stderr
+    assert "3 classes are no pairs" in done.stderr
+    text = text.replace("  two classes at once: {task.name: families}\n", "")
     (tmp_path / "spec.yaml").write_text(text)
     done = orchestrate(site, tmp_path, "sweep", "spec.yaml", "--engine", "inline", "--out", "out")
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -19,11 +20,12 @@ from hypothesis.stateful import (
 )
 
 from orchestrator.labelling.answers import PENDING
-from orchestrator.labelling.first_labels import first_labels
+from orchestrator.labelling.first_labels import FirstLabels
 from orchestrator.labelling.ledger import ROLES, Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle, NoisyOracle
 from orchestrator.labelling.pool import Pool, PoolTerms, Round
 from orchestrator.labelling.protocols import Oracle
+from orchestrator.labelling.questions import Questions
 from orchestrator.labelling.state import (
     CONFIRMED,
     ELIMINATED,
@@ -97,9 +99,7 @@ def trials(draw: st.DrawFn, least_rounds: int = 0) -> PoolTerms:
 @cache
 def bought_first(of: PoolTerms) -> int:
     """Labels in the budget of the first purchase."""
-    return int(
-        np.sum(first_labels(of, labels_oracle(of))["role"] != ROLES.index("split_validation"))
-    )
+    return int(np.sum(_bought_at_once(of) != ROLES.index("split_validation")))
 
 
 def check_against_reference(pool: Pool, segments: MemorySegments) -> None:
@@ -115,7 +115,7 @@ def check_against_reference(pool: Pool, segments: MemorySegments) -> None:
         (item, c) for item, image in enumerate(reference.images) for c in sorted(image.refused)
     ]
     assert refused == list(
-        zip(state.refused_ids.tolist(), state.refused_classes.tolist(), strict=True)
+        zip(state.facts.negatives.ids.tolist(), state.facts.negatives.classes.tolist(), strict=True)
     )
     assert {
         one.number: dict(zip(one.ids.tolist(), one.guesses.tolist(), strict=True))
@@ -134,6 +134,14 @@ def check_against_reference(pool: Pool, segments: MemorySegments) -> None:
         reference.wasted,
         reference.conflicts,
     )
+
+
+def _bought_at_once(of: PoolTerms) -> npt.NDArray[Any]:
+    """[n] the role of each image that an oracle with all labels sells in round 0."""
+    step = FirstLabels(of, ()).next(labels_oracle(of))
+    assert step is not None
+    assert step[0] == "labels"
+    return np.asarray(step[1]["role"])
 
 
 def check_inputs(pool: Pool, reference: Reference) -> None:
@@ -196,8 +204,8 @@ def check_counts(pool: Pool) -> None:
             <= of.budget_bits + 2e-6
         )
     # A label that is known is never also refused.
-    labelled = state.labels[state.refused_ids]
-    assert not np.any((labelled != NO_LABEL) & (labelled == state.refused_classes))
+    labelled = state.labels[state.facts.negatives.ids]
+    assert not np.any((labelled != NO_LABEL) & (labelled == state.facts.negatives.classes))
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -246,7 +254,7 @@ class PoolMachine(RuleBasedStateMachine):
             else np.empty(0, np.int64)
         )
         guesses = np.array([self._guess(pool, int(item), first) for item in ids], np.int32)
-        return pool.ask(number, ids, guesses, np.zeros(ids.size, np.float32))
+        return pool.ask(number, Questions.singles(ids, guesses, np.zeros(ids.size, np.float32)))
 
     @rule(target=pools)
     def start_process(self) -> Pool:
@@ -303,7 +311,9 @@ class PoolMachine(RuleBasedStateMachine):
     def _guess(self, pool: Pool, item: int, first: int) -> int:
         """The first class from `first` on that is not refused, or simply `first`."""
         refused = (
-            pool.state().refused_classes[pool.state().refused_ids == item] if self.mask else []
+            pool.state().facts.negatives.classes[pool.state().facts.negatives.ids == item]
+            if self.mask
+            else []
         )
         return next(
             c % self.terms.num_classes
@@ -324,7 +334,7 @@ class PoolMachine(RuleBasedStateMachine):
             pool.poll()
             for one in pool.state().rounds:
                 if one.over:
-                    again = pool.ask(one.number, one.ids[:0], one.guesses[:0], one.confidences[:0])
+                    again = pool.ask(one.number, one.asked.take(np.arange(0)))
                     assert np.array_equal(again.ids, one.ids)
                     assert np.array_equal(again.answers, one.answers)
         except Crash:
@@ -351,7 +361,7 @@ class PoolMachine(RuleBasedStateMachine):
         # Candidates only shrink and hold the truth, while nobody errs.
         if self.perfect:
             now = np.ones_like(self.candidates)
-            now[state.refused_ids, state.refused_classes] = False
+            now[state.facts.negatives.ids, state.facts.negatives.classes] = False
             known = np.flatnonzero(state.labels != NO_LABEL)
             now[known] = False
             now[known, state.labels[known]] = True
@@ -395,7 +405,7 @@ def test_every_trial_keeps_the_rules_and_its_replay_is_bit_for_bit_the_same(
     replay = fold(None, Ledger(segments).read())
     assert replay is not None
     assert replay.digest() == pool.state().digest()
-    for name in ("labels", "origins", "planned", "refused_ids", "refused_classes"):
+    for name in ("labels", "origins", "planned"):
         assert getattr(replay, name).tobytes() == getattr(pool.state(), name).tobytes()
     if mask:
         assert pool.counts().wasted == 0
@@ -464,8 +474,8 @@ def test_the_order_in_which_images_are_proposed_changes_nothing(
         np.linspace(0, 1, eligible.size, dtype=np.float32),
     )
     order = np.array(shuffle.sample(range(eligible.size), eligible.size), np.int64)
-    pool.ask(1, eligible, guesses, confidences)
-    other.ask(1, eligible[order], guesses[order], confidences[order])
+    pool.ask(1, Questions.singles(eligible, guesses, confidences))
+    other.ask(1, Questions.singles(eligible[order], guesses[order], confidences[order]))
     assert pool.state().digest() == other.state().digest()
 
 
@@ -530,7 +540,11 @@ def test_scores_of_the_fake_world_leave_refused_classes_out() -> None:
     ask_round(pool, 1)
     given_scores = scores(pool, 2)
     refused = set(
-        zip(pool.state().refused_ids.tolist(), pool.state().refused_classes.tolist(), strict=True)
+        zip(
+            pool.state().facts.negatives.ids.tolist(),
+            pool.state().facts.negatives.classes.tolist(),
+            strict=True,
+        )
     )
     assert refused
     assert not refused & set(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -16,9 +15,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.ray.gang import first_line, new_name, remote_error
 from orchestrator.labelling.pool import PoolCounts, Round
+from orchestrator.labelling.questions import Questions
 from orchestrator.sweeps.stage_store import CannotGoOn
 from search_spaces.reading.config import Trial
-from trainers.stage import Classes, Ids, StageInputs
+from trainers.stage import Ids, StageInputs
 
 RETRY_SECONDS = 180.0
 """Longer than a cluster takes to notice that a node is dead (about 45 s when its link is cut), with
@@ -100,8 +100,9 @@ class PoolClient:
     """Set when the trial must not go on in this process."""
     _actor: Any = field(default=None, init=False)
 
-    def open(self) -> None:
-        self._call("open")
+    def open(self) -> bool:
+        found: bool = self._call("open")
+        return found
 
     def training_inputs(self, after_round: int | None = None) -> StageInputs:
         found: StageInputs = self._call("training_inputs", after_round)
@@ -119,8 +120,8 @@ class PoolClient:
         found: Round | None = self._call("round", number)
         return found
 
-    def ask(self, number: int, ids: Ids, guesses: Classes, confidences: npt.NDArray[Any]) -> Round:
-        found: Round = self._call("ask", number, ids, guesses, confidences)
+    def ask(self, number: int, asked: Questions) -> Round:
+        found: Round = self._call("ask", number, asked)
         return found
 
     def counts(self, after_round: int | None = None) -> PoolCounts:

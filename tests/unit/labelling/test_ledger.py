@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.commands import replay
 from orchestrator.labelling.ledger import Kind, Ledger, LedgerError, Segment, decode, encode
+from orchestrator.labelling.questions import Questions
 from orchestrator.labelling.state import fold
 from orchestrator.labelling.terms import PoolTerms
 from orchestrator.storage.segments import open_segments
@@ -218,7 +219,7 @@ def test_an_answer_given_twice_is_refused() -> None:
     segments = MemorySegments()
     pool = open_pool(terms(), segments, PeopleOracle(labels_oracle(terms()), answered_share=0.5))
     ids = pool.eligible()[:20]
-    asked = pool.ask(1, ids, np.zeros(20, np.int32), np.zeros(20, np.float32))
+    asked = pool.ask(1, Questions.singles(ids, np.zeros(20, np.int32), np.zeros(20, np.float32)))
     answered = int(asked.ids[asked.answers >= 0][0])
     ledger = Ledger(segments)
     ledger.read()
@@ -235,8 +236,8 @@ def test_an_unknown_format_is_named() -> None:
     }
     data = encode("plan", trial="t", round=1, columns=columns, terms={}, previous="")
     assert len(decode(data, number=0, place="x")) == 0
-    with pytest.raises(LedgerError, match="format '2', which this version does not know"):
-        decode(data.replace(b"format\x18\x011", b"format\x18\x012"), number=0, place="x")
+    with pytest.raises(LedgerError, match="format '3', which this version does not know"):
+        decode(data.replace(b"format\x18\x011", b"format\x18\x013"), number=0, place="x")
 
 
 def test_other_terms_on_the_same_ledger_are_refused() -> None:

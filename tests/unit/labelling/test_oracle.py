@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from orchestrator.labelling.answers import NO, PENDING, YES, Answers
+from orchestrator.contracts.labelling import TRUTH, ask
+from orchestrator.labelling.answers import NO, YES, Answers
 from orchestrator.labelling.oracles.simulated import (
     USER_STUDY_FLIP,
     Labels,
@@ -18,167 +18,17 @@ from orchestrator.labelling.oracles.simulated import (
     check_labels,
 )
 from orchestrator.labelling.protocols import Oracle, OraclePlace
+from orchestrator.labelling.questions import Questions
 from search_spaces.reading.config import DatasetFacts
-from tests.helpers.pool_world import PeopleOracle
 from trainers.errors import DataError
 from trainers.stage import Classes, Ids
 
 NUM_CLASSES = 5
-TRUTH: Classes = np.random.default_rng(0).permutation(np.arange(400, dtype=np.int32) % NUM_CLASSES)
 NONE_TAKEN = np.empty(0, np.int64)
 
 
 def _ask(oracle: Oracle, ids: Ids, guesses: Classes, repeat: int = 0) -> Answers:
-    """Every answer, however often one must ask for it."""
-    answers = np.full(ids.size, PENDING, np.int8)
-    for _ in range(100):
-        open_at = np.flatnonzero(answers == PENDING)
-        if not open_at.size:
-            return answers
-        answers[open_at] = oracle.answer(
-            ids[open_at], guesses[open_at], np.full(open_at.size, repeat, np.int32)
-        )
-    raise AssertionError("the oracle never answers some questions")
-
-
-class OracleContract:
-    """Laws of every oracle. A subclass gives the fixture `oracle`, over TRUTH."""
-
-    errs = False
-
-    def test_full_labels_are_true_balanced_and_ascending(self, oracle: Oracle) -> None:
-        for ids, labels in (oracle.initial_labels(4, 3, NONE_TAKEN), oracle.validation_labels(4)):
-            assert np.array_equal(labels, TRUTH[ids])
-            assert np.bincount(labels, minlength=NUM_CLASSES).tolist() == [4] * NUM_CLASSES
-            assert np.all(np.diff(ids) > 0)
-
-    def test_a_full_label_is_the_truth_whichever_image_and_however_often(
-        self, oracle: Oracle
-    ) -> None:
-        ids = np.array([7, 3, 399, 3])
-        assert np.array_equal(oracle.full_labels(ids), TRUTH[ids])
-        assert oracle.full_labels(NONE_TAKEN).size == 0
-
-    def test_initial_labels_leave_out_what_is_taken(self, oracle: Oracle) -> None:
-        taken, _ = oracle.validation_labels(30)
-        ids, _ = oracle.initial_labels(40, 0, taken)
-        assert not np.isin(ids, taken).any()
-
-    def test_initial_labels_follow_the_seed_and_validation_does_not(self, oracle: Oracle) -> None:
-        assert np.array_equal(
-            oracle.initial_labels(4, 3, NONE_TAKEN)[0], oracle.initial_labels(4, 3, NONE_TAKEN)[0]
-        )
-        assert not np.array_equal(
-            oracle.initial_labels(4, 3, NONE_TAKEN)[0], oracle.initial_labels(4, 4, NONE_TAKEN)[0]
-        )
-        assert len({oracle.validation_labels(4)[0].tobytes() for _ in range(5)}) == 1
-
-    def test_more_initial_labels_keep_the_fewer(self, oracle: Oracle) -> None:
-        few, many = (
-            oracle.initial_labels(2, 0, NONE_TAKEN)[0],
-            oracle.initial_labels(5, 0, NONE_TAKEN)[0],
-        )
-        assert np.isin(few, many).all()
-
-    def test_a_scarce_class_is_named(self, oracle: Oracle) -> None:
-        with pytest.raises(DataError, match=r"class \d has 80 images .* 81 of each class"):
-            oracle.initial_labels(81, 0, NONE_TAKEN)
-
-    def test_an_answer_is_one_of_four(self, oracle: Oracle) -> None:
-        answers = oracle.answer(np.arange(400), TRUTH, np.zeros(400, np.int32))
-        assert answers.shape == (400,)
-        assert answers.dtype == np.int8
-        assert set(answers.tolist()) <= {1, 0, -1, -2}
-
-    def test_the_same_question_has_the_same_answer_alone_or_among_others(
-        self, oracle: Oracle
-    ) -> None:
-        ids = np.arange(400)
-        guesses = (ids % NUM_CLASSES).astype(np.int32)
-        together = _ask(oracle, ids, guesses)
-        assert np.array_equal(together, _ask(oracle, ids, guesses))
-        backwards = _ask(oracle, ids[::-1], guesses[::-1])
-        assert np.array_equal(together, backwards[::-1])
-        alone = [int(_ask(oracle, ids[i : i + 1], guesses[i : i + 1])[0]) for i in range(50)]
-        assert alone == together[:50].tolist()
-
-    def test_most_answers_are_right(self, oracle: Oracle) -> None:
-        ids = np.arange(400)
-        right = (
-            np.mean(_ask(oracle, ids, TRUTH) == YES),
-            np.mean(_ask(oracle, ids, (TRUTH + 1) % NUM_CLASSES) == NO),
-        )
-        assert min(right) > 0.8
-        assert self.errs or min(right) == 1
-
-
-class TestLabelsOracle(OracleContract):
-    @pytest.fixture
-    def oracle(self) -> Oracle:
-        return LabelsOracle(TRUTH, NUM_CLASSES)
-
-
-class TestNoisyOracle(OracleContract):
-    errs = True
-
-    @pytest.fixture
-    def oracle(self) -> Oracle:
-        return NoisyOracle(LabelsOracle(TRUTH, NUM_CLASSES), seed=0)
-
-
-class TestPeopleOracle(OracleContract):
-    """The fake of the pool tests: answers come in parts."""
-
-    @pytest.fixture
-    def oracle(self) -> Oracle:
-        return PeopleOracle(LabelsOracle(TRUTH, NUM_CLASSES), answered_share=0.5)
-
-
-class LiveStreamOracle(NoisyOracle):
-    """Draws errors from a stream, so that an answer depends on what was asked before."""
-
-    def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
-        rng = self.__dict__.setdefault("_rng", np.random.default_rng(0))
-        right = super().answer(ids, guesses, repeats)
-        return np.where(rng.random(ids.size) < 0.1, 1 - right, right).astype(np.int8)
-
-
-class UnbalancedOracle(LabelsOracle):
-    def initial_labels(self, per_class: int, seed: int, without: Ids) -> tuple[Ids, Classes]:
-        ids = np.sort(
-            np.random.default_rng(seed).choice(TRUTH.size, per_class * NUM_CLASSES, replace=False)
-        )
-        return ids, TRUTH[ids]
-
-
-class ForgetfulOracle(LabelsOracle):
-    def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
-        return np.full(ids.size, PENDING, np.int8)
-
-
-@pytest.mark.parametrize(
-    ("oracle", "broken"),
-    [
-        (
-            LiveStreamOracle(LabelsOracle(TRUTH, NUM_CLASSES), 0),
-            OracleContract.test_the_same_question_has_the_same_answer_alone_or_among_others,
-        ),
-        (
-            UnbalancedOracle(TRUTH, NUM_CLASSES),
-            OracleContract.test_full_labels_are_true_balanced_and_ascending,
-        ),
-        (ForgetfulOracle(TRUTH, NUM_CLASSES), OracleContract.test_most_answers_are_right),
-        (
-            LabelsOracle((TRUTH + 1) % NUM_CLASSES, NUM_CLASSES),
-            OracleContract.test_most_answers_are_right,
-        ),
-    ],
-)
-def test_the_contract_catches_an_oracle_that_breaks_it(
-    oracle: Oracle, broken: Callable[[Any, Oracle], None]
-) -> None:
-    with pytest.raises(AssertionError):
-        broken(OracleContract(), oracle)
+    return ask(oracle, Questions.singles(ids, guesses), repeat)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +87,8 @@ def test_labels_as_described_pass(tmp_path: Path) -> None:
         (np.where(np.arange(400) == 7, 5, TRUTH), "image 7 has class 5, expected 0 to 4"),
         (np.where(np.arange(400) == 7, -1, TRUTH), "image 7 has class -1"),
         (TRUTH.astype(np.float32), "one whole number an image"),
-        (TRUTH[:, None], "one whole number an image"),
+        (TRUTH[:, None], "0 or 1 for each of 5 classes"),
+        (TRUTH[:, None, None], "one whole number an image"),
     ],
 )
 def test_wrong_labels_are_said_with_file_and_image(
@@ -264,15 +115,33 @@ def test_missing_truncated_or_pickled_labels_are_said(tmp_path: Path) -> None:
 
 
 def test_the_first_images_of_each_class_are_bought_whatever_the_seed() -> None:
-    oracle = LabelsOracle(TRUTH, NUM_CLASSES, first_labels=True)
+    oracle = LabelsOracle(TRUTH, NUM_CLASSES)
     expected = sorted(
         int(i) for c in range(NUM_CLASSES) for i in np.flatnonzero(np.equal(TRUTH, c))[:3]
     )
-    assert [oracle.initial_labels(3, seed, NONE_TAKEN)[0].tolist() for seed in (0, 7)] == [
-        expected,
-        expected,
+    found = [
+        oracle.balanced("initial", 3, seed, NONE_TAKEN, first=True).tolist() for seed in (0, 7)
     ]
-    # Validation images are drawn as ever.
-    assert np.array_equal(
-        oracle.validation_labels(3)[0], LabelsOracle(TRUTH, NUM_CLASSES).validation_labels(3)[0]
-    )
+    assert found == [expected, expected]
+
+
+SEVERAL = np.random.default_rng(2).integers(0, 2, (50, 6))
+SEVERAL[:, 0] |= SEVERAL.sum(axis=1) == 0
+
+
+def test_an_image_of_several_classes_has_them_all_in_a_vector_and_one_as_a_positive() -> None:
+    oracle, ids = LabelsOracle(SEVERAL, 6), np.array([4, 2, 49])
+    vectors = oracle.label(ids, "vector").sets
+    assert [vectors.take(np.array([i])).classes.tolist() for i in range(3)] == [
+        np.flatnonzero(SEVERAL[item]).tolist() for item in ids
+    ]
+    one = oracle.label(ids, "positive").sets
+    assert one.single
+    assert np.all(SEVERAL[ids, one.classes] == 1)
+    assert np.array_equal(oracle.label(ids[::-1], "positive").sets.classes[::-1], one.classes)
+
+
+def test_a_question_about_an_image_of_several_classes_is_whether_it_has_the_class() -> None:
+    oracle = LabelsOracle(SEVERAL, 6)
+    ids, classes = np.repeat(np.arange(50), 6), np.tile(np.arange(6), 50)
+    assert _ask(oracle, ids, classes.astype(np.int32)).tolist() == SEVERAL.ravel().tolist()

@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool, PoolTerms
+from orchestrator.labelling.questions import Questions
 from orchestrator.labelling.state import fold
 from orchestrator.storage.files import StorageError
 from search_spaces.reading.config import ValidationConfig
@@ -42,7 +44,9 @@ TWO_CLASSES = terms(
 
 def _ask(pool: Pool, number: int, ids: Ids, guess: Classes | int) -> Answers:
     guesses = np.broadcast_to(np.asarray(guess, np.int32), ids.shape).astype(np.int32)
-    return pool.ask(number, ids, guesses, np.full(ids.size, 0.5, np.float32)).answers
+    return pool.ask(
+        number, Questions.singles(ids, guesses, np.full(ids.size, 0.5, np.float32))
+    ).answers
 
 
 class TestFirstLabels:
@@ -150,7 +154,10 @@ class TestAnswers:
         ids = pool.eligible()[:20]
         again = ids[_ask(pool, 1, ids, 2) == NO]
         asked = pool.ask(
-            2, again, np.full(again.size, 2, np.int32), np.zeros(again.size, np.float32)
+            2,
+            Questions.singles(
+                again, np.full(again.size, 2, np.int32), np.zeros(again.size, np.float32)
+            ),
         )
         assert asked.wasted == again.size == pool.counts().wasted
         assert pool.counts().question_bits == 20 + again.size
@@ -158,7 +165,7 @@ class TestAnswers:
 
     def test_an_oracle_that_changes_its_mind_is_believed_the_second_time(self) -> None:
         class Fickle(LabelsOracle):
-            def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
+            def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
                 return np.where(repeats == 0, NO, YES).astype(np.int8)
 
         pool = open_pool(terms(), MemorySegments(), Fickle(true_labels(terms()), 4))
@@ -174,9 +181,9 @@ class TestAnswers:
         class SkipsTheSecond(LabelsOracle):
             heard: ClassVar[list[list[int]]] = []
 
-            def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
+            def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
                 self.heard.append(sorted(set(repeats.tolist())))
-                return np.full(ids.size, SKIPPED if len(self.heard) == 2 else NO, np.int8)
+                return np.full(len(asked), SKIPPED if len(self.heard) == 2 else NO, np.int8)
 
         of = terms(quotas=(10, 10, 10), budget_bits=16.0 + 30)
         pool = open_pool(of, MemorySegments(), SkipsTheSecond(true_labels(of), 4))
@@ -269,13 +276,14 @@ class TestQuota:
         eligible, before = pool.eligible(), dict(segments.held)
         bad = [
             (eligible[:31], 0, "31 questions, and quota and budget hold 30"),
-            (eligible[[0, 0]], 0, "asked about twice"),
+            (eligible[[0, 0]], 0, "a question stands there twice"),
+            (eligible[[0, 0]], np.array([0, 1]), "an image is asked about twice"),
             (pool.training_inputs().label_ids, 0, "not eligible"),
             (pool.training_inputs().validation_ids, 0, "not eligible"),
             (np.array([-1]), 0, "not eligible"),
             (np.array([120]), 0, "not eligible"),
-            (eligible[:3], 4, "one class an image"),
-            (eligible[:3], -1, "one class an image"),
+            (eligible[:3], 4, "a class that there is"),
+            (eligible[:3], -1, "a class that there is"),
         ]
         for ids, guess, message in bad:
             with pytest.raises(ValueError, match=message):
@@ -316,10 +324,13 @@ class TestOpenRounds:
         pool = open_pool(
             terms(), segments, PeopleOracle(labels_oracle(terms()), answered_share=0.0)
         )
-        asked = pool.ask(1, pool.eligible()[:5], np.zeros(5, np.int32), np.zeros(5, np.float32))
+        asked = pool.ask(
+            1,
+            Questions.singles(pool.eligible()[:5], np.zeros(5, np.int32)),
+        )
         for _ in range(3):
             pool.poll()
-            pool.ask(1, asked.ids, asked.guesses, asked.confidences)
+            pool.ask(1, asked.asked)
         assert sorted(segments.held) == ["0000.parquet", "0001.parquet"]
 
     def test_an_oracle_that_dies_between_plan_and_answers_is_asked_the_same_again(self) -> None:
@@ -333,7 +344,10 @@ class TestOpenRounds:
         assert people.asked == first
         # Whatever a retrained model would ask now, the committed plan stands.
         asked = again.ask(
-            1, again.eligible()[:30], np.zeros(30, np.int32), np.zeros(30, np.float32)
+            1,
+            Questions.singles(
+                again.eligible()[:30], np.zeros(30, np.int32), np.zeros(30, np.float32)
+            ),
         )
         assert np.array_equal(asked.ids, ids)
         assert np.all(asked.guesses == 1)
@@ -344,7 +358,10 @@ class TestOpenRounds:
         segments = MemorySegments()
         pool = open_pool(terms(), segments)
         asked, held = ask_round(pool, 1), dict(segments.held)
-        again = pool.ask(1, pool.eligible()[:3], np.zeros(3, np.int32), np.zeros(3, np.float32))
+        again = pool.ask(
+            1,
+            Questions.singles(pool.eligible()[:3], np.zeros(3, np.int32)),
+        )
         assert np.array_equal(again.ids, asked.ids)
         assert segments.held == held
 
@@ -392,8 +409,8 @@ class TestOpenRounds:
 
     def test_an_oracle_that_answers_nonsense_is_a_defect(self) -> None:
         class Nonsense(LabelsOracle):
-            def answer(self, ids: Ids, guesses: Classes, repeats: Classes) -> Answers:
-                return np.full(ids.size, 2, np.int8)
+            def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
+                return np.full(len(asked), 2, np.int8)
 
         with pytest.raises(ValueError, match="one of 1, 0, -1, -2"):
             ask_round(open_pool(terms(), MemorySegments(), Nonsense(true_labels(terms()), 4)), 1)
@@ -452,11 +469,13 @@ def test_imagenet_with_977000_answers_fits_in_64_mib() -> None:
     ids = np.sort(rng.choice(pool.eligible(), 977_000, replace=False))
     pool.ask(
         1,
-        ids,
-        rng.integers(0, 1000, ids.size, dtype=np.int32),
-        rng.random(ids.size, dtype=np.float32),
+        Questions.singles(
+            ids,
+            rng.integers(0, 1000, ids.size, dtype=np.int32),
+            rng.random(ids.size, dtype=np.float32),
+        ),
     )
-    assert pool.state().refused_ids.size > 970_000
+    assert pool.state().facts.negatives.ids.size > 970_000
     assert pool.state().nbytes() < 64 * 2**20
     # And what a process that folds it anew really holds.
     ledger = Ledger(segments)

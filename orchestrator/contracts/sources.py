@@ -1,9 +1,4 @@
-"""Laws of plug-ins, as tests that a package with one of its own subclasses and runs with pytest.
-
-class TestWine(SourceContract):
-    def make(self, folder):
-        return Wine()
-"""
+"""The laws of data sources."""
 
 from __future__ import annotations
 

@@ -1,0 +1,22 @@
+"""What every plug-in of a kind must keep, as classes of tests that another package can run.
+
+Subclass one, say how yours is made, and let pytest collect it:
+
+    from orchestrator.contracts import QueryContract
+
+    class TestSpread(QueryContract):
+        def make(self):
+            return Spread(of=5)
+
+A check is a plain assert on your class alone; none needs a sweep or Ray.
+"""
+
+from orchestrator.contracts.labelling import (
+    OracleContract,
+    PluginContract,
+    QueryContract,
+    TaskContract,
+)
+from orchestrator.contracts.sources import SourceContract
+
+__all__ = ["OracleContract", "PluginContract", "QueryContract", "SourceContract", "TaskContract"]
