@@ -39,7 +39,7 @@ from orchestrator.sweeps.stage_store import (
 )
 from orchestrator.sweeps.versions import versions
 from search_spaces.reading.config import ResourcesConfig, Trial
-from trainers.stage import StageRequest
+from trainers.stage import POOL_ARRAYS, StageRequest
 
 
 class TrialState(enum.Enum):
@@ -196,6 +196,7 @@ def _request(
         parent=parent,
         world_size=bench.stages.world_size,
         device_kind=bench.stages.device_kind,
+        metric=trial.config.task.metric,
         salt="" if bench.resources.share_stages else trial.id,
     )
     store = StageStore(bench.layout.stage_store)
@@ -221,6 +222,8 @@ def _request(
         device=bench.device,
         checkpoint_seconds=bench.resources.checkpoint_seconds,
         trial=trial.id,
+        metric=trial.config.task.metric,
+        wants=tuple(name for name in trial.config.scores_needed() if name not in POOL_ARRAYS),
     )
 
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from trainers.errors import UserError
 
 SCORES: Final = "scores"
-"""Role of the one file that held all score arrays up to 0.2, and first part of the roles of theirs
-since: `scores/guess`.
+"""First part of the role of each score array's file: `scores/guess`. Alone it is the role of the
+one file that held all of them in earlier sweeps.
 """
 
 
@@ -124,8 +124,7 @@ def _whole(file: StageFile) -> Path:
 
 
 def _array(file: StageFile) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.load(_whole(file), mmap_mode="r", allow_pickle=False)
-    return array
+    return np.asarray(np.load(_whole(file), mmap_mode="r", allow_pickle=False))
 
 
 def _arrays(file: StageFile) -> dict[str, npt.NDArray[Any]]:

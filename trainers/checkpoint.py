@@ -1,5 +1,5 @@
-"""Files of a stage in training: written aside, synced, renamed into place; a reader sees a whole
-file or none.
+"""Files of a stage in training. Checkpoints are written aside, synced and renamed into place: a
+reader sees a whole file or none.
 """
 
 from __future__ import annotations
@@ -25,20 +25,50 @@ newest turns out damaged.
 def commit(path: Path, content: bytes) -> None:
     """The file holds the content and outlives a power cut; nobody can have seen a part of it."""
     aside = path.with_name(path.name + ".tmp")
+    _write(aside, content)
     try:
-        with aside.open("wb") as file:
+        aside.replace(path)
+    except OSError:
+        _remove(aside)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """The files of these names hold their contents and outlive a power cut. For names that nobody
+    reads before a record names them: they are not put aside first.
+    """
+    try:
+        for name, content in contents.items():
+            _write(folder / name, content)
+    except OSError:
+        for name in contents:
+            _remove(folder / name)
+        raise
+    _sync_folder(folder)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with path.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
     except OSError as error:
         # On a full disk a part that stays would keep it full.
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+        _remove(path)
         # A write that fails names no file.
         error.filename = error.filename or str(path)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -36,7 +36,35 @@ def judge(
     same arrays.
     """
     tables = _tables(names)
-    rows = _by_rank(net, items, ids, tables, negatives, ranks)
+    return _by_name(names, tables, _by_rank(net, items, ids, tables, negatives, ranks))
+
+
+@torch.inference_mode()
+def arrays(
+    names: Sequence[str],
+    logits: Tensor,
+    *,
+    features: Tensor | None = None,
+    refused: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None,
+) -> dict[str, npt.NDArray[np.generic]]:
+    """These arrays of images of which a network says `logits`, for a method that predicts by
+    itself.
+
+    Args:
+        logits: [n, C]; a softmax makes probabilities of them.
+        features: [n, D], where `embedding` is among the names.
+        refused: (row, class) of the classes to leave out (Negatives.pairs); None: none.
+    """
+    pairs = None if refused is None else tuple(to_device(a, logits.device) for a in refused)
+    empty = logits.new_zeros((len(logits), 0))
+    said = _Said(empty if features is None else features, logits.double(), pairs)  # type: ignore[arg-type]
+    tables = _tables(names)
+    return _by_name(names, tables, [table.made(said).cpu().numpy() for table in tables])
+
+
+def _by_name(
+    names: Sequence[str], tables: Sequence[_Table], rows: Sequence[npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[np.generic]]:
     found: dict[str, npt.NDArray[np.generic]] = {}
     for table, values in zip(tables, rows, strict=True):
         for name in set(table.names) & set(names):

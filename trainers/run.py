@@ -6,20 +6,20 @@ import copy
 import importlib
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from trainers import checkpoint, randomness
+from trainers.artefacts import SCORES, StageFiles
 from trainers.data.items import StageData, open_data
 from trainers.distributed.ranks import ALONE, Ranks
 from trainers.errors import DataError, UserError
 from trainers.method import Method, as_planned, keeps_state
-from trainers.metrics import METRICS
+from trainers.metrics import METRICS, Values
 from trainers.stage import POOL_ARRAYS, StageInputs, StageOutcome, StageRequest, TrainingFailed
 from trainers.trainer import Figures, Split, Trainer
 
@@ -54,7 +54,10 @@ def run_stage(
     set_up(device, request.threads)
     trains = trainer_class(request.method)
     try:
-        return _Stage(request, ranks, device).run(on_epoch or (lambda entry: None))
+        stage = _Stage(request, ranks, device)
+        if request.committed is not None:
+            return stage.score_again(request.committed)
+        return stage.run(on_epoch or (lambda entry: None))
     except (MemoryError, RuntimeError) as error:
         if isinstance(
             error, MemoryError | torch.OutOfMemoryError
@@ -130,17 +133,40 @@ class _Stage:
         contents = self._kept() if self.ranks.first else {}
         arrays |= self._predict_at_best(arrays)
         self.seconds = before + time.monotonic() - began
-        files = {role: f"{role}-{request.attempt}.pt" for role in contents}
-        files["scores"] = f"scores-{request.attempt}.npz"
+        files = self._written(arrays, contents)
         if self.ranks.first:
-            buffer = io.BytesIO()
-            np.savez(buffer, **arrays)
-            checkpoint.commit(request.work_dir / files["scores"], buffer.getvalue())
-            for role, content in contents.items():
-                checkpoint.commit(request.work_dir / files[role], content)
             checkpoint.remove_epochs(request.work_dir)
         self.ranks.wait()
         return StageOutcome(files=files, metrics=self._metrics(resumed_from, figures))
+
+    def score_again(self, committed: StageFiles) -> StageOutcome:
+        """Writes the score arrays that are wanted, as the stage's own model says them."""
+        try:
+            model = checkpoint.from_bytes(committed.read("model"), self.device)
+            self.trainer.predict_with(model)
+        except (ValueError, KeyError, RuntimeError) as error:
+            reason = str(error).split("\n")[0]
+            path = committed.path("model")
+            raise DataError(
+                f"{path}: {', '.join(self.request.wants)} cannot be made of it; {reason}. Remove"
+                f" the folder {path.parent} to train this stage again."
+            ) from None
+        files = self._written(self._scores("pool", self.request.wants), {})
+        self.ranks.wait()
+        return StageOutcome(files=files, metrics={})
+
+    def _written(
+        self, arrays: Mapping[str, Values], contents: Mapping[str, bytes]
+    ) -> dict[str, str]:
+        """Role -> name of the files, which the first rank has written."""
+        attempt, folder = self.request.attempt, self.request.work_dir
+        files = {f"{SCORES}/{name}": f"{SCORES}-{attempt}.{name}.npy" for name in arrays}
+        files |= {role: f"{role}-{attempt}.pt" for role in contents}
+        if self.ranks.first:
+            everything = {f"{SCORES}/{name}": _npy(array) for name, array in arrays.items()}
+            everything |= contents
+            checkpoint.write_all(folder, {files[role]: data for role, data in everything.items()})
+        return files
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
         terms = self.trainer.epoch(epoch)
@@ -174,7 +200,7 @@ class _Stage:
         value = self.metric.score(inputs.validation_labels, found)
         return value if np.isfinite(value) else None
 
-    def _scores(self, split: Split, names: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
+    def _scores(self, split: Split, names: Sequence[str]) -> dict[str, Values]:
         inputs = self.request.inputs
         match split:
             case "pool":
@@ -189,7 +215,8 @@ class _Stage:
     def _predict(self) -> dict[str, Any]:
         """What is kept of the model after the last epoch."""
         judged = self.metric.array
-        offered = [name for name in POOL_ARRAYS if name in self.request.method.offers]
+        offers = self.request.method.offers
+        offered = [*(name for name in POOL_ARRAYS if name in offers), *self.request.wants]
         return {
             "item_ids": self.request.inputs.pool_ids,
             **self._scores("pool", offered),
@@ -290,6 +317,12 @@ class _Stage:
             "precision": figures.precision,
             "parameters": figures.parameters,
         }
+
+
+def _npy(array: Values) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def set_up(device: torch.device, threads: int) -> None:

@@ -125,6 +125,14 @@ class StageRequest:
     """Files of the stage before, where the plan reads any."""
     metric: str = "top-1"
     """What validation and test images are scored by (trainers.metrics)."""
+    wants: tuple[str, ...] = ()
+    """Score arrays of the pool beyond POOL_ARRAYS that a query asks for. No part of the key: what
+    is trained is the same.
+    """
+    committed: StageFiles | None = None
+    """Files of this very stage, trained when some of `wants` were not asked for: only those are
+    made, by its model, and nothing is trained.
+    """
     threads: int = 1
     device: str = "cpu"
     checkpoint_seconds: float = 5.0
@@ -138,7 +146,7 @@ class StageOutcome:
     """What a trained stage leaves behind. `files` are names inside the request's work_dir."""
 
     files: dict[str, str]
-    """role -> file name: `scores` (SCORE_ARRAYS), `model`, and `state` where the method keeps
+    """role -> file name: `scores/NAME` of each array, `model`, and `state` where the method keeps
     it.
     """
     metrics: dict[str, Any]

@@ -40,10 +40,10 @@ def _superseded(folder: Path) -> list[Path]:
     if found is None:
         # Whoever trains it may be about to commit these very files.
         return []
-    kept = {str(entry["name"]) for entry in found.record["files"].values()}
+    kept = {file.path.name for file in found.files().files.values()}
     return [
         path
-        for pattern in ("scores-*", "model-*")
+        for pattern in ("scores-*", "model-*", "state-*")
         for path in folder.glob(pattern)
         if path.name not in kept
     ]

@@ -8,7 +8,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from orchestrator.storage.locks import hold
 from orchestrator.sweeps.layout import checked_name
 from orchestrator.sweeps.records import CHECKSUM, checksum, encode_object, parse_object
 from search_spaces.reading.schema import written_method, written_plan
-from trainers.artefacts import StageDamaged, StageFile, StageFiles, sha256_of
+from trainers.artefacts import SCORES, StageDamaged, StageFile, StageFiles, sha256_of
 from trainers.errors import UserError
 from trainers.method import Method, StagePlan
 from trainers.stage import StageInputs, StageOutcome, StageRequest
@@ -42,6 +42,7 @@ def stage_key(
     parent: str | None,
     world_size: int,
     device_kind: str,
+    metric: str = "top-1",
     salt: str = "",
 ) -> str:
     """Hex SHA-256 of everything that the result of a stage can depend on, and of nothing else.
@@ -53,6 +54,7 @@ def stage_key(
             round before it changes nothing.
         parent: key of the stage before; enters only where the plan reads its files, so that a
             schedule's past is otherwise in the labels alone.
+        metric: what the best epoch is chosen by.
         salt: sharing switched off puts the trial's id here; empty otherwise.
     """
     parts = {
@@ -67,7 +69,8 @@ def stage_key(
         "world_size": world_size,
         "device": device_kind,
         "salt": salt,
-    } | written_plan(plan)
+    }
+    parts |= written_plan(plan) | ({} if metric == "top-1" else {"metric": metric})
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -125,27 +128,29 @@ class StageStore:
             StageDamaged: its record is not what was committed.
         """
         path = self.folder(key) / "record.json"
-        try:
-            found = parse_object(path.read_bytes())
-            # Stages of 0.1.0 have no checksum, and are read by `ledger verify` alone.
-            if CHECKSUM in found and found[CHECKSUM] != checksum(found):
-                raise ValueError("its content does not match its checksum")
-            if (
-                found["key"] != key
-                or not all(_is_file_entry(entry) for entry in found["files"].values())
-                or not isinstance(found["metrics"], dict)
-            ):
-                raise ValueError("it is the record of another stage")
-        except FileNotFoundError:
+        found = _read_record(path, key)
+        if found is None:
             return None
-        except OSError as error:
-            raise StageDamaged(f"{path}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StageDamaged(
-                f"{path}: damaged ({error}). Remove the folder {path.parent} to train this stage"
-                " again."
-            ) from error
+        if not isinstance(found.get("metrics"), dict):
+            raise _damaged(path, "it is the record of another stage")
+        for more in sorted(path.parent.glob("added-*.json")):
+            added = _read_record(more, key)
+            found["files"] = (added or {"files": {}})["files"] | found["files"]
         return StageArtefact(path.parent, found)
+
+    def left(self, request: StageRequest) -> StageRequest | None:
+        """Returns what is left to do of a request: all of it, the score arrays that its stage was
+        trained without, or nothing.
+
+        Raises:
+            StageDamaged: as `find`.
+        """
+        found = self.find(request.key)
+        if found is None:
+            return request
+        files = found.files()
+        lacking = tuple(n for n in request.wants if f"{SCORES}/{n}" not in files.files)
+        return replace(request, wants=lacking, committed=files) if lacking else None
 
     def commit(self, request: StageRequest, outcome: StageOutcome) -> StageArtefact:
         """Returns the committed artefact of the request's key: `outcome` if it came first, else the
@@ -161,20 +166,32 @@ class StageStore:
             }
             for role, name in sorted(outcome.files.items())
         }
-        record = {
-            "key": key,
-            "files": files,
-            "metrics": outcome.metrics,
-            "trained_for": {"trial": request.trial, "stage": request.stage},
-        }
-        commit_file(folder / "record.json", encode_object(record), replace=False)
-        committed = self.find(key)
-        if committed is None:
+        if request.committed is None:
+            record = {
+                "key": key,
+                "files": files,
+                "metrics": outcome.metrics,
+                "trained_for": {"trial": request.trial, "stage": request.stage},
+            }
+            commit_file(folder / "record.json", encode_object(record), replace=False)
+        for role, file in files.items() if request.committed is not None else ():
+            added = encode_object({"key": key, "files": {role: file}})
+            commit_file(folder / f"added-{role.rpartition('/')[2]}.json", added, replace=False)
+        return self.committed(request)
+
+    def committed(self, request: StageRequest) -> StageArtefact:
+        """Returns the artefact of a request that has nothing left.
+
+        Raises:
+            StageDamaged: there is none, or it is not what was committed.
+        """
+        found = self.find(request.key)
+        if found is None:
             raise StageDamaged(
-                f"{folder / 'record.json'}: was written and is gone; is the folder being cleaned"
-                " while the sweep runs?"
+                f"{self.folder(request.key) / 'record.json'}: was written and is gone; is the"
+                " folder being cleaned while the sweep runs?"
             )
-        return committed
+        return found
 
 
 class TrainsStages(Protocol):
@@ -199,6 +216,34 @@ class ObtainsStages(Protocol):
     def device_kind(self) -> str: ...
 
     def obtain(self, request: StageRequest) -> StageArtefact: ...
+
+
+def _read_record(path: Path, key: str) -> dict[str, Any] | None:
+    """Returns the record of a stage's files; None where there is none.
+
+    Raises:
+        StageDamaged: it is not what was committed.
+    """
+    try:
+        found = parse_object(path.read_bytes())
+        # Stages of 0.1.0 have no checksum, and are read by `ledger verify` alone.
+        if CHECKSUM in found and found[CHECKSUM] != checksum(found):
+            raise ValueError("its content does not match its checksum")
+        if found["key"] != key or not all(map(_is_file_entry, found["files"].values())):
+            raise ValueError("it is the record of another stage")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StageDamaged(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    return found
+
+
+def _damaged(path: Path, problem: object) -> StageDamaged:
+    return StageDamaged(
+        f"{path}: damaged ({problem}). Remove the folder {path.parent} to train this stage again."
+    )
 
 
 def _is_file_entry(entry: Any) -> bool:
@@ -229,12 +274,9 @@ class LockedStages:
         return self.launcher.device_kind
 
     def obtain(self, request: StageRequest) -> StageArtefact:
-        found = self.store.find(request.key)
-        if found is not None:
-            return found
-        with hold(request.work_dir / "lock", wait=True):
-            found = self.store.find(request.key)
-            if found is not None:
-                return found
-            outcome = self.launcher.train(request)
-            return self.store.commit(request, outcome)
+        if self.store.left(request) is not None:
+            with hold(request.work_dir / "lock", wait=True):
+                left = self.store.left(request)
+                if left is not None:
+                    return self.store.commit(left, self.launcher.train(left))
+        return self.store.committed(request)

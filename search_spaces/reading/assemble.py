@@ -163,6 +163,7 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
         SpecError: they do not. Without a place: see SpecError.located.
     """
     _check_together(config)
+    _check_scores(config)
     for section, plugin, arguments in (
         ("dataset", config.dataset.source, (facts,)),
         ("method", config.method, (facts, workers)),
@@ -214,6 +215,25 @@ def _check_together(config: TrialConfig) -> None:
             " validation split needs it to",
             keys=("dataset.validation.from", "oracle.name"),
             hint="write validation: {from: initial_labels} or {from: none}",
+        )
+
+
+def _check_scores(config: TrialConfig) -> None:
+    """Checks that the method gives every score array that the query strategy or the task reads."""
+    query, method = config.query, config.method
+    prefixes = ("",) if query.mask_refused else ("raw_", "")
+    lacking = [
+        name
+        for name in config.scores_needed()
+        if not any(f"{prefix}{name}" in method.offers for prefix in prefixes)
+    ]
+    if lacking:
+        raise SpecError(
+            f"strategy {query.strategy.name} of task {config.task.name} needs the scores"
+            f" {', '.join(lacking)}, which method {method.name} does not offer",
+            keys=("query.strategy", "method.name"),
+            hint="choose another strategy or method;"
+            f" {method.name} offers {', '.join(method.offers)}",
         )
 
 

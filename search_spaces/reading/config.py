@@ -124,6 +124,12 @@ class TrialConfig:
     oracle: Any
     task: Any
 
+    def scores_needed(self) -> tuple[str, ...]:
+        """Returns the names of the score arrays that the query strategy and the task read."""
+        strategy = self.query.strategy
+        labelled = getattr(strategy, "needs_of_labelled", ())
+        return tuple(dict.fromkeys((*strategy.needs, *labelled, *getattr(self.task, "needs", ()))))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:

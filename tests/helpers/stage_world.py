@@ -143,10 +143,14 @@ def committed(request: StageRequest, outcome: StageOutcome) -> StageFiles:
     return StageFiles({role: StageFile(path, sha256_of(path)) for role, path in paths.items()})
 
 
+def files_of(attempt: str) -> list[str]:
+    """Names of the files that a finished attempt leaves, ascending."""
+    return [f"model-{attempt}.pt", *sorted(f"scores-{attempt}.{name}.npy" for name in SCORE_ARRAYS)]
+
+
 def scores(request: StageRequest, outcome: StageOutcome) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of the scores file."""
-    with np.load(request.work_dir / outcome.files["scores"], allow_pickle=False) as file:
-        return {name: file[name] for name in SCORE_ARRAYS}
+    """The arrays of a stage, by name."""
+    return dict(committed(request, outcome).scores())
 
 
 def score_bytes(request: StageRequest, outcome: StageOutcome) -> dict[str, bytes]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from orchestrator.sweeps.layout import TrialLayout
 from orchestrator.sweeps.stage_records import stages_on_record, to_object
+from orchestrator.sweeps.stage_store import StageStore
 
 TIMES = (
     "seconds",
@@ -58,10 +56,9 @@ def outcome_of(root: Path) -> dict[str, Any]:
         records = read_stages(TrialLayout(folder))
         guesses = []
         for record in records:
-            stage = root / "stages" / record["key"]
-            committed = json.loads((stage / "record.json").read_text())
-            with np.load(stage / committed["files"]["scores"]["name"]) as scores:
-                guesses.append({name: scores[name].tobytes() for name in scores.files})
+            stage = StageStore(root / "stages").find(record["key"])
+            assert stage is not None
+            guesses.append({name: array.tobytes() for name, array in stage.scores().items()})
         trials[folder.name] = {
             "ledger": {
                 path.name: path.read_bytes()

@@ -98,7 +98,7 @@ def test_a_priced_trial_killed_anywhere_ends_with_the_same_ledger(tmp_path: Path
     (trial,) = (whole / "out" / "trials").iterdir()
     expected = {path.name: path.read_bytes() for path in (trial / "ledger").glob("*.parquet")}
     killed, deaths = written(tmp_path / "killed", ONE_PRICED), 0
-    while run_cli(SWEEP, killed, die_at=23 + deaths % 5) == -9:
+    while run_cli(SWEEP, killed, die_at=36 + deaths % 5) == -9:
         deaths += 1
         assert deaths < 60, "no progress between deaths"
     assert deaths >= 2

@@ -158,7 +158,7 @@ def test_leftovers_of_dead_writers_are_removed(sweep: SweepLayout, run: Run) -> 
     stage = next(iter(sweep.stage_store.iterdir()))
     halves += [
         stage / "epoch-00007-0a0a0a0a.ckpt.tmp",
-        stage / "scores-0a0a0a0a.npz",
+        stage / "scores-0a0a0a0a.guess.npy",
         stage / f".aside-{storage._host()}-{pid}-0a0a0a",
     ]
     alive = sweep.root / f".aside-{storage._host()}-1-0a0a0a"

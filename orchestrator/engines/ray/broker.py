@@ -126,8 +126,10 @@ class Broker:
         if job is None:
             if self._closed:
                 raise CannotGoOn("the sweep is being stopped")
-            if self.store.find(request.key) is not None:
+            left = self.store.left(request)
+            if left is None:
                 return False
+            request = left
             request.work_dir.mkdir(parents=True, exist_ok=True)
             job = _Job(
                 request,

@@ -405,7 +405,7 @@ FILES = (
     "seal.json",
     "trials/*/error.json",
     "stages/*/record.json",
-    "stages/*/scores-*.npz",
+    "stages/*/scores-*.npy",
     "trials/*/ledger/0000.parquet",
     "trials/*/ledger/0001.parquet",
 )

@@ -50,6 +50,7 @@ def key(**changes: Any) -> str:
         {"world_size": 2},
         {"device_kind": "cuda"},
         {"salt": "a trial"},
+        {"metric": "mAP"},
         {"inputs": dataclasses.replace(INPUTS, labels=np.array([1, 1], np.int32))},
         {"method": MeanTeacherConfig(epochs=1)},
         {"method": MeanTeacherConfig(init="continue")},

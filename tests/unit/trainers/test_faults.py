@@ -16,6 +16,7 @@ from tests.helpers.stage_world import (
     CLASSES,
     QUICK,
     VALIDATION_IDS,
+    files_of,
     score_bytes,
     scores,
     stage_request,
@@ -89,7 +90,7 @@ def test_a_stage_killed_at_an_epoch_boundary_ends_as_if_it_had_not_been(
     assert outcome.metrics["resumed_from_epoch"] == min(epochs, QUICK.epochs - 1)
     assert len(outcome.metrics["history"]) == QUICK.epochs
     assert score_bytes(again, outcome) == uninterrupted
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model-b.pt", "scores-b.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files_of("b")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
@@ -138,15 +139,15 @@ def test_checkpoints_outlive_a_death_before_the_artefacts_are_in_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     request = stage_request(data_dir, inputs, tmp_path)
-    commit = checkpoint.commit
+    write = checkpoint._write
 
     def dies_at_the_model(path: Path, content: bytes) -> None:
         if path.name.startswith("model"):
             raise Killed
-        commit(path, content)
+        write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "commit", dies_at_the_model)
+        patch.setattr(checkpoint, "_write", dies_at_the_model)
         with pytest.raises(Killed):
             run_stage(request)
     assert list(tmp_path.glob("epoch-*.ckpt"))
@@ -223,6 +224,9 @@ def test_memory_that_runs_out_ends_the_stage_with_advice(
         {"negative_classes": np.full(40, -1, np.int32)},
         {"negative_ids": np.repeat(VALIDATION_IDS, 2)},
         {"validation_ids": np.array([5, 5])},
+        {"validation_labels": np.full((len(VALIDATION_IDS), CLASSES), 2)},
+        {"validation_labels": np.ones((len(VALIDATION_IDS), CLASSES + 1), np.int8)},
+        {"label_ids": np.repeat(np.arange(1, 5), 4), "labels": np.tile([0, 1, 1, 2], 4)},
         {
             "pool_ids": np.empty(0, np.int64),
             "label_ids": np.empty(0, np.int64),
@@ -256,6 +260,22 @@ def test_a_parent_that_cannot_be_read_is_named(
         damage()
         with pytest.raises(StageDamaged, match=r"model-p\.pt: missing or damaged"):
             run_stage(request)
+
+
+def test_images_of_several_classes_are_refused_by_a_method_that_knows_one(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
+    twice = dataclasses.replace(
+        inputs,
+        label_ids=np.repeat(inputs.label_ids[:3], 2),
+        labels=np.array([0, 1, 0, 2, 1, 3], np.int32),
+    )
+    several = dataclasses.replace(
+        inputs, validation_labels=np.ones((len(VALIDATION_IDS), CLASSES), np.int8)
+    )
+    for given, said in ((twice, "image 1 has the classes 0 and 1"), (several, "the validation")):
+        with pytest.raises(DataError, match=f"mean_teacher trains images of one class .*{said}"):
+            run_stage(stage_request(data_dir, given, tmp_path))
 
 
 def test_a_backbone_for_other_data_is_refused(

@@ -16,6 +16,7 @@ from tests.helpers.stage_world import (
     TEST,
     VALIDATION_IDS,
     committed,
+    files_of,
     mean_teacher,
     score_bytes,
     scores,
@@ -25,11 +26,12 @@ from tests.helpers.stage_world import (
 )
 from trainers.data.items import open_data
 from trainers.distributed.ranks import ALONE
+from trainers.errors import DataError
 from trainers.mean_teacher.method import MeanTeacher
 from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.networks.precision import precision_used
 from trainers.run import _Stage, run_stage
-from trainers.stage import SCORE_ARRAYS, Classes, StageInputs, StageRequest
+from trainers.stage import SCORE_ARRAYS, Classes, StageInputs, StageOutcome, StageRequest
 
 
 def test_a_stage_leaves_scores_a_model_and_nothing_else(
@@ -38,7 +40,7 @@ def test_a_stage_leaves_scores_a_model_and_nothing_else(
     request = stage_request(data_dir, inputs, tmp_path)
     seen: list[dict[str, Any]] = []
     outcome = run_stage(request, on_epoch=seen.append)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model-a.pt", "scores-a.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files_of("a")
     arrays = scores(request, outcome)
     assert tuple(arrays) == SCORE_ARRAYS
     assert np.array_equal(arrays["item_ids"], inputs.pool_ids)
@@ -75,6 +77,44 @@ def test_a_stage_leaves_scores_a_model_and_nothing_else(
     )
     assert metrics["images"] == metrics["steps"] * QUICK.batch_size
     assert metrics["resumed_from_epoch"] is None
+
+
+def test_arrays_that_are_wanted_are_kept_and_change_nothing_else(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    request = stage_request(data_dir, inputs, tmp_path, wants=("embedding",))
+    outcome = run_stage(request)
+    found = scores(request, outcome)
+    assert found["embedding"].shape == (len(inputs.pool_ids), 64)
+    assert found["embedding"].dtype == np.float32
+    assert np.isfinite(found["embedding"]).all()
+    features = torch.from_numpy(np.array(found["embedding"]))
+    model = torch.load(tmp_path / outcome.files["model"], weights_only=True)["teacher"]
+    logits = features @ model["class_head.weight"].T + model["class_head.bias"]
+    assert np.array_equal(logits.argmax(1), found["raw_guess"])
+    assert {k: v for k, v in score_bytes(request, outcome).items() if k != "embedding"} == (
+        uninterrupted
+    )
+
+
+def test_arrays_are_made_of_a_trained_stage_as_its_training_would_have_made_them(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
+    wanted = stage_request(data_dir, inputs, tmp_path / "wanted", wants=("embedding",))
+    expected = score_bytes(wanted, run_stage(wanted))["embedding"]
+    plain = stage_request(data_dir, inputs, tmp_path / "plain")
+    files = committed(plain, run_stage(plain))
+    later = dataclasses.replace(plain, attempt="b", wants=("embedding",), committed=files)
+    seen: list[dict[str, Any]] = []
+    outcome = run_stage(later, on_epoch=seen.append)
+    assert (list(outcome.files), seen) == (["scores/embedding"], [])
+    assert score_bytes(later, outcome) == {"embedding": expected}
+    (plain.work_dir / "model-a.pt").write_bytes(b"rubbish")
+    rubbish = dataclasses.replace(
+        later, committed=committed(plain, StageOutcome(files={"model": "model-a.pt"}, metrics={}))
+    )
+    with pytest.raises(DataError, match=r"model-a\.pt: embedding cannot be made of it"):
+        run_stage(rubbish)
 
 
 def test_patterns_are_learnt(
