@@ -104,7 +104,7 @@ def key_rows(catalogue: Catalogue, broken: list[str] | None = None) -> Iterator[
         own = {
             key: field
             for key, field in keys.of_plugin(section, _loadable(keys, section)).items()
-            if key in own_fields(section) or key == "method.preset"
+            if key in own_fields(section)
         }
         meaning = f"Which {slot.noun}; its own settings stand beside it."
         yield Row(

@@ -18,7 +18,6 @@ import yaml
 from orchestrator.reporting.comparison import EQUAL_BITS
 from orchestrator.reporting.rows import Row
 from search_spaces.reading.config import Trial
-from search_spaces.reading.presets import PRESETS
 
 FILE: Final = Path(__file__).parent / "published.yaml"
 
@@ -63,6 +62,7 @@ class Published:
     """Answers "yes" in all rounds; None: not published."""
     backbone: str
     epochs: int
+    consistency_weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +238,7 @@ def _unlike_settings(entry: Published, trial: Trial) -> list[str]:
     theirs = {
         "negative_weight": 0.0,
         "entropy_weight": 0.0,
-        "consistency_weight": float(PRESETS["default", entry.dataset]["method.consistency_weight"]),
+        "consistency_weight": entry.consistency_weight,
     }
     return found + [
         f"{name.replace('_', ' ')} ({getattr(method, name):g}, theirs {value:g})"

@@ -19,7 +19,7 @@ from search_spaces.reading.config import (
     ValidationConfig,
 )
 from search_spaces.reading.errors import ABSENT, SpecError
-from search_spaces.reading.presets import preset_values
+from search_spaces.reading.recorded_presets import preset_values
 from search_spaces.reading.schedule import equal_shares
 from search_spaces.reading.settings import (
     PLUGINS,
@@ -69,8 +69,8 @@ def number_of_stages(values: Mapping[str, Any]) -> int | None:
 
 
 def complete(values: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
-    """Returns every value converted to its type; what is not given is the preset's, or else the
-    default. The schedule stays as written.
+    """Returns every value converted to its type; what is not given is the default. The schedule
+    stays as written.
 
     Raises:
         SpecError: an unknown key, a wrong type, a value out of range, or a key that is missing.
@@ -86,9 +86,8 @@ def complete(values: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
         if key not in known:
             keys.lookup(key, values)
     done = {key: known[key].convert(key, value) for key, value in values.items()}
-    for key, value in preset_values(done.get("method.preset"), done.get("dataset.name")).items():
-        if key in known and not any(other in done for other in (key, *keys.other_ways(key, done))):
-            done[key] = value
+    if keys.recorded:
+        _supply(done, known, keys)
     for key, field in known.items():
         if key in done or key in _STAGE_KEYS:
             continue
@@ -114,6 +113,14 @@ def _missing(key: str, field: Field, keys: Keys, values: Mapping[str, Any]) -> S
         keys=(plugin.key, key),
         hint=f"{hint}: {field.meaning}" if field.meaning else hint,
     )
+
+
+def _supply(done: dict[str, Any], known: Mapping[str, Field], keys: Keys) -> None:
+    """Adds what the preset that a recorded spec names supplies."""
+    preset = preset_values(done.get("method.preset"), done.get("dataset.name"))
+    for key, value in preset.items():
+        if key in known and not any(other in done for other in (key, *keys.other_ways(key, done))):
+            done[key] = known[key].convert(key, value)
 
 
 def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:

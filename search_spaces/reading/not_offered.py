@@ -1,4 +1,4 @@
-"""Words of other tools for what this one does not do, and why."""
+"""Words of other tools and earlier versions for what this one does not do, and why."""
 
 from __future__ import annotations
 
@@ -27,5 +27,10 @@ NOT_OFFERED: Final = {
         ("nsga2", "nsgaii", "nsga3", "nsgaiii", "motpe", "moead", "multi_objective"),
         "a search for several objectives is not offered: candidates are told apart by validation"
         " accuracy alone",
+    ),
+    "preset": (
+        "presets are files that a spec extends: write extends: presets/default_DATASET.yaml, or"
+        " presets/authors_DATASET.yaml, at its top, where DATASET is cifar100, cifar10,"
+        " mini_imagenet or imagenet"
     ),
 }

@@ -35,7 +35,7 @@ from search_spaces.reading.config import (
 from search_spaces.reading.errors import ABSENT, SpecError, did_you_mean
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.plugins import Kind as PluginKind
-from search_spaces.reading.presets import PRESET_NAMES
+from search_spaces.reading.recorded_presets import PRESETS
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -315,7 +315,8 @@ def names_field(names: tuple[str, ...], default: Any) -> Field:
     return Field(hint=Literal[names], default=default)
 
 
-_PRESET: Final = Field(hint=Literal[PRESET_NAMES] | None, default=None)
+_PRESET: Final = Field(hint=Literal[PRESETS] | None, default=None)
+"""Of sweeps of earlier versions, whose specs may name a preset."""
 
 
 def own_fields(section: str) -> dict[str, Field]:
@@ -332,6 +333,11 @@ class Keys:
     """Keys that earlier versions let stand where no plug-in read them: of records, they are passed
     over where the plug-in does not have them.
     """
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the keys are those of records."""
+        return bool(self.unread)
 
     def is_unread(self, key: str, values: Flat) -> bool:
         """Returns whether a recorded value has no meaning for the plug-in that the values name."""
@@ -387,7 +393,7 @@ class Keys:
             return self._cache["plugin", section, name]
         found = dict(class_fields(_OWN[section], section)) if section in _OWN else {}
         found[PLUGINS[section].key] = self.name_field(section)
-        if section == "method":
+        if section == "method" and self.recorded:
             found["method.preset"] = _PRESET
         found |= class_fields(self.plugin(section, name), section)
         return self._cache.setdefault(("plugin", section, name), found)

@@ -18,7 +18,7 @@ from search_spaces.reading.errors import Place, SpecError, did_you_mean, printab
 from search_spaces.reading.extends import kept, on_disk, own_file, put_together
 from search_spaces.reading.not_offered import NOT_OFFERED
 from search_spaces.reading.plugins import Catalogue
-from search_spaces.reading.presets import SUPPLIED
+from search_spaces.reading.recorded_presets import supplied
 from search_spaces.reading.schema import UNREAD
 from search_spaces.reading.sections import Sections, apply_overrides
 from search_spaces.reading.settings import Keys
@@ -114,8 +114,8 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
     cases = read_cases(sections, places, base)
     vary = read_vary(sections, places, base, cases)
     if any("method.preset" in layer for layer in (vary, *cases.values())):
-        # A row's own preset supplies what the base has not written.
-        for key in SUPPLIED - written.keys():
+        # In a recorded spec a row's own preset supplies what the base has not written.
+        for key in supplied() - written.keys():
             base.pop(key, None)
     search = _search(sections, base_places)
     check_crossing(sections.keys, search, base, cases, vary, places)

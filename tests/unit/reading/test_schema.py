@@ -16,7 +16,7 @@ from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
 from orchestrator.sweeps.stage_store import stage_key
 from search_spaces.reading.assemble import build_config, flatten, nest
 from search_spaces.reading.errors import ABSENT, SpecError
-from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, with_defaults, written
+from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, UNREAD, with_defaults, written
 from search_spaces.reading.settings import Keys
 from search_spaces.reading.trials import (
     enumerate_trials,
@@ -171,7 +171,7 @@ def test_the_schema_is_todays_defaults() -> None:
     for name, table in METHOD_DEFAULTS.items():
         mine = {
             key: field
-            for key, field in keys.of_plugin("method", name).items()
+            for key, field in Keys(INSTALLED, UNREAD).of_plugin("method", name).items()
             if key != "method.name"
         }
         for key, value in table.items():

@@ -73,13 +73,17 @@ def test_every_table_of_the_paper_is_packaged() -> None:
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_has_the_published_bits_and_questions(name: str, preset: str) -> None:
-    found = plan(load_spec(name, [f"method.preset={preset}"]))
+def test_a_table_has_the_published_bits_and_questions(
+    name: str, preset: str, tmp_path: Path
+) -> None:
     table, dataset = next(
         (name[: -len(end) - 6], end)
         for end in sorted(DATASETS, key=len, reverse=True)
         if name.removesuffix(".yaml").endswith(end)
     )
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(f"extends: [{name}, presets/{preset}_{dataset}.yaml]\n")
+    found = plan(load_spec(str(spec)))
     by_case = {case: trial for trial in found["trials"] for case in trial["cases"]}
     for case, row in ({} if (table, dataset) in NOT_PUBLISHED else PAPER_ROWS[table]).items():
         (entry,) = [
@@ -141,7 +145,9 @@ def test_imagenets_questions_are_shared_out_as_cifars() -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_quotas_named_in_comments_are_those_that_a_plan_has(name: str) -> None:
-    comments = [line.partition("#")[2] for line in (PACKAGED / name).read_text().splitlines()]
+    spec = load_spec(name)
+    texts = [spec.text, *(file.text for file in spec.extended)]
+    comments = [line.partition("#")[2] for text in texts for line in text.splitlines()]
     named = [said for comment in comments for said in re.findall(r"[\d,]+(?: \+ [\d,]+)+", comment)]
     quotas = {trial.schedule.quotas for trial in trials_of(name).values()}
     assert named
@@ -150,7 +156,7 @@ def test_quotas_named_in_comments_are_those_that_a_plan_has(name: str) -> None:
 
 
 def test_the_authors_labelled_rows_are_not_used_for_full_labels() -> None:
-    trials = trials_of("table2_cifar100.yaml", "method.preset=authors")
+    trials = trials_of("table2_cifar100_authors.yaml")
     assert trials["two stages, NLS"].config.method.labelled_per_batch == (50, 200, 320)
     assert trials["full labels only"].config.method.labelled_per_batch is None
 
