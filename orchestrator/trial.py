@@ -13,7 +13,6 @@ import hashlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from orchestrator.data.prepare import PreparedData
@@ -23,8 +22,8 @@ from orchestrator.labelling.evaluator import test_correct, test_top1
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.pool import Pool, PoolService, PoolTerms, Round
 from orchestrator.labelling.protocols import OraclePlace
-from orchestrator.storage.files import StorageError, commit_file
-from orchestrator.storage.segments import open_segments
+from orchestrator.storage.files import StorageError
+from orchestrator.storage.segments import Segments
 from orchestrator.sweeps import correctness
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import RecordsDamaged, write_error
@@ -70,7 +69,7 @@ class Bench:
     device: str
 
 
-def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
+def open_pool(trial: Trial, data: PreparedData, ledger: Segments) -> Pool:
     """Returns the pool service of a trial, in the state that its ledger says."""
     choice = trial.config.schedule.initial_choice
     terms = PoolTerms(
@@ -95,7 +94,7 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
         trial=trial.id,
     )
     oracle = trial.config.oracle.open(place)
-    return Pool(terms, Ledger(open_segments(ledger)), oracle)
+    return Pool(terms, Ledger(ledger), oracle)
 
 
 def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
@@ -139,7 +138,9 @@ def attempt_trial(
         # Nothing more can be recorded or trained, for this trial or any other.
         raise
     except Exception as error:
-        stage = next(number for number in itertools.count() if not files.stage(number).exists())
+        stage = next(
+            number for number in itertools.count() if not files.store.has(files.stage(number))
+        )
         record = write_error(files, stage=stage, error=error)
         on_failure(record["message"])
         return None
@@ -156,10 +157,11 @@ def _ask(
     committed = pool.round(number)
     if committed is not None:
         return committed
-    before = StageStore(bench.layout.stage_store).find(records[-1].key)
+    store = StageStore(bench.layout.store)
+    before = store.find(records[-1].key)
     if before is None:
         raise FileNotFoundError(
-            f"{bench.layout.stage_store / records[-1].key}: the stage before round {number} is"
+            f"{store.place(records[-1].key)}: the stage before round {number} is"
             " recorded but its folder is gone"
         )
     asked = choose(
@@ -199,11 +201,11 @@ def _request(
         metric=trial.config.task.metric,
         salt="" if bench.resources.share_stages else trial.id,
     )
-    store = StageStore(bench.layout.stage_store)
+    store = StageStore(bench.layout.store)
     before = store.find(parent) if parent is not None and plan.reads else None
     if plan.reads and before is None:
         raise FileNotFoundError(
-            f"{store.root / str(parent)}: stage {stage} reads the stage before, and its folder is"
+            f"{store.place(str(parent))}: stage {stage} reads the stage before, and its folder is"
             " gone"
         )
     return StageRequest(
@@ -215,7 +217,7 @@ def _request(
         plan=plan,
         data_dir=bench.data.images_dir,
         inputs=inputs,
-        work_dir=store.folder(key),
+        work_dir=store.work(key),
         attempt=new_attempt(),
         parent=before.files() if before is not None else None,
         threads=bench.resources.cpus_per_worker,
@@ -246,7 +248,8 @@ def _record(
     segments, digest = pool.head(stage)
     correct = correctness.pack(test_correct(bench.data.labels_dir, scores["test_guess_last"]))
     # Before the record that names it; the same bytes whoever puts them.
-    commit_file(bench.layout.trial(trial.id).test_correct(stage), correct, replace=False)
+    files = bench.layout.trial(trial.id)
+    files.store.put(files.test_correct(stage), correct)
     yes, no, skipped = (
         int((asked.answers == answer).sum()) if asked is not None else 0
         for answer in (YES, NO, SKIPPED)
