@@ -113,7 +113,7 @@ def test_people_who_answer_in_parts_and_processes_that_die_change_nothing(tmp_pa
     assert waited["guesses"] == prompt["guesses"]
     whole = [
         fold(None, Ledger(open_segments(next((path / "trials").iterdir()) / "ledger")).read())
-        for path in (root, at_once.location)
+        for path in (root, Path(at_once.location))
     ]
     assert whole[0] is not None and whole[1] is not None
     assert whole[0].facts.positives.ids.tolist() == whole[1].facts.positives.ids.tolist()
