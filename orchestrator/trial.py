@@ -13,17 +13,18 @@ import hashlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from orchestrator.data.prepare import PreparedData
 from orchestrator.labelling.answers import NO, SKIPPED, YES
 from orchestrator.labelling.choose import choose
-from orchestrator.labelling.evaluator import test_correct, test_top1
+from orchestrator.labelling.evaluator import test_correct, test_score
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.pool import Pool, PoolService, PoolTerms, Round
 from orchestrator.labelling.protocols import OraclePlace
-from orchestrator.storage.files import StorageError
-from orchestrator.storage.segments import Segments
+from orchestrator.storage.files import StorageError, commit_file
+from orchestrator.storage.segments import open_segments
 from orchestrator.sweeps import correctness
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import RecordsDamaged, write_error
@@ -38,6 +39,7 @@ from orchestrator.sweeps.stage_store import (
 )
 from orchestrator.sweeps.versions import versions
 from search_spaces.reading.config import ResourcesConfig, Trial
+from trainers.metrics import METRICS
 from trainers.stage import POOL_ARRAYS, StageRequest
 
 
@@ -69,7 +71,7 @@ class Bench:
     device: str
 
 
-def open_pool(trial: Trial, data: PreparedData, ledger: Segments) -> Pool:
+def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
     """Returns the pool service of a trial, in the state that its ledger says."""
     choice = trial.config.schedule.initial_choice
     terms = PoolTerms(
@@ -94,7 +96,7 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Segments) -> Pool:
         trial=trial.id,
     )
     oracle = trial.config.oracle.open(place)
-    return Pool(terms, Ledger(ledger), oracle)
+    return Pool(terms, Ledger(open_segments(ledger)), oracle)
 
 
 def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
@@ -138,9 +140,7 @@ def attempt_trial(
         # Nothing more can be recorded or trained, for this trial or any other.
         raise
     except Exception as error:
-        stage = next(
-            number for number in itertools.count() if not files.store.has(files.stage(number))
-        )
+        stage = next(number for number in itertools.count() if not files.stage(number).exists())
         record = write_error(files, stage=stage, error=error)
         on_failure(record["message"])
         return None
@@ -157,11 +157,10 @@ def _ask(
     committed = pool.round(number)
     if committed is not None:
         return committed
-    store = StageStore(bench.layout.store)
-    before = store.find(records[-1].key)
+    before = StageStore(bench.layout.stage_store).find(records[-1].key)
     if before is None:
         raise FileNotFoundError(
-            f"{store.place(records[-1].key)}: the stage before round {number} is"
+            f"{bench.layout.stage_store / records[-1].key}: the stage before round {number} is"
             " recorded but its folder is gone"
         )
     asked = choose(
@@ -201,11 +200,11 @@ def _request(
         metric=trial.config.task.metric,
         salt="" if bench.resources.share_stages else trial.id,
     )
-    store = StageStore(bench.layout.store)
+    store = StageStore(bench.layout.stage_store)
     before = store.find(parent) if parent is not None and plan.reads else None
     if plan.reads and before is None:
         raise FileNotFoundError(
-            f"{store.place(str(parent))}: stage {stage} reads the stage before, and its folder is"
+            f"{store.root / str(parent)}: stage {stage} reads the stage before, and its folder is"
             " gone"
         )
     return StageRequest(
@@ -217,7 +216,7 @@ def _request(
         plan=plan,
         data_dir=bench.data.images_dir,
         inputs=inputs,
-        work_dir=store.work(key),
+        work_dir=store.folder(key),
         attempt=new_attempt(),
         parent=before.files() if before is not None else None,
         threads=bench.resources.cpus_per_worker,
@@ -246,10 +245,16 @@ def _record(
     stage, inputs = request.stage, request.inputs
     counts, metrics, scores = pool.counts(stage), artefact.metrics, artefact.scores()
     segments, digest = pool.head(stage)
-    correct = correctness.pack(test_correct(bench.data.labels_dir, scores["test_guess_last"]))
-    # Before the record that names it; the same bytes whoever puts them.
-    files = bench.layout.trial(trial.id)
-    files.store.put(files.test_correct(stage), correct)
+    metric = METRICS[request.metric]
+    last, best = (scores[f"test_{metric.array}_{which}"] for which in ("last", "best_val"))
+    # Only a metric that says of each image whether it is right lets the report pair images.
+    correct = val_correct = None
+    if metric.array == "guess":
+        correct = correctness.pack(test_correct(bench.data.labels_dir, last))
+        # Before the record that names it; the same bytes whoever puts them.
+        commit_file(bench.layout.trial(trial.id).test_correct(stage), correct, replace=False)
+        right = scores["val_guess_last"] == inputs.validation_labels
+        val_correct = correctness.to_hex(right) if inputs.validation_ids.size else None
     yes, no, skipped = (
         int((asked.answers == answer).sum()) if asked is not None else 0
         for answer in (YES, NO, SKIPPED)
@@ -278,14 +283,11 @@ def _record(
         unspent=counts.unspent,
         validation=metrics["validation_last"],
         validation_best=metrics["validation_best"],
-        val_correct=(
-            correctness.to_hex(scores["val_guess_last"] == inputs.validation_labels)
-            if inputs.validation_ids.size
-            else None
-        ),
-        test=test_top1(bench.data.labels_dir, scores["test_guess_last"]),
-        test_correct_sha256=hashlib.sha256(correct).hexdigest(),
-        test_at_best_validation=test_top1(bench.data.labels_dir, scores["test_guess_best_val"]),
+        val_correct=val_correct,
+        test=test_score(bench.data.labels_dir, metric, last),
+        test_correct_sha256=None if correct is None else hashlib.sha256(correct).hexdigest(),
+        test_at_best_validation=test_score(bench.data.labels_dir, metric, best),
+        metric=metric.name,
         epochs=metrics["epochs"],
         seconds=metrics["seconds"],
         images_per_second=metrics["images_per_second"],

@@ -58,10 +58,15 @@ class SourceContract:
             assert array.dtype == dtype and array.ndim == axes
             assert array.shape == (items, *arrays["train"].shape[1:])
             assert np.isfinite(array).all()
-            assert labels.dtype == np.int32 and labels.shape == (items,)
-            assert labels.min() >= 0 and labels.max() < said.num_classes
+            form = (items, said.num_classes) if said.several_labels else (items,)
+            assert labels.dtype == np.int32 and labels.shape == form
+            assert labels.min() >= 0
+            assert labels.max() < (2 if said.several_labels else said.num_classes)
         assert loaded.kind == said.kind and len(loaded.class_names) == said.num_classes
         assert said.class_names in ((), loaded.class_names)
+        if said.several_labels:
+            assert said.smallest_class == said.train_items // said.num_classes
+            return
         counts = np.bincount(loaded.labels["train"], minlength=said.num_classes)
         assert counts.min() >= said.smallest_class
 

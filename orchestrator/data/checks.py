@@ -57,7 +57,7 @@ def check_content(where: str, folder: Path, loaded: Loaded) -> tuple[str, ...]:
         *_leak(train_digests, test_digests, len(test)),
     ]
     absent = np.flatnonzero(
-        np.bincount(loaded.labels["test"], minlength=len(loaded.class_names)) == 0
+        items_of_each_class(loaded.labels["test"], len(loaded.class_names)) == 0
     )
     if len(absent):
         some = ", ".join(loaded.class_names[c] for c in absent[:_NAMED]) + (
@@ -102,15 +102,17 @@ def check_arrays(where: str, source: Source, folder: Path, loaded: Loaded) -> No
                 f"{where}: {split}.npy is {array.dtype} {list(array.shape)}; {loaded.kind} are"
                 f" {form}, with one form of items. {fault}"
             )
-        if labels.dtype != np.int32 or labels.shape != array.shape[:1]:
+        classes = len(loaded.class_names)
+        if labels.dtype != np.int32 or labels.shape not in ((len(array),), (len(array), classes)):
             raise DataError(
                 f"{where}: the {split} labels are {labels.dtype} {list(labels.shape)} for"
-                f" {len(array)} items; they are int32, one an item. {fault}"
+                f" {len(array)} items of {classes} classes; they are int32, one an item, or 0 or 1"
+                f" for each item and class. {fault}"
             )
-        if labels.min() < 0 or labels.max() >= len(loaded.class_names):
+        if labels.min() < 0 or labels.max() >= (classes if labels.ndim == 1 else 2):
             raise DataError(
                 f"{where}: the {split} labels are from {labels.min()} to {labels.max()}, and there"
-                f" are {len(loaded.class_names)} classes. {fault}"
+                f" are {classes} classes. {fault}"
             )
 
 
@@ -149,7 +151,10 @@ def check_loaded(where: str, source: Source, known: Contents, loaded: Loaded) ->
         raise DataError(
             f"{where}: a class is {here} here, but {source.name} has {there}. {_mend(source)}"
         )
-    counts = np.bincount(loaded.labels["train"], minlength=len(loaded.class_names))
+    counts = items_of_each_class(loaded.labels["train"], len(loaded.class_names))
+    if loaded.labels["train"].ndim > 1:
+        # There `smallest_class` says how many images each class may count on, not how many have it.
+        return
     if counts.min() < known.smallest_class:
         few = int(counts.argmin())
         raise DataError(
@@ -197,10 +202,17 @@ def _digests(array: Array, chosen: npt.NDArray[np.bool_]) -> dict[int, bytes]:
     }
 
 
+def items_of_each_class(labels: npt.NDArray[np.int32], classes: int) -> npt.NDArray[np.int64]:
+    """Returns [C] how many items have each class; labels are [n] or [n, C]."""
+    if labels.ndim == 1:
+        return np.bincount(labels, minlength=classes)
+    return np.asarray(labels.sum(axis=0, dtype=np.int64))
+
+
 def _copies(digests: dict[int, bytes], labels: npt.NDArray[np.int32], count: int) -> list[str]:
-    classes: dict[bytes, set[int]] = {}
+    classes: dict[bytes, set[bytes]] = {}
     for row, digest in digests.items():
-        classes.setdefault(digest, set()).add(int(labels[row]))
+        classes.setdefault(digest, set()).add(labels[row].tobytes())
     copies = len(digests) - len(classes)
     if not copies:
         return []

@@ -35,7 +35,9 @@ class Loaded:
 
     kind: DataKind
     labels: dict[str, Labels]
-    """Split -> the class of each item, 0..C-1."""
+    """Split -> the class of each item, 0..C-1, [n]; or, where an item may be of several classes,
+    [n, C] with 1 for those that it has and 0 for the others. int32.
+    """
     class_names: tuple[str, ...]
     augment: dict[str, Any] = field(default_factory=dict)
     """How a training view is made: fields of trainers.data.augment.Recipe."""

@@ -5,12 +5,14 @@ it passes right or wrong alone.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from orchestrator.labelling import test_labels
 from trainers.errors import DataError
+from trainers.metrics import Metric
 from trainers.stage import Classes
 
 
@@ -34,8 +36,23 @@ def test_correct(labels_dir: Path, guesses: Classes) -> npt.NDArray[np.bool_]:
     return correct
 
 
-def test_top1(labels_dir: Path, guesses: Classes) -> float:
-    """Percent of the test images whose class is guessed right; arguments and errors as
-    `test_correct`.
+def test_score(labels_dir: Path, metric: Metric, values: npt.NDArray[Any]) -> float:
+    """Returns what these predictions for the test images come to by a metric, in percent.
+
+    Args:
+        labels_dir: of the prepared data (orchestrator.data.prepare.PreparedData).
+        values: [T, ...] the metric's array, in the order of the images.
+
+    Raises:
+        DataError: as `test_correct`.
     """
-    return 100.0 * float(test_correct(labels_dir, guesses).mean())
+    if metric.array == "guess":
+        # As in every record so far, to the last digit.
+        return 100.0 * float(test_correct(labels_dir, values).mean())
+    labels = test_labels.read(labels_dir)
+    if len(labels) != len(values):
+        raise DataError(
+            f"{labels_dir}: {len(labels)} test labels for {len(values)} predictions; the stage was"
+            " trained on other data."
+        )
+    return metric.score(labels, values)

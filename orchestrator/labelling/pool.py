@@ -219,8 +219,9 @@ class Pool:
         # start.
         self._folded = None
         segments = self._ledger.read()
-        self._folded = fold(None, segments)
-        earlier = fold(None, (segment for segment in segments if segment.round <= number))
+        self._folded = fold(None, segments, self._terms.task)
+        until = [segment for segment in segments if segment.round <= number]
+        earlier = fold(None, until, self._terms.task)
         assert earlier is not None
         return earlier
 

@@ -50,6 +50,10 @@ class Task(Protocol):
     """
     metric: ClassVar[str]
     """How models are judged (trainers.metrics)."""
+    needs: ClassVar[tuple[str, ...]]
+    """Score arrays that its questions are made of (trainers.stage)."""
+    makes: ClassVar[tuple[str, ...]]
+    """Arrays for query strategies that it makes itself of those: no method need offer them."""
     several_labels: ClassVar[bool]
     """Whether an image may be of several classes."""
     several_questions: ClassVar[bool]

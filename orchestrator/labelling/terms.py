@@ -73,7 +73,8 @@ class PoolTerms:
         """Returns the terms that `to_mapping` described.
 
         Args:
-            task: the one that the terms must name; None: it is looked up among those installed.
+            task: one whose class is taken where the terms name it; else the class is looked up
+                among those installed.
 
         Raises:
             KeyError, TypeError: it is no such description.
@@ -81,7 +82,9 @@ class PoolTerms:
         """
         said = dict(terms.get("task", {"name": MultiClass.name}))
         name = said.pop("name")
-        if task is None or task.name != name:
+        if task is not None and task.name == name:
+            task = type(task)(**said)
+        else:
             try:
                 task = INSTALLED.load("task", name)(**said)
             except KeyError:

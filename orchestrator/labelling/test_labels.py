@@ -13,7 +13,8 @@ from trainers.stage import Classes
 
 
 def read(labels_dir: Path) -> Classes:
-    """[T] class of each test image, in the order of the images.
+    """Returns the class of each test image, [T], in the order of the images; or, where an image may
+    have several, [T, C] with 1 for those that it has.
 
     Raises:
         DataError: if the file is missing or is not what was written there.
@@ -26,7 +27,7 @@ def read(labels_dir: Path) -> Classes:
             f"{path}: the test labels cannot be read ({error}). Prepare the data set again:"
             " orchestrate data prepare NAME"
         ) from None
-    if not isinstance(labels, np.ndarray) or labels.dtype != np.int32 or labels.ndim != 1:
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int32 or labels.ndim > 2:
         raise DataError(
             f"{path}: expected int32 [T], found {labels.dtype} {list(labels.shape)}. Delete"
             f" {labels_dir} and prepare the data set again."

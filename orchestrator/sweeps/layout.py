@@ -1,4 +1,4 @@
-"""Under which names everything of a sweep is kept: the one place that knows them all."""
+"""Where everything of a sweep lies on disk: the one place that knows every file name."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orchestrator.storage.opening import open_store
-from orchestrator.storage.segments import Segments, StoredSegments
-from orchestrator.storage.store import Store
-
 _ONE_NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def checked_name(text: str) -> str:
-    """Returns an id or key that was read from a file, before it becomes part of a name.
+    """Returns an id or key that was read from a file, before it becomes part of a path.
 
     Raises:
         ValueError: it could lead out of its folder.
@@ -27,135 +23,97 @@ def checked_name(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TrialLayout:
-    """Names of one trial, all below `trials/<id>`."""
+    """Files of one trial: `runs/<sweep>/trials/<id>/`."""
 
-    store: Store
-    id: str
-
-    @property
-    def root(self) -> str:
-        return f"trials/{self.id}"
+    root: Path
 
     @property
-    def ledger(self) -> str:
-        """One name a segment."""
-        return f"{self.root}/ledger"
+    def ledger(self) -> Path:
+        return self.root / "ledger"
 
     @property
-    def segments(self) -> Segments:
-        """What the ledger is kept in."""
-        return StoredSegments(self.store, self.ledger)
+    def stages(self) -> Path:
+        """One file a finished stage."""
+        return self.root / "stages"
 
-    @property
-    def stages(self) -> str:
-        """One name a finished stage."""
-        return f"{self.root}/stages"
-
-    def stage(self, number: int) -> str:
+    def stage(self, number: int) -> Path:
         """The record of a finished stage."""
-        return f"{self.stages}/{number:04d}.json"
+        return self.stages / f"{number:04d}.json"
 
-    def test_correct(self, number: int) -> str:
+    def test_correct(self, number: int) -> Path:
         """Which test images the model of a stage got right: a bit an image, for the report
         alone.
         """
-        return f"{self.root}/test_correct/{number:04d}.npy"
+        return self.root / "test_correct" / f"{number:04d}.npy"
 
     @property
-    def error(self) -> str:
+    def error(self) -> Path:
         """Why the trial failed; absent while it may still go on."""
-        return f"{self.root}/error.json"
+        return self.root / "error.json"
 
     @property
-    def stage_lines(self) -> str:
+    def stage_lines(self) -> Path:
         """The records of a sweep of 0.1.0: one JSON line a finished stage."""
-        return f"{self.root}/stages.jsonl"
-
-    def place(self, name: str) -> str:
-        """Returns where a name is kept, for messages."""
-        return self.store.place(name)
+        return self.root / "stages.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class SweepLayout:
-    """Names of one sweep, and the store that holds them."""
+    """Files of one sweep: `runs/<sweep>/`."""
 
-    store: Store
-
-    @classmethod
-    def at(cls, location: str | Path) -> SweepLayout:
-        """Returns the layout of the sweep at a location, which need not be there yet.
-
-        Raises:
-            StorageError: no store is known for such a location.
-        """
-        return cls(open_store(location))
+    root: Path
 
     @property
-    def location(self) -> str:
-        """Folder or address of the whole sweep."""
-        return self.store.location
+    def spec(self) -> Path:
+        return self.root / "spec.yaml"
 
     @property
-    def spec(self) -> str:
-        return "spec.yaml"
-
-    @property
-    def extended(self) -> str:
+    def extended(self) -> Path:
         """The files that spec.yaml extends, as they were when the sweep was begun."""
-        return "spec"
+        return self.root / "spec"
 
     @property
-    def resolved(self) -> str:
-        return "resolved.yaml"
+    def resolved(self) -> Path:
+        return self.root / "resolved.yaml"
 
     @property
-    def manifest(self) -> str:
-        return "manifest.json"
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
 
     @property
-    def candidates(self) -> str:
-        """One name a candidate, numbered in the order in which they were drawn."""
-        return "candidates"
+    def candidates(self) -> Path:
+        """One file a candidate, numbered in the order in which they were drawn."""
+        return self.root / "candidates"
 
-    def candidate(self, number: int) -> str:
-        return f"{self.candidates}/{number:06d}.json"
+    def candidate(self, number: int) -> Path:
+        return self.candidates / f"{number:06d}.json"
 
     @property
-    def candidate_lines(self) -> str:
+    def candidate_lines(self) -> Path:
         """The candidates of a sweep of 0.1.0: one JSON line each."""
-        return "candidates.jsonl"
+        return self.root / "candidates.jsonl"
 
     @property
-    def seal(self) -> str:
+    def seal(self) -> Path:
         """Checksums of every record that stood when the sweep was last at rest."""
-        return "seal.json"
+        return self.root / "seal.json"
 
     @property
-    def lock(self) -> str:
-        return "driver.lock"
+    def lock(self) -> Path:
+        return self.root / "driver.lock"
 
     @property
-    def stages(self) -> str:
-        """Trained stages: all that is kept of one is below its key."""
-        return "stages"
-
-    def stage_folder(self, key: str) -> str:
-        """Raises ValueError where the key, which may come from a file, is no plain name."""
-        return f"{self.stages}/{checked_name(key)}"
+    def stage_store(self) -> Path:
+        return self.root / "stages"
 
     @property
-    def report(self) -> str:
-        return "report"
+    def report(self) -> Path:
+        return self.root / "report"
 
     @property
-    def trials(self) -> str:
-        return "trials"
+    def trials(self) -> Path:
+        return self.root / "trials"
 
     def trial(self, trial_id: str) -> TrialLayout:
         """Raises ValueError where the id, which may come from a file, is no plain name."""
-        return TrialLayout(self.store, checked_name(trial_id))
-
-    def place(self, name: str) -> str:
-        """Returns where a name is kept, for messages."""
-        return self.store.place(name)
+        return TrialLayout(self.trials / checked_name(trial_id))

@@ -4,13 +4,13 @@ and verified, and not gone on with.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from orchestrator.storage.store import Store, Unreadable
 from orchestrator.sweeps.records import MOST_BYTES, parse_object
 
 
-def read_lines(store: Store, name: str, damaged: list[str]) -> list[dict[str, Any]]:
+def read_lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
     """Returns the objects of a JSON-lines file; a last line without its newline was being written
     when the process died, and is left out.
 
@@ -18,11 +18,12 @@ def read_lines(store: Store, name: str, damaged: list[str]) -> list[dict[str, An
         damaged: gets a line for each other line that is no object.
     """
     try:
-        pieces = store.get(name, MOST_BYTES).split(b"\n")
+        with path.open("rb") as file:
+            pieces = file.read(MOST_BYTES).split(b"\n")
     except FileNotFoundError:
         return []
-    except Unreadable as error:
-        damaged.append(str(error))
+    except OSError as error:
+        damaged.append(f"{path}: cannot be read: {error.strerror or error}")
         return []
     rows = []
     for number, piece in enumerate(pieces[:-1], start=1):
@@ -31,7 +32,5 @@ def read_lines(store: Store, name: str, damaged: list[str]) -> list[dict[str, An
         try:
             rows.append(parse_object(piece.replace(b"NaN", b"null")))
         except ValueError as error:
-            damaged.append(
-                f"{store.place(name)}:{number}: damaged ({error}); restore it from a copy"
-            )
+            damaged.append(f"{path}:{number}: damaged ({error}); restore it from a copy")
     return rows

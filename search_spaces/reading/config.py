@@ -127,8 +127,9 @@ class TrialConfig:
     def scores_needed(self) -> tuple[str, ...]:
         """Returns the names of the score arrays that the query strategy and the task read."""
         strategy = self.query.strategy
+        needed = [name for name in strategy.needs if name not in self.task.makes]
         labelled = getattr(strategy, "needs_of_labelled", ())
-        return tuple(dict.fromkeys((*strategy.needs, *labelled, *getattr(self.task, "needs", ()))))
+        return tuple(dict.fromkeys((*needed, *labelled, *self.task.needs)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +192,10 @@ class Contents:
     """Training items of the class that has the fewest, or a number below."""
     class_names: tuple[str, ...] = ()
     """Empty where only the data itself tells."""
+    several_labels: bool = False
+    """Whether an item may be of several classes. `smallest_class` is then the number of training
+    items by the number of classes.
+    """
 
     def facts(self, name: str) -> DatasetFacts:
         """Returns what is known of the data set of that name."""
@@ -284,6 +289,8 @@ class Spec:
     """Case that differences are taken to; None: the first case."""
     smallest_class: int
     """Training images of the class that has the fewest."""
+    several_labels: bool
+    """Whether an image of the data may be of several classes."""
     keys: Any
     """The keys that it may have (search_spaces.reading.settings.Keys), with the plug-ins that it
     was read with.

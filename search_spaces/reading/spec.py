@@ -133,6 +133,7 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         facts=data.facts(source.name),
         baseline=_baseline(sections, cases),
         smallest_class=data.smallest_class,
+        several_labels=data.several_labels,
         keys=sections.keys,
         places=places,
     )

@@ -79,6 +79,7 @@ def make_trial(
             blind,
         )
         check_plugins(config, found, spec.resources.workers)
+        _check_labels(config.task, spec)
     except SpecError as error:
         raise error.located(_places(spec, values, settings, cases), values) from None
     candidate = _hash(_identity(config, schedule, budget_bits))
@@ -101,6 +102,19 @@ def make_trial(
         validation_bits=validation_bits(config.dataset, found, label_bits),
         annotation_hours=annotation_hours(schedule.initial_labels, questions),
     )
+
+
+def _check_labels(task: Any, spec: Spec) -> None:
+    if task.several_labels != spec.several_labels:
+        here, there = (
+            "several classes an image" if several else "one class an image"
+            for several in (task.several_labels, spec.several_labels)
+        )
+        raise SpecError(
+            f"task {task.name} is about {here}, and {spec.facts.name} has {there}",
+            keys=("task.name", "dataset.name"),
+            hint="write another task, or another data set",
+        )
 
 
 def _unread(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any]) -> set[str]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.storage.folder import FolderStore
 from orchestrator.sweeps.layout import TrialLayout
 from orchestrator.sweeps.stage_records import stages_on_record, to_object
 from orchestrator.sweeps.stage_store import StageStore
-from tests.helpers.on_disk import trial_in
 
 TIMES = (
     "seconds",
@@ -49,16 +47,16 @@ def read_stages(files: TrialLayout) -> list[dict[str, Any]]:
     return [to_object(record) for record in stages_on_record(files)]
 
 
-def outcome_of(location: Path | str) -> dict[str, Any]:
+def outcome_of(root: Path) -> dict[str, Any]:
     """Everything that must not depend on how a sweep came about: ledgers byte for byte, records
     without their times, guesses of every stage.
     """
-    root, trials = Path(location), dict[str, Any]()
+    trials: dict[str, Any] = {}
     for folder in sorted((root / "trials").iterdir()):
-        records = read_stages(trial_in(folder))
+        records = read_stages(TrialLayout(folder))
         guesses = []
         for record in records:
-            stage = StageStore(FolderStore(root)).find(record["key"])
+            stage = StageStore(root / "stages").find(record["key"])
             assert stage is not None
             guesses.append({name: array.tobytes() for name, array in stage.scores().items()})
         trials[folder.name] = {

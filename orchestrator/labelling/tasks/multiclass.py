@@ -29,6 +29,8 @@ class MultiClass:
     name: ClassVar[str] = "multiclass"
     trained_as: ClassVar[str] = "multiclass"
     metric: ClassVar[str] = "top-1"
+    needs: ClassVar[tuple[str, ...]] = ("guess", "confidence")
+    makes: ClassVar[tuple[str, ...]] = ()
     several_labels: ClassVar[bool] = False
     several_questions: ClassVar[bool] = False
     choices: ClassVar[tuple[str, ...]] = ("random", "first", "uniform", "priced_balanced")

@@ -11,6 +11,9 @@ import pytest
 
 from orchestrator.labelling import evaluator
 from trainers.errors import DataError
+from trainers.metrics import METRICS
+
+TOP1 = METRICS["top-1"]
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def labels_dir(tmp_path: Path) -> Path:
 def test_accuracy_is_the_percentage_guessed_right(
     labels_dir: Path, guesses: list[int], percent: float
 ) -> None:
-    assert evaluator.test_top1(labels_dir, np.array(guesses, np.int32)) == percent
+    assert evaluator.test_score(labels_dir, TOP1, np.array(guesses, np.int32)) == percent
 
 
 def test_each_image_is_right_or_wrong_in_the_order_of_the_images(labels_dir: Path) -> None:
@@ -44,7 +47,7 @@ def test_each_image_is_right_or_wrong_in_the_order_of_the_images(labels_dir: Pat
 )
 def test_guesses_for_other_images_are_refused(labels_dir: Path, guesses: np.ndarray) -> None:
     with pytest.raises(DataError, match="4 test labels for guesses of shape"):
-        evaluator.test_top1(labels_dir, guesses)
+        evaluator.test_score(labels_dir, TOP1, guesses)
     with pytest.raises(DataError, match="4 test labels for guesses of shape"):
         evaluator.test_correct(labels_dir, guesses)
 
@@ -52,10 +55,10 @@ def test_guesses_for_other_images_are_refused(labels_dir: Path, guesses: np.ndar
 def test_damaged_test_labels_are_named(tmp_path: Path) -> None:
     guesses = np.zeros(4, np.int32)
     with pytest.raises(DataError, match=rf"{tmp_path}/test.npy: the test labels cannot be read"):
-        evaluator.test_top1(tmp_path, guesses)
+        evaluator.test_score(tmp_path, TOP1, guesses)
     (tmp_path / "test.npy").write_bytes(b"")
     with pytest.raises(DataError, match=rf"{tmp_path}/test.npy: the test labels cannot be read"):
-        evaluator.test_top1(tmp_path, guesses)
+        evaluator.test_score(tmp_path, TOP1, guesses)
     np.save(tmp_path / "test.npy", np.zeros(4))
     with pytest.raises(DataError, match=r"expected int32 \[T\], found float64 \[4\]"):
-        evaluator.test_top1(tmp_path, guesses)
+        evaluator.test_score(tmp_path, TOP1, guesses)
