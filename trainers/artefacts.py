@@ -79,35 +79,35 @@ class _Scores(Mapping[str, npt.NDArray[Any]]):
     """Score arrays, memory-mapped."""
 
     def __init__(self, files: Mapping[str, StageFile]) -> None:
-        self._files = {
-            role.removeprefix(f"{SCORES}/"): file
-            for role, file in files.items()
-            if role.startswith(f"{SCORES}/")
+        # Files are looked up when they are read: until then they may be on another machine.
+        self._files = files
+        self._roles = {
+            role.removeprefix(f"{SCORES}/"): role for role in files if role.startswith(f"{SCORES}/")
         }
-        self._together = files.get(SCORES)
+        self._together = SCORES in files
         self._read: dict[str, npt.NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        if name not in self._read and name in self._files:
-            self._read[name] = _array(self._files[name])
+        if name not in self._read and name in self._roles:
+            self._read[name] = _array(self._files[self._roles[name]])
         elif name not in self._read:
             self._read_together()
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
         self._read_together()
-        return iter(dict.fromkeys([*self._files, *self._read]))
+        return iter(dict.fromkeys([*self._roles, *self._read]))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._files or name in list(iter(self))
+        return name in self._roles or name in list(iter(self))
 
     def _read_together(self) -> None:
-        if self._together is not None:
-            self._read = _arrays(self._together) | self._read
-            self._together = None
+        if self._together:
+            self._read = _arrays(self._files[SCORES]) | self._read
+            self._together = False
 
 
 def sha256_of(path: Path) -> str:

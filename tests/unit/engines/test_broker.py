@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,9 @@ class World:
             attempt="asked",
         )
 
-    def ask(self, key: str) -> asyncio.Task[bool]:
-        return asyncio.create_task(self.broker.train(self.request(key)))
+    def ask(self, key: str, *wants: str) -> asyncio.Task[bool]:
+        request = replace(self.request(key), wants=wants)
+        return asyncio.create_task(self.broker.train(request))
 
     def left(self) -> list[FakeGang]:
         return [gang for gang in self.made if not gang.killed]
@@ -116,8 +117,10 @@ class FakeGang:
             await asyncio.sleep(0)
             if isinstance(end, BaseException):
                 raise end
-            (request.work_dir / "scores.npz").write_bytes(request.key.encode())
-            return StageOutcome(files={"scores": "scores.npz"}, metrics={})
+            names = request.wants if request.committed is not None else ("guess", *request.wants)
+            for name in names:
+                (request.work_dir / f"{name}.npy").write_bytes(request.key.encode())
+            return StageOutcome(files={f"scores/{n}": f"{n}.npy" for n in names}, metrics={})
         finally:
             self.busy = False
 
@@ -152,6 +155,25 @@ def test_a_stage_is_trained_once_however_many_ask(tmp_path: Path) -> None:
         assert later is False
         assert world.trained == ["a"]
         assert world.broker.store.find("a") is not None
+
+    run(work)
+
+
+def test_a_stage_is_asked_once_for_each_array_that_it_was_trained_without(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def work() -> None:
+        assert await world.ask("a") is True
+        assert sorted(await asyncio.gather(*[world.ask("a", "embedding") for _ in range(9)])) == [
+            False
+        ] * 8 + [True]
+        assert await world.ask("a", "embedding", "other") is True
+        for wants in ((), ("other",), ("embedding", "other")):
+            assert await world.ask("a", *wants) is False
+        assert world.trained == ["a", "a", "a"]
+        found = world.broker.store.find("a")
+        assert found is not None
+        assert set(found.files().files) == {"scores/guess", "scores/embedding", "scores/other"}
 
     run(work)
 

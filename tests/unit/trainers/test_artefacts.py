@@ -63,6 +63,21 @@ def test_an_array_is_read_and_checked_only_when_it_is_asked_for(tmp_path: Path) 
         scores["embedding"]
 
 
+def test_a_file_that_no_one_asks_for_is_not_even_looked_up(tmp_path: Path) -> None:
+    """It may be large, and on another machine."""
+
+    class Kept(dict[str, StageFile]):
+        def __getitem__(self, role: str) -> StageFile:
+            asked.append(role)
+            return super().__getitem__(role)
+
+    asked: list[str] = []
+    scores = StageFiles(Kept(apart(tmp_path).files)).scores()
+    assert "embedding" in scores and len(scores) == len(ARRAYS)
+    assert np.array_equal(scores["guess"], ARRAYS["guess"])
+    assert asked == ["scores/guess"]
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"other bytes")])
 def test_a_file_that_is_not_what_was_committed_is_refused(damage: object, tmp_path: Path) -> None:
     path = tmp_path / "model-a.pt"
