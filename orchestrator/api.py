@@ -36,15 +36,16 @@ OnStage = Callable[[str, "StageRecord"], None]
 
 
 class Sweep:
-    """A sweep's folder: what it has reached so far. Every call reads the folder anew."""
+    """A sweep as it is kept: what it has reached so far. Every call reads it anew."""
 
-    def __init__(self, root: Path | str, plugins: Sequence[type[Any]] = ()) -> None:
-        self.root = Path(root)
+    def __init__(self, location: Path | str, plugins: Sequence[type[Any]] = ()) -> None:
+        self.location = str(location)
+        """Its folder, or the address of what else keeps it."""
         self._plugins = tuple(plugins)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{number} {state}" for state, number in self.counts().items() if number)
-        return f"Sweep({str(self.root)!r}: {counts or 'no trials'})"
+        return f"Sweep({self.location!r}: {counts or 'no trials'})"
 
     def _repr_html_(self) -> str:
         """Returns the table of cases, as a notebook shows it."""
@@ -94,7 +95,11 @@ class Sweep:
     ) -> Sweep:
         """Goes on with the sweep; as `orchestrator.resume`."""
         return resume(
-            self.root, plugins=self._plugins, engine=engine, progress=progress, on_stage=on_stage
+            self.location,
+            plugins=self._plugins,
+            engine=engine,
+            progress=progress,
+            on_stage=on_stage,
         )
 
     def _results(self) -> SweepResults:
@@ -102,7 +107,7 @@ class Sweep:
         from orchestrator.sweeps import resolved
         from orchestrator.sweeps.layout import SweepLayout
 
-        layout = SweepLayout(self.root)
+        layout = SweepLayout.at(self.location)
         return results.load(
             layout, catalogue=resolved.catalogue_of(layout, resolved.read(layout), self._plugins)
         )
@@ -187,7 +192,8 @@ def sweep(
     Args:
         spec: a path, the name of a packaged file, or a dictionary with the keys of a spec file,
             which may hold objects of plug-ins.
-        out: the sweep's folder; None: runs/NAME.
+        out: the sweep's folder, or the address of a store of an installed package; None:
+            runs/NAME.
         overrides: `key.path=value`, as after `--set`.
         engine: `inline`: in this process, one stage after the other. `ray`: on the cluster that
             `orchestrate` would find, or one of its own.
@@ -204,23 +210,24 @@ def sweep(
     ended = driver.start(
         read,
         driver.Engine(name=engine),
-        out=None if out is None else Path(out),
+        out=out,
         told=driver.Told(show=progress, on_stage=on_stage),
     )
     return _ended(ended, [cls for _, cls in read.keys.catalogue.added.items()])
 
 
 def resume(
-    root: Path | str,
+    location: Path | str,
     *,
     plugins: Sequence[type[Any]] = (),
     engine: EngineName = "inline",
     progress: bool = True,
     on_stage: OnStage | None = None,
 ) -> Sweep:
-    """Goes on with the sweep in a folder and returns it when nothing is left to do.
+    """Goes on with a sweep and returns it when nothing is left to do.
 
     Args:
+        location: its folder, or the address of what else keeps it.
         plugins: the classes whose objects the spec held when the sweep was begun.
 
     Raises:
@@ -230,17 +237,17 @@ def resume(
 
     told = driver.Told(show=progress, on_stage=on_stage)
     return _ended(
-        driver.resume(Path(root), driver.Engine(name=engine), told=told, plugins=plugins), plugins
+        driver.resume(location, driver.Engine(name=engine), told=told, plugins=plugins), plugins
     )
 
 
-def load(root: Path | str, *, plugins: Sequence[type[Any]] = ()) -> Sweep:
-    """Returns the sweep in a folder, finished or still running. Runs nothing.
+def load(location: Path | str, *, plugins: Sequence[type[Any]] = ()) -> Sweep:
+    """Returns a sweep that was begun, finished or still running. Runs nothing.
 
     Raises:
         UserError: there is no sweep, or a class that it was begun with is not among `plugins`.
     """
-    found = Sweep(root, plugins)
+    found = Sweep(location, plugins)
     found.counts()
     return found
 
@@ -264,7 +271,7 @@ def _ended(ended: Ended, plugins: Sequence[type[Any]]) -> Sweep:
         ended.layout,
         report.build(results.load(ended.layout, known, _handed(plugins, ended)).checked()),
     )
-    return Sweep(ended.layout.root, plugins)
+    return Sweep(ended.layout.location, plugins)
 
 
 def _handed(plugins: Sequence[type[Any]], ended: Ended) -> Catalogue:

@@ -4,7 +4,6 @@ lock, the engine, the seal.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from orchestrator.engines.launch import check_cpus, choose_device
 from orchestrator.engines.progress import OnStage, Progress
 from orchestrator.reporting import results
 from orchestrator.storage.files import advice
-from orchestrator.storage.locks import hold, is_held
+from orchestrator.storage.opening import open_new
 from orchestrator.sweeps import folder as sweeps
 from orchestrator.sweeps import leftovers, resolved, seal
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
@@ -76,18 +75,19 @@ UNTOLD = Told()
 """Progress is shown, and nobody is called."""
 
 
-def start(spec: Spec, engine: Engine, *, out: Path | None = None, told: Told = UNTOLD) -> Ended:
+def start(
+    spec: Spec, engine: Engine, *, out: str | Path | None = None, told: Told = UNTOLD
+) -> Ended:
     """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is
     refused is refused before anything is written there.
 
     Args:
-        out: the sweep's folder; None: runs/NAME.
+        out: the sweep's folder, or the address of what else keeps it; None: runs/NAME.
     """
-    root = Path("runs") / spec.name if out is None else out
-    # Made as it is written, `new/../x` would leave an empty folder `new` behind.
-    layout, spec = SweepLayout(root.resolve() if ".." in root.parts else root), sweeps.located(spec)
+    place = Path("runs") / spec.name if out is None else out
+    layout, spec = SweepLayout(open_new(place)), sweeps.located(spec)
     device = _device(spec, engine)
-    _check_writable(layout)
+    layout.store.check_writable()
     begun = sweeps.examine(spec, layout)
     _check_unlocked(layout)
     data = _prepare(spec)
@@ -103,23 +103,28 @@ def start(spec: Spec, engine: Engine, *, out: Path | None = None, told: Told = U
 
 
 def resume(
-    root: Path,
+    location: str | Path,
     engine: Engine,
     overrides: Sequence[str] = (),
     *,
     told: Told = UNTOLD,
     plugins: Sequence[type[Any]] = (),
 ) -> Ended:
-    """Goes on with the sweep in `root` from its own records; `overrides` say where the data lies
-    now, or are of resources that change no result.
+    """Goes on with the sweep at `location` from its own records; `overrides` say where the data
+    lies now, or are of resources that change no result.
     """
     return _go_on(
-        root, engine, overrides, lambda begun, spec, candidates: (spec, candidates), told, plugins
+        SweepLayout.at(location),
+        engine,
+        overrides,
+        lambda begun, spec, candidates: (spec, candidates),
+        told,
+        plugins,
     )
 
 
 def retry(
-    root: Path,
+    location: str | Path,
     engine: Engine,
     overrides: Sequence[str] = (),
     *,
@@ -127,19 +132,20 @@ def retry(
     plugins: Sequence[type[Any]] = (),
 ) -> Ended:
     """Runs the failed trials again, and whatever else is unfinished."""
+    layout = SweepLayout.at(location)
 
     def forgiven(
         begun: dict[str, Any], spec: Spec, candidates: list[Candidate]
     ) -> tuple[Spec, list[Candidate]]:
-        number = sweeps.forgive(SweepLayout(root), candidates)
+        number = sweeps.forgive(layout, candidates)
         _say(told, f"{number} failed trial(s) to run again")
         return spec, candidates
 
-    return _go_on(root, engine, overrides, forgiven, told, plugins)
+    return _go_on(layout, engine, overrides, forgiven, told, plugins)
 
 
 def extend(
-    root: Path,
+    location: str | Path,
     more: int,
     engine: Engine,
     overrides: Sequence[str] = (),
@@ -148,10 +154,10 @@ def extend(
     plugins: Sequence[type[Any]] = (),
 ) -> Ended:
     """Adds candidates to a search and runs them."""
-    layout = SweepLayout(root)
+    layout = SweepLayout.at(location)
     sweeps.check_extendable(layout, resolved.read(layout))
     return _go_on(
-        root,
+        layout,
         engine,
         overrides,
         lambda begun, spec, candidates: sweeps.extend(layout, begun, spec, candidates, more),
@@ -161,17 +167,17 @@ def extend(
 
 
 def _go_on(
-    root: Path,
+    layout: SweepLayout,
     engine: Engine,
     overrides: Sequence[str],
     change: Callable[[dict[str, Any], Spec, list[Candidate]], tuple[Spec, list[Candidate]]],
     told: Told,
     plugins: Sequence[type[Any]],
 ) -> Ended:
-    """Runs what is left of the sweep in `root` after `change` has been made to its records. What is
-    refused is refused before anything is changed.
+    """Runs what is left of the sweep after `change` has been made to its records. What is refused
+    is refused before anything is changed.
     """
-    layout, spec, candidates, begun = sweeps.open_sweep(root, overrides, plugins)
+    spec, candidates, begun = sweeps.open_sweep(layout, overrides, plugins)
     _device(spec, engine)
     _check_records(layout, candidates, spec.keys.catalogue)
     _check_unlocked(layout)
@@ -180,7 +186,7 @@ def _go_on(
     with _cluster(spec, engine, layout) as cluster, _writing(layout, told):
         if not sweeps.is_as_read(layout, begun, candidates):
             # Another process went on with it before this one had the lock.
-            _, spec, candidates, begun = sweeps.open_sweep(root, overrides, plugins)
+            spec, candidates, begun = sweeps.open_sweep(layout, overrides, plugins)
         begun = sweeps.relocate(layout, begun, spec)
         seal.write(layout)
         spec, candidates = change(begun, spec, candidates)
@@ -208,8 +214,8 @@ def _check_unlocked(layout: SweepLayout) -> None:
     """Raises LockHeld where another process runs the sweep, before data is decoded and a cluster
     started for nothing; makes no file.
     """
-    if is_held(layout.lock):
-        with hold(layout.lock, wait=False):
+    if layout.store.is_held(layout.lock):
+        with layout.store.hold(layout.lock, wait=False):
             pass
 
 
@@ -233,43 +239,21 @@ def _device(spec: Spec, engine: Engine) -> str:
     return "cuda:0" if spec.resources.gpus_per_worker else "cpu"
 
 
-def _check_writable(layout: SweepLayout) -> None:
-    """Raises SweepError where the folder cannot be made or written; makes nothing. A data set may
-    take minutes to decode, so this comes first.
-    """
-    place = layout.root.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise SweepError(
-            f"{layout.root}: cannot be written ({place} is not a folder that this user may write"
-            " in). Choose another folder with --out."
-        )
-
-
 @contextmanager
 def _writing(layout: SweepLayout, told: Told) -> Iterator[None]:
     """This process alone writes the sweep; an interruption says how to go on."""
+    layout.store.check_writable()
     try:
-        layout.root.mkdir(parents=True, exist_ok=True)
-        if not os.access(layout.root, os.W_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as error:
-        raise SweepError(
-            f"{layout.root}: cannot be written ({error.strerror}). Choose another folder with"
-            " --out."
-        ) from error
-    try:
-        with hold(layout.lock, wait=False):
+        with layout.store.hold(layout.lock, wait=False):
             leftovers.remove(layout)
             yield
     except KeyboardInterrupt:
-        _say(told, f"interrupted; go on with: orchestrate resume {layout.root}")
+        _say(told, f"interrupted; go on with: orchestrate resume {layout.location}")
         raise
     except OSError as error:
         raise SweepError(
-            f"{error.filename or layout.root}: {error.strerror or error}. Everything recorded so"
-            f" far is kept; {advice(error)} and go on with: orchestrate resume {layout.root}"
+            f"{error.filename or layout.location}: {error.strerror or error}. Everything recorded"
+            f" so far is kept; {advice(error)} and go on with: orchestrate resume {layout.location}"
         ) from error
 
 
@@ -293,8 +277,8 @@ def _cluster(spec: Spec, engine: Engine, layout: SweepLayout) -> Iterator[Cluste
             yield cluster
     except SystemExit as error:
         again = (
-            f"go on with: orchestrate resume {layout.root}"
-            if layout.resolved.exists()
+            f"go on with: orchestrate resume {layout.location}"
+            if layout.store.has(layout.resolved)
             else "give the same command again"
         )
         raise CannotGoOn(
@@ -349,7 +333,7 @@ def _announce(
     else:
         total = _distinct(candidates)
         work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
-    _say(told, f"{where}; {work} -> {layout.root}")
+    _say(told, f"{where}; {work} -> {layout.location}")
     quiet = None if told.show else Console(quiet=True)
     return Progress(total, quiet, done=_done(layout, candidates), on_stage=told.on_stage)
 

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from orchestrator.data.prepare import PreparedData
@@ -23,8 +22,8 @@ from orchestrator.labelling.evaluator import test_correct, test_score
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.pool import Pool, PoolService, PoolTerms, Round
 from orchestrator.labelling.protocols import OraclePlace
-from orchestrator.storage.files import StorageError, commit_file
-from orchestrator.storage.segments import open_segments
+from orchestrator.storage.files import StorageError
+from orchestrator.storage.segments import Segments
 from orchestrator.sweeps import correctness
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import RecordsDamaged, write_error
@@ -71,7 +70,7 @@ class Bench:
     device: str
 
 
-def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
+def open_pool(trial: Trial, data: PreparedData, ledger: Segments) -> Pool:
     """Returns the pool service of a trial, in the state that its ledger says."""
     choice = trial.config.schedule.initial_choice
     terms = PoolTerms(
@@ -96,7 +95,7 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Path) -> Pool:
         trial=trial.id,
     )
     oracle = trial.config.oracle.open(place)
-    return Pool(terms, Ledger(open_segments(ledger)), oracle)
+    return Pool(terms, Ledger(ledger), oracle)
 
 
 def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
@@ -140,7 +139,9 @@ def attempt_trial(
         # Nothing more can be recorded or trained, for this trial or any other.
         raise
     except Exception as error:
-        stage = next(number for number in itertools.count() if not files.stage(number).exists())
+        stage = next(
+            number for number in itertools.count() if not files.store.has(files.stage(number))
+        )
         record = write_error(files, stage=stage, error=error)
         on_failure(record["message"])
         return None
@@ -157,10 +158,11 @@ def _ask(
     committed = pool.round(number)
     if committed is not None:
         return committed
-    before = StageStore(bench.layout.stage_store).find(records[-1].key)
+    store = StageStore(bench.layout.store)
+    before = store.find(records[-1].key)
     if before is None:
         raise FileNotFoundError(
-            f"{bench.layout.stage_store / records[-1].key}: the stage before round {number} is"
+            f"{store.place(records[-1].key)}: the stage before round {number} is"
             " recorded but its folder is gone"
         )
     asked = choose(
@@ -200,11 +202,11 @@ def _request(
         metric=trial.config.task.metric,
         salt="" if bench.resources.share_stages else trial.id,
     )
-    store = StageStore(bench.layout.stage_store)
+    store = StageStore(bench.layout.store)
     before = store.find(parent) if parent is not None and plan.reads else None
     if plan.reads and before is None:
         raise FileNotFoundError(
-            f"{store.root / str(parent)}: stage {stage} reads the stage before, and its folder is"
+            f"{store.place(str(parent))}: stage {stage} reads the stage before, and its folder is"
             " gone"
         )
     return StageRequest(
@@ -216,7 +218,7 @@ def _request(
         plan=plan,
         data_dir=bench.data.images_dir,
         inputs=inputs,
-        work_dir=store.folder(key),
+        work_dir=store.work(key),
         attempt=new_attempt(),
         parent=before.files() if before is not None else None,
         threads=bench.resources.cpus_per_worker,
@@ -252,7 +254,8 @@ def _record(
     if metric.array == "guess":
         correct = correctness.pack(test_correct(bench.data.labels_dir, last))
         # Before the record that names it; the same bytes whoever puts them.
-        commit_file(bench.layout.trial(trial.id).test_correct(stage), correct, replace=False)
+        files = bench.layout.trial(trial.id)
+        files.store.put(files.test_correct(stage), correct)
         right = scores["val_guess_last"] == inputs.validation_labels
         val_correct = correctness.to_hex(right) if inputs.validation_ids.size else None
     yes, no, skipped = (

@@ -23,7 +23,7 @@ its own. Of the pool, `guess`, `confidence`, `margin` and `entropy` leave refuse
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What the record of a stage says of its training, beside its results."""
 

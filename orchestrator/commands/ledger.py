@@ -14,20 +14,24 @@ from rich.table import Table
 from orchestrator.commands import replay as ledgers
 from orchestrator.labelling.ledger import LedgerError
 from orchestrator.reporting.results import printable
-from orchestrator.sweeps.layout import SweepLayout, TrialLayout
+from orchestrator.storage.opening import open_inside
+from orchestrator.storage.segments import Segments, StoredSegments
+from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.resolved import holds_sweep
 
 
-def _ledger_of(folder: Path) -> Path:
-    """The ledger folder, given it or its trial's folder."""
-    inside = TrialLayout(folder).ledger
-    found = inside if inside.is_dir() else folder
-    if not found.is_dir() or not any(found.glob("*.parquet")):
-        raise LedgerError(
-            f"{folder}: holds no ledger. Name a trial's folder, runs/<sweep>/trials/<id>; `verify`"
-            " also takes the whole sweep's, runs/<sweep>"
-        )
-    return found
+def _ledger_of(location: str | Path) -> Segments:
+    """Returns the ledger at a location: its own, or that of its trial."""
+    store, folder = open_inside(location)
+    below = f"{folder}/" if folder else ""
+    for name in (f"{below}ledger", folder):
+        # A folder under the name of a segment is damage, which its reader tells.
+        if any(each.endswith(".parquet") for each in (*store.names(name), *store.folders(name))):
+            return StoredSegments(store, name)
+    raise LedgerError(
+        f"{location}: holds no ledger. Name a trial's folder, runs/<sweep>/trials/<id>; `verify`"
+        " also takes the whole sweep's, runs/<sweep>"
+    )
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
@@ -60,34 +64,34 @@ def _write(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def show(folder: Path, *, as_json: bool) -> int:
+def show(location: str | Path, *, as_json: bool) -> int:
     """Prints every segment and every question with its answer."""
-    place = _ledger_of(folder)
+    place = _ledger_of(location)
     segments, questions = ledgers.show(place), ledgers.questions(place)
     if as_json:
         _write({"segments": segments, "questions": questions})
         return 0
     console = Console()
     shown = [{name: value for name, value in row.items() if name != "file"} for row in segments]
-    console.print(_table(shown, f"{place}: segments"))
+    console.print(_table(shown, f"{place.location}: segments"))
     console.print()
     console.print(_table(questions, f"{len(questions)} questions"))
     return 0
 
 
-def verify(folder: Path, *, as_json: bool) -> int:
+def verify(location: str | Path, *, as_json: bool) -> int:
     """Says that a trial's checksum chain is whole, or that everything in a sweep's folder fits
     together; else names each file that does not.
     """
-    sweep = SweepLayout(folder)
-    if holds_sweep(sweep):
+    store, inside = open_inside(location)
+    if not inside and holds_sweep(sweep := SweepLayout(store)):
         return _verify_sweep(sweep, as_json=as_json)
-    found = ledgers.verify(_ledger_of(folder))
+    found = ledgers.verify(_ledger_of(location))
     if as_json:
         _write(found)
     else:
         print(
-            f"{folder}: whole; {found['segments']} segments, {found['rows']} rows, sha256"
+            f"{location}: whole; {found['segments']} segments, {found['rows']} rows, sha256"
             f" {found['sha256']}"
         )
     return 0
@@ -102,19 +106,19 @@ def _verify_sweep(sweep: SweepLayout, *, as_json: bool) -> int:
         _write(found)
     elif not problems:
         print(
-            f"{sweep.root}: whole; {found['trials']} trials, {found['segments']} segments,"
+            f"{sweep.location}: whole; {found['trials']} trials, {found['segments']} segments,"
             f" {found['questions']} questions, {found['stages']} stages, sha256 {found['sha256']}"
         )
     for line in (*found["gone"], *problems):
         print(printable(line), file=sys.stderr)
     if problems:
-        print(f"{sweep.root}: damaged: {len(problems)} problem(s)", file=sys.stderr)
+        print(f"{sweep.location}: damaged: {len(problems)} problem(s)", file=sys.stderr)
     return 2 if problems else 0
 
 
-def replay(folder: Path, *, as_json: bool) -> int:
+def replay(location: str | Path, *, as_json: bool) -> int:
     """Prints the state of the pool, rebuilt from the segments alone."""
-    state = ledgers.replay(_ledger_of(folder))
+    state = ledgers.replay(_ledger_of(location))
     counts = asdict(state.counts()) | {"state_sha256": state.digest()}
     if as_json:
         _write(counts)

@@ -15,12 +15,15 @@ from orchestrator.labelling.ledger import Ledger, LedgerError, Segment, segment_
 from orchestrator.labelling.questions import ClassSets
 from orchestrator.labelling.state import PoolState, fold
 from orchestrator.labelling.terms import Round
-from orchestrator.storage.segments import open_segments
+from orchestrator.storage.segments import Segments, open_segments
+
+Place = Segments | str | Path
+"""A ledger, or the folder or S3 address in which it is."""
 
 _WORDS = {YES: "yes", NO: "no", SKIPPED: "skipped", PENDING: "open"}
 
 
-def show(location: str | Path) -> list[dict[str, Any]]:
+def show(location: Place) -> list[dict[str, Any]]:
     """One row a segment: segment, file, kind, round, rows, yes, no, skipped, bits (charged to the
     budget), sha256.
     """
@@ -29,7 +32,7 @@ def show(location: str | Path) -> list[dict[str, Any]]:
     return [_row(segment, label_bits) for segment in segments]
 
 
-def questions(location: str | Path, round: int | None = None) -> list[dict[str, Any]]:
+def questions(location: Place, round: int | None = None) -> list[dict[str, Any]]:
     """One row a question, of all rounds or of one: round, id, guess (a class, or the list of those
     asked about), confidence, answer (yes, no, skipped, open).
     """
@@ -37,7 +40,7 @@ def questions(location: str | Path, round: int | None = None) -> list[dict[str, 
     return [row for one in rounds if round in (None, one.number) for row in _questions(one)]
 
 
-def verify(location: str | Path) -> dict[str, Any]:
+def verify(location: Place) -> dict[str, Any]:
     """The chain is whole and says nothing impossible: segments, rows, and the SHA-256 of the last
     one, which stands for all.
 
@@ -53,7 +56,7 @@ def verify(location: str | Path) -> dict[str, Any]:
     }
 
 
-def replay(location: str | Path, after_round: int | None = None) -> PoolState:
+def replay(location: Place, after_round: int | None = None) -> PoolState:
     """The pool's state after a round (0: before any question), or after all: from the segments
     alone.
 
@@ -67,20 +70,26 @@ def replay(location: str | Path, after_round: int | None = None) -> PoolState:
     )
 
 
-def read_segments(location: str | Path) -> tuple[Segment, ...]:
+def read_segments(location: Place) -> tuple[Segment, ...]:
     """Returns every segment of a ledger, its chain verified."""
-    return Ledger(open_segments(location)).read()
+    return Ledger(_opened(location)).read()
 
 
-def state_of(segments: tuple[Segment, ...] | list[Segment], location: str | Path) -> PoolState:
+def _opened(location: Place) -> Segments:
+    return open_segments(location) if isinstance(location, str | Path) else location
+
+
+def state_of(segments: tuple[Segment, ...] | list[Segment], location: Place) -> PoolState:
     """Returns the pool's state after these segments; raises LedgerError where there are none."""
     state = fold(None, segments)
     if state is None and segments:
-        raise LedgerError(f"{location}: round 0 is not over: initial labels are still to come")
+        raise LedgerError(
+            f"{_opened(location).location}: round 0 is not over: initial labels are still to come"
+        )
     if state is None:
         raise LedgerError(
-            f"{location}: no ledger here; {segment_name(0)} is missing. A trial's ledger is in"
-            " trials/<id>/ledger of the sweep's folder"
+            f"{_opened(location).location}: no ledger here; {segment_name(0)} is missing. A trial's"
+            " ledger is in trials/<id>/ledger of the sweep's folder"
         )
     return state
 

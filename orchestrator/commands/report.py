@@ -16,9 +16,9 @@ from orchestrator.sweeps.candidates import Candidate
 from orchestrator.sweeps.layout import SweepLayout
 
 
-def show(root: Path, *, as_json: bool) -> int:
-    """Writes the report of the sweep in `root` and prints it. Returns the exit status."""
-    return write_and_show(SweepLayout(root), as_json=as_json)
+def show(location: str | Path, *, as_json: bool) -> int:
+    """Writes the report of the sweep at `location` and prints it. Returns the exit status."""
+    return write_and_show(SweepLayout.at(location), as_json=as_json)
 
 
 def write_and_show(

@@ -11,15 +11,14 @@ from rich.console import Console
 
 from orchestrator.reporting import results, status
 from orchestrator.reporting.names import with_old_names
-from orchestrator.storage.locks import is_held
 from orchestrator.sweeps.layout import SweepLayout
 
 
-def show(root: Path, *, watch: bool, as_json: bool) -> int:
+def show(location: str | Path, *, watch: bool, as_json: bool) -> int:
     """Prints where the sweep stands; with `watch`, again and again until it ends. Returns the exit
     status.
     """
-    layout = SweepLayout(root)
+    layout = SweepLayout.at(location)
     console = Console()
     while True:
         loaded = results.load(layout)
@@ -36,13 +35,13 @@ def show(root: Path, *, watch: bool, as_json: bool) -> int:
         if loaded.damaged:
             print(
                 f"{len(loaded.damaged)} record(s) of the sweep are damaged; check it with:"
-                f" orchestrate ledger verify {layout.root}",
+                f" orchestrate ledger verify {layout.location}",
                 file=sys.stderr,
             )
             return 2
-        if not ended and not is_held(layout.lock):
+        if not ended and not layout.store.is_held(layout.lock):
             print(
-                f"nobody is running it; go on with: orchestrate resume {layout.root}",
+                f"nobody is running it; go on with: orchestrate resume {layout.location}",
                 file=sys.stderr,
             )
             return 0

@@ -14,40 +14,45 @@ from orchestrator.driver import Ended, Engine
 from search_spaces.reading.config import Spec
 
 
-def sweep(spec: Spec, engine: Engine, *, out: Path | None, as_json: bool) -> int:
+def sweep(spec: Spec, engine: Engine, *, out: str | Path | None, as_json: bool) -> int:
     """Runs `spec`. Returns the exit status."""
     return _finish(driver.start(spec, engine, out=out), as_json=as_json)
 
 
-def resume(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
-    """Goes on with the sweep in `root`. Returns the exit status."""
-    return _finish(driver.resume(root, engine, overrides), as_json=as_json)
+def resume(
+    location: str | Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool
+) -> int:
+    """Goes on with the sweep at `location`. Returns the exit status."""
+    return _finish(driver.resume(location, engine, overrides), as_json=as_json)
 
 
-def retry(root: Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+def retry(
+    location: str | Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool
+) -> int:
     """Runs the failed trials again, and whatever else is unfinished. Returns the exit status."""
-    return _finish(driver.retry(root, engine, overrides), as_json=as_json)
+    return _finish(driver.retry(location, engine, overrides), as_json=as_json)
 
 
 def extend(
-    root: Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool
+    location: str | Path, more: int, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool
 ) -> int:
     """Adds candidates to a search and runs them. Returns the exit status."""
-    return _finish(driver.extend(root, more, engine, overrides), as_json=as_json)
+    return _finish(driver.extend(location, more, engine, overrides), as_json=as_json)
 
 
 def _finish(ended: Ended, *, as_json: bool) -> int:
     code = write_and_show(ended.layout, ended.candidates, as_json=as_json)
-    root, outcome = ended.layout.root, ended.outcome
+    location, outcome = ended.layout.location, ended.outcome
     if outcome.waiting:
         print(
             f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume"
-            f" {root}",
+            f" {location}",
             file=sys.stderr,
         )
     if outcome.failed:
         print(
-            f"{len(outcome.failed)} trial(s) failed; run them again with: orchestrate retry {root}",
+            f"{len(outcome.failed)} trial(s) failed; run them again with: orchestrate retry"
+            f" {location}",
             file=sys.stderr,
         )
     return 1 if outcome.waiting else code

@@ -5,7 +5,6 @@ stages.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from orchestrator.commands.replay import read_segments, state_of
@@ -18,7 +17,7 @@ from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import StageRecord
 from orchestrator.sweeps.stage_store import StageStore
 from search_spaces.reading.config import Trial
-from trainers.artefacts import StageDamaged, sha256_of
+from trainers.artefacts import StageDamaged
 
 
 def verify_sweep(layout: SweepLayout) -> dict[str, Any]:
@@ -53,8 +52,9 @@ def _ledger(result: TrialResult, data: str | None, problems: list[str]) -> tuple
     """Segments and answered questions of a trial's ledger; it is one chain, the trial's own, and
     what the trial's records say of it.
     """
-    place = result.files.ledger
-    if not place.is_dir() or not any(place.iterdir()):
+    files, ledger = result.files, result.files.segments
+    place = ledger.location
+    if not files.store.names(files.ledger):
         if result.records:
             problems.append(
                 f"{place}: missing, and {len(result.records)} stage(s) of the trial are on record;"
@@ -62,8 +62,8 @@ def _ledger(result: TrialResult, data: str | None, problems: list[str]) -> tuple
             )
         return 0, 0
     try:
-        segments = read_segments(place)
-        state = state_of(segments, place)
+        segments = read_segments(ledger)
+        state = state_of(segments, ledger)
     except LedgerError as error:
         problems.append(str(error))
         return 0, 0
@@ -73,7 +73,7 @@ def _ledger(result: TrialResult, data: str | None, problems: list[str]) -> tuple
     ]
     for record in result.records:
         problems += [
-            f"{result.files.stage(record.stage)}: {problem}"
+            f"{files.place(files.stage(record.stage))}: {problem}"
             for problem in _disagreements(record, segments)
         ]
         problems += _marks(result, record)
@@ -124,7 +124,7 @@ def _marks(result: TrialResult, record: StageRecord) -> Iterator[str]:
         return
     try:
         found = of_trial(
-            result.files.root,
+            result.files,
             record.stage,
             result.trial.facts.test_items,
             record.test_correct_sha256,
@@ -134,8 +134,8 @@ def _marks(result: TrialResult, record: StageRecord) -> Iterator[str]:
         return
     if found is None:
         yield (
-            f"{result.files.test_correct(record.stage)}: missing; restore it from a copy. Without"
-            " it the row has the interval of its seeds alone"
+            f"{result.files.place(result.files.test_correct(record.stage))}: missing; restore it"
+            " from a copy. Without it the row has the interval of its seeds alone"
         )
 
 
@@ -143,7 +143,7 @@ def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone:
     """Trained stages whose files are what was committed. One that is gone is said and is no damage:
     what was recorded of it stands.
     """
-    store = StageStore(layout.stage_store)
+    store = StageStore(layout.store)
     keys = {record.key: record for result in found.trials for record in result.records}
     checked = 0
     for key in keys:
@@ -154,16 +154,16 @@ def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone:
             continue
         if artefact is None:
             gone.append(
-                f"{layout.stage_store / key / 'record.json'}: missing; no result needs it, and a"
+                f"{layout.place(store.folder(key))}/record.json: missing; no result needs it, and a"
                 " stage that is needed again is trained again"
             )
             continue
-        for file in artefact.files().files.values():
-            if not file.path.is_file() or sha256_of(file.path) != file.sha256:
-                problems.append(
-                    f"{file.path}: missing or damaged (its SHA-256 is not the committed one);"
-                    f" remove {artefact.folder} to train this stage again"
-                )
+        problems += [
+            f"{layout.place(artefact.name(role))}: missing or damaged (its SHA-256 is not the"
+            f" committed one); remove {layout.place(artefact.folder)} to train this stage again"
+            for role in artefact.record["files"]
+            if not artefact.is_whole(role)
+        ]
         checked += 1
     return checked
 
@@ -171,11 +171,6 @@ def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone:
 def _strangers(layout: SweepLayout, found: SweepResults) -> Iterator[str]:
     """Folders of trials that no candidate names."""
     known = {result.trial.id for result in found.trials}
-    folders: list[Path] = (
-        sorted(path for path in layout.trials.iterdir() if path.is_dir())
-        if layout.trials.is_dir()
-        else []
-    )
-    for path in folders:
-        if path.name not in known:
-            yield f"{path}: no candidate of this sweep has such a trial"
+    for name in layout.store.folders(layout.trials):
+        if name.rpartition("/")[2] not in known:
+            yield f"{layout.place(name)}: no candidate of this sweep has such a trial"

@@ -17,6 +17,14 @@ from orchestrator.contracts.labelling import (
     QueryContract,
     TaskContract,
 )
+from orchestrator.contracts.methods import MethodContract
 from orchestrator.contracts.sources import SourceContract
 
-__all__ = ["OracleContract", "PluginContract", "QueryContract", "SourceContract", "TaskContract"]
+__all__ = [
+    "MethodContract",
+    "OracleContract",
+    "PluginContract",
+    "QueryContract",
+    "SourceContract",
+    "TaskContract",
+]

@@ -63,7 +63,7 @@ def run_inline(
     bench = Bench(
         layout=layout,
         data=data,
-        stages=LockedStages(StageStore(layout.stage_store), launcher),
+        stages=LockedStages(StageStore(layout.store), launcher),
         resources=resources,
         watcher=_Current(ProgressWatcher(progress), current),
         device=launcher.device,
@@ -73,7 +73,7 @@ def run_inline(
     for trial in trials:
         if is_finished(layout, trial) or is_failed(layout, trial):
             continue
-        pool = open_pool(trial, data, layout.trial(trial.id).ledger)
+        pool = open_pool(trial, data, layout.trial(trial.id).segments)
         if (
             attempt_trial(trial, pool, bench, partial(progress.trial_failed, label_of(trial)))
             is TrialState.WAITING

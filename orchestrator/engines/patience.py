@@ -30,21 +30,6 @@ def epochs_done(work_dir: Path) -> int:
     )
 
 
-def recorded(folder: Path) -> int:
-    """Bytes of what is committed below a folder: they change with every record, ledger segment or
-    stage that is.
-    """
-    total = 0
-    for path in folder.rglob("*"):
-        # What a killed writer left aside is no progress.
-        if not path.name.startswith("."):
-            try:
-                total += path.stat().st_size if path.is_file() else 0
-            except OSError:
-                continue
-    return total
-
-
 @dataclass(slots=True)
 class Deaths:
     """Of one stage or candidate: those since it last got further."""

@@ -33,7 +33,8 @@ from orchestrator.reporting.results import StageRecord, SweepResults, TrialResul
 from orchestrator.reporting.rows import Row
 from orchestrator.reporting.statistics import Difference, break_even, summarise
 from orchestrator.reporting.terminal import render as render
-from orchestrator.storage.files import commit_file
+from orchestrator.storage.folder import FolderStore
+from orchestrator.storage.store import check_name
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import TOP1
 from search_spaces.reading.schedule import annotation_hours, bits_per_label
@@ -59,6 +60,8 @@ LIKE_RULE: Final = (
     " from the baseline in method, epochs, network, data, validation images or oracle is not like"
     " with like: it is shown, and never leads"
 )
+
+_PICTURE: Final = "report.svg"
 
 METRICS: Final[dict[str, Callable[[StageRecord], float | None]]] = {
     "validation": lambda record: record.validation,
@@ -159,12 +162,12 @@ def _to_baseline(
     """
     from orchestrator.sweeps.correctness import of_trial
 
-    layout = SweepLayout(sweep.root)
+    layout = sweep.layout
 
     # The baseline's files are read once, not once a row.
     @lru_cache(maxsize=64)
     def bits(trial: str, stage: int, items: int, sha256: str | None) -> Correct | None:
-        return of_trial(layout.trial(trial).root, stage, items, sha256)
+        return of_trial(layout.trial(trial), stage, items, sha256)
 
     def correct(result: TrialResult) -> Correct | None:
         last = result.records[-1]
@@ -258,8 +261,8 @@ class ReportPaths:
 
 
 def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> ReportPaths:
-    """Writes the report in every form into the sweep's report folder; each file is replaced as a
-    whole.
+    """Writes the report in every form; each file is replaced as a whole. Where the sweep is kept in
+    no folder, they are written to `runs/NAME/report` too.
 
     Args:
         built: what `build` made of the sweep, if it has been; None: of what is on disk now.
@@ -281,22 +284,42 @@ def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> Report
         "report-rows.csv": csv_by_row(report),
         "report.json": json_text(report),
     }
-    drawing = layout.report / "report.svg"
     svg = picture(report)
     if svg is None:
-        drawing.unlink(missing_ok=True)
+        layout.store.remove(f"{layout.report}/{_PICTURE}")
     else:
-        texts[drawing.name] = svg
+        texts[_PICTURE] = svg
     for name, text in texts.items():
-        commit_file(layout.report / name, text.encode(), replace=True)
+        layout.store.put(f"{layout.report}/{name}", text.encode(), replace=True)
+    shown = layout.store.as_folder(layout.report)
+    if shown is None:
+        shown = _copied(texts, f"runs/{_folder_name(report['name'])}/report")
     return ReportPaths(
-        html=layout.report / "report.html",
-        markdown=layout.report / "report.md",
-        csv=layout.report / "report.csv",
-        csv_rows=layout.report / "report-rows.csv",
-        json=layout.report / "report.json",
-        picture=None if svg is None else drawing,
+        html=shown / "report.html",
+        markdown=shown / "report.md",
+        csv=shown / "report.csv",
+        csv_rows=shown / "report-rows.csv",
+        json=shown / "report.json",
+        picture=None if svg is None else shown / _PICTURE,
     )
+
+
+def _copied(texts: Mapping[str, str], folder: str) -> Path:
+    """Writes the forms of a report into a folder, for people to open, and returns it."""
+    copies = FolderStore(folder)
+    if _PICTURE not in texts:
+        copies.remove(_PICTURE)
+    for name, text in texts.items():
+        copies.put(name, text.encode(), replace=True)
+    return Path(folder)
+
+
+def _folder_name(name: str) -> str:
+    """Returns a sweep's name, which may come from a file, where it can be that of a folder."""
+    try:
+        return check_name(name.replace("/", "-"))
+    except ValueError:
+        return "sweep"
 
 
 def _row(

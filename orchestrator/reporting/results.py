@@ -5,9 +5,9 @@ never locks, never needs the data.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from orchestrator.catalogue import Catalogue
@@ -116,7 +116,7 @@ class SweepResults:
     """Everything that the reports say is derived from this."""
 
     name: str
-    root: Path
+    layout: SweepLayout
     baseline: str | None
     """Case that differences are taken to; None in a search without cases."""
     case_order: tuple[str, ...]
@@ -176,9 +176,10 @@ def load(
         else _candidates(layout, spec, known, catalogue, damaged)
     )
     candidates: dict[str, CandidateResult] = {}
+    begun = set(layout.store.folders(layout.trials))
     for candidate in drawn:
         results = tuple(
-            _trial(layout, trial, old=resolved.is_old(spec), damaged=damaged)
+            _trial(layout, trial, begun, old=resolved.is_old(spec), damaged=damaged)
             for trial in candidate.trials
         )
         candidates.setdefault(
@@ -190,9 +191,11 @@ def load(
     names = tuple(str(case) for case in spec.get("cases") or ()) or tuple(
         dict.fromkeys(case for found in candidates.values() for case in found.cases)
     )
+    # An address is no path, though it too ends with a name.
+    end = os.path.basename(os.path.abspath(layout.location))  # noqa: PTH100, PTH119
     return SweepResults(
-        name=str(spec.get("name") or layout.root.resolve().name),
-        root=layout.root,
+        name=str(spec.get("name") or end),
+        layout=layout,
         baseline=spec.get("baseline") or (names[0] if names else None),
         case_order=names,
         algorithm=str(spec["search"].get("algorithm", "grid")),
@@ -232,16 +235,18 @@ def _old_candidates(
     layout: SweepLayout, spec: Mapping[str, Any], damaged: list[str]
 ) -> list[Candidate]:
     found = []
-    for row in old_sweeps.read_lines(layout.candidate_lines, damaged):
+    for row in old_sweeps.read_lines(layout.store, layout.candidate_lines, damaged):
         try:
             found.append(candidate_from_row(row))
         except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
             damaged.append(
-                f"{layout.candidate_lines}: damaged (a line is no candidate: {type(error).__name__}"
-                f" {error}); restore it from a copy"
+                f"{layout.place(layout.candidate_lines)}: damaged (a line is no candidate:"
+                f" {type(error).__name__} {error}); restore it from a copy"
             )
     if not found:
-        damaged.append(f"{layout.candidate_lines}: names no candidate; restore it from a copy")
+        damaged.append(
+            f"{layout.place(layout.candidate_lines)}: names no candidate; restore it from a copy"
+        )
     # A file that was cut between two lines looks whole: the cases of the spec tell.
     lost = [
         case
@@ -251,18 +256,20 @@ def _old_candidates(
     if found and lost:
         names = ", ".join(map(repr, lost[:5]))
         damaged.append(
-            f"{layout.candidate_lines}: damaged (no candidate is called {names}, as cases of the"
-            " spec are); restore it from a copy"
+            f"{layout.place(layout.candidate_lines)}: damaged (no candidate is called {names}, as"
+            " cases of the spec are); restore it from a copy"
         )
     return found
 
 
-def _trial(layout: SweepLayout, trial: Trial, *, old: bool, damaged: list[str]) -> TrialResult:
+def _trial(
+    layout: SweepLayout, trial: Trial, begun: Collection[str], *, old: bool, damaged: list[str]
+) -> TrialResult:
     files = layout.trial(trial.id)
     records = _old_records(files, trial, damaged) if old else _records(files, trial, damaged)
     error = read_error(files)
     failure = None if error is None else Failure(error["stage"], error["kind"], error["message"])
-    return TrialResult(trial, tuple(records), failure, files.root.exists(), files)
+    return TrialResult(trial, tuple(records), failure, files.root in begun, files)
 
 
 def _records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[StageRecord]:
@@ -281,12 +288,12 @@ def _records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[Stage
 
 def _old_records(files: TrialLayout, trial: Trial, damaged: list[str]) -> list[StageRecord]:
     by_stage: dict[int, StageRecord] = {}
-    for row in old_sweeps.read_lines(files.stage_lines, damaged):
+    for row in old_sweeps.read_lines(files.store, files.stage_lines, damaged):
         try:
             record = from_object(row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             damaged.append(
-                f"{files.stage_lines}: damaged (a line is no record of a stage:"
+                f"{files.place(files.stage_lines)}: damaged (a line is no record of a stage:"
                 f" {type(error).__name__} {error}); restore it from a copy"
             )
             continue

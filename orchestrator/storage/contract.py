@@ -138,6 +138,18 @@ class StoreContract:
         assert opens().names() == ["s", "t/a", "t/b/10", "t/b/2", "tt/a"]
         assert opens().names("t") == ["t/a", "t/b/10", "t/b/2"]
         assert opens().names("t/b") == ["t/b/10", "t/b/2"]
+        assert opens().folders() == ["t", "tt"] and opens().folders("t") == ["t/b"]
+        assert opens().folders("t/b") == opens().folders("none") == []
+
+    def test_others_names_are_told_from_ours(self, opens: Opens) -> None:
+        store = opens()
+        with store.hold("lock", wait=False):
+            assert not store.has_others(("lock", "spec", "t"), "lock")
+            store.put("spec", b"x")
+            store.put("t/a", b"x")
+            assert not opens().has_others(("lock", "spec", "t"), "lock")
+            store.put("notes", b"x")
+            assert opens().has_others(("lock", "spec", "t"), "lock")
 
     def test_what_is_removed_is_gone_and_its_name_is_free(self, opens: Opens) -> None:
         store = opens()

@@ -8,12 +8,13 @@ import os
 import shutil
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from orchestrator.storage import locks
 from orchestrator.storage.files import (
+    ASIDE,
     StorageError,
     advice,
     commit_file,
@@ -23,7 +24,7 @@ from orchestrator.storage.files import (
     make_folder,
     remove_leftovers,
 )
-from orchestrator.storage.store import Store, Unreadable, check_name, missing
+from orchestrator.storage.store import NoStore, Store, Unreadable, check_name, missing
 
 
 class FolderStore(Store):
@@ -48,21 +49,26 @@ class FolderStore(Store):
     def get(self, name: str, most: int | None = None) -> bytes:
         path = self._path(name)
         try:
-            # One look: between two, another process may put the file.
-            if not stat.S_ISREG(path.stat().st_mode):
-                # A pipe would be waited for.
-                raise Unreadable(self.place(name), "it is not a file")
-            with path.open("rb") as file:
-                return file.read() if most is None else file.read(most)
+            # One look: between two, another process may put the file. A pipe would be waited for.
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise
-        except NotADirectoryError:
-            if self._root.exists() and not self._root.is_dir():
-                place, reason = self.place(name), f"{self._root} is a file and not a folder"
-                raise Unreadable(place, reason) from None
-            raise missing(self, name) from None
         except OSError as error:
-            raise Unreadable(self.place(name), error.strerror or str(error)) from error
+            raise self._unreadable(name, error) from error
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise Unreadable(self.place(name), "it is not a file")
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                return file.read() if most is None else file.read(most)
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+        finally:
+            os.close(handle)
+
+    def _unreadable(self, name: str, error: OSError) -> StorageError:
+        if isinstance(error, NotADirectoryError) and not self._root.is_dir():
+            return NoStore(f"{self._root}: is a file")
+        return Unreadable(self.place(name), error.strerror or str(error))
 
     def put(self, name: str, data: bytes, *, replace: bool = False) -> bool:
         path = self._path(name)
@@ -112,14 +118,50 @@ class FolderStore(Store):
             else:
                 yield prefix + entry.name
 
+    def folders(self, folder: str = "") -> list[str]:
+        below = f"{folder}/" if folder else ""
+        try:
+            with os.scandir(self._path(folder) if folder else self._root) as found:
+                return sorted(
+                    f"{below}{entry.name}"
+                    for entry in found
+                    if not entry.name.startswith(".") and entry.is_dir()
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._unreadable(folder, error) from error
+
     def is_empty(self) -> bool:
         try:
             with os.scandir(self._root) as found:
                 return next(found, None) is None
         except FileNotFoundError:
+            if self._root.is_symlink():
+                raise NoStore(f"{self._root}: is a link to nothing") from None
             return True
+        except NotADirectoryError:
+            raise NoStore(f"{self._root}: is not a folder") from None
         except OSError as error:
             raise Unreadable(self.location, error.strerror or str(error)) from error
+
+    def has_others(self, ours: Collection[str], lock: str) -> bool:
+        """As Store.has_others; hidden files count too, and so do those of our names where no lock
+        was ever held: they are somebody else's.
+        """
+        try:
+            with os.scandir(self._root) as found:
+                entries = list(found)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unreadable("", error) from error
+        if any(
+            entry.name not in ours and not entry.name.startswith(ASIDE) and not _is_bare(entry)
+            for entry in entries
+        ):
+            return True
+        return bool(entries) and not self.has(lock)
 
     def remove(self, name: str) -> None:
         path = self._path(name)
@@ -153,6 +195,12 @@ class FolderStore(Store):
     def work(self, folder: str) -> Path:
         return self._path(folder)
 
+    def as_folder(self, name: str) -> Path | None:
+        return self._path(name) if name else self._root
+
+    def end_work(self, folder: str) -> None:
+        """Removes nothing: what was made there is the record."""
+
     def check_writable(self) -> None:
         place = self._root.absolute()
         while not place.exists() and place != place.parent:
@@ -164,9 +212,10 @@ class FolderStore(Store):
             )
 
     def tidy(self) -> None:
-        for folder, inner, _ in os.walk(self._root):
+        for folder, inner, files in os.walk(self._root):
             inner[:] = [name for name in inner if not name.startswith(".")]
-            remove_leftovers(Path(folder))
+            if any(name.startswith(ASIDE) for name in files):
+                remove_leftovers(Path(folder))
 
     def place(self, name: str) -> str:
         return str(self._root / name)
@@ -194,3 +243,11 @@ class FolderStore(Store):
                 " charged twice; choose another --out."
             )
         self._links = True
+
+
+def _is_bare(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder without any entry."""
+    if not entry.is_dir():
+        return False
+    with os.scandir(entry.path) as found:
+        return next(found, None) is None

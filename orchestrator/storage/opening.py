@@ -18,6 +18,9 @@ GROUP: Final = "orchestrate.stores"
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
+_INSIDE: Final = re.compile(r"(.+?)/(trials/[^/]+(?:/ledger)?)/?")
+
+
 def open_store(location: str | Path) -> Store:
     """Returns the store at a location: `scheme://...` as an installed package keeps it, anything
     else as a folder. Makes nothing.
@@ -36,6 +39,26 @@ def open_store(location: str | Path) -> Store:
             f" sweeps at {scheme}://; name a folder, such as runs/mine"
         )
     return _opened(points[0], str(location))
+
+
+def open_new(location: str | Path) -> Store:
+    """Returns the store at a location where there may be nothing yet; otherwise as `open_store`.
+
+    A folder is named without `..`: made as it is written, `new/../x` would leave an empty folder
+    `new` behind.
+    """
+    if _URL.match(str(location)) is None and ".." in Path(location).parts:
+        return FolderStore(Path(location).resolve())
+    return open_store(location)
+
+
+def open_inside(location: str | Path) -> tuple[Store, str]:
+    """Returns the store that holds a trial, given the trial's location or its ledger's, and the
+    name of that; or the store at the location, and "".
+    """
+    found = _INSIDE.fullmatch(str(location)) if _URL.match(str(location)) else None
+    # Any folder of a file system is a store of its own, wherever it was copied to.
+    return (open_store(location), "") if found is None else (open_store(found[1]), found[2])
 
 
 def _opened(point: EntryPoint, location: str) -> Store:

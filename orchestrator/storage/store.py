@@ -7,10 +7,12 @@ knows whether a name is a file.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -34,6 +36,10 @@ class Unreadable(StorageError):
     def __reduce__(self) -> tuple[type[Unreadable], tuple[str, str]]:
         # Exceptions are otherwise pickled by their message alone.
         return Unreadable, (self.place, self.reason)
+
+
+class NoStore(StorageError):
+    """What lies at a store's location is something else, such as a file where a folder must be."""
 
 
 class Store(ABC):
@@ -76,6 +82,7 @@ class Store(ABC):
         Raises:
             FileNotFoundError: nothing was put there.
             Unreadable: something is there that cannot be read.
+            NoStore: something else lies at the store's location.
         """
 
     @abstractmethod
@@ -137,9 +144,31 @@ class Store(ABC):
         """Returns whether something was put under just this name."""
         return name in self.names(name)
 
+    def folders(self, folder: str = "") -> list[str]:
+        """Returns the full names of the folders directly below `folder`, sorted: how names that
+        have another part after it begin.
+        """
+        start = len(folder) + 1 if folder else 0
+        return sorted(
+            {name[: name.index("/", start)] for name in self.names(folder) if "/" in name[start:]}
+        )
+
     def is_empty(self) -> bool:
-        """Returns whether nothing at all is there, of this program or any other."""
+        """Returns whether nothing at all is there, of this program or any other.
+
+        Raises:
+            NoStore: something else lies at the location.
+        """
         return not self.names()
+
+    def has_others(self, ours: Collection[str], lock: str) -> bool:
+        """Returns whether anything is there but the names `ours` and what is below them. `lock` is
+        held by a process before it puts the first of them.
+        """
+        return any(
+            name not in ours and not name.startswith(tuple(f"{mine}/" for mine in ours))
+            for name in self.names()
+        )
 
     def is_held(self, name: str) -> bool:
         """Returns whether a living process holds that lock."""
@@ -151,14 +180,24 @@ class Store(ABC):
 
     def work(self, folder: str) -> Path:
         """Returns a folder of this machine to make files in that `put_file` then puts below
-        `folder`, and to find them again after a
-        death: checkpoints stay there. It is not made here, and what is in it is no record.
+        `folder`, and to find them again after a death: checkpoints stay there. It is not made here,
+        and what is in it is no record.
         """
-        from hashlib import sha256
-
         check_name(folder)
-        mine = sha256(self.location.encode()).hexdigest()[:16]
+        mine = hashlib.sha256(self.location.encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / "orchestrate-work" / mine / folder
+
+    def as_folder(self, name: str) -> Path | None:
+        """Returns the folder of a file system that holds what is below `name`; None where none
+        does, so that people need a copy to open it.
+        """
+        return None
+
+    def end_work(self, folder: str) -> None:
+        """Removes the folder of this machine that `work` gave, once everything in it that is to be
+        kept has been put.
+        """
+        shutil.rmtree(self.work(folder), ignore_errors=True)
 
     def check_writable(self) -> None:
         """Raises StorageError where nothing could be put. Changes nothing; a first, cheap look

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.catalogue import INSTALLED, Catalogue
-from orchestrator.storage.files import commit_new_files
+from orchestrator.storage.store import Unreadable
 from orchestrator.sweeps.layout import SweepLayout, checked_name
 from orchestrator.sweeps.records import RecordsDamaged, encode_object, read_error, read_object
 from orchestrator.sweeps.stage_records import has_stages
@@ -86,19 +86,20 @@ def put_candidates(
     Raises:
         RecordsDamaged: another candidate stands under one of the numbers.
     """
-    objects = {
-        number: encode_object(candidate_to_row(candidate) | {"number": number})
-        for number, candidate in enumerate(candidates, start=first)
-    }
-    commit_new_files(
-        layout.candidates, {layout.candidate(number).name: data for number, data in objects.items()}
+    layout.store.put_new(
+        {
+            layout.candidate(number): encode_object(
+                candidate_to_row(candidate) | {"number": number}
+            )
+            for number, candidate in enumerate(candidates, start=first)
+        }
     )
     committed = []
     for number, candidate in enumerate(candidates, start=first):
         found = read_candidate(layout, number, catalogue)
         if found.id != candidate.id:
             raise RecordsDamaged(
-                layout.candidate(number),
+                layout.place(layout.candidate(number)),
                 f"it holds candidate {found.id}, and {candidate.id} was to be put there",
             )
         committed.append(found)
@@ -108,21 +109,22 @@ def put_candidates(
 def numbers(layout: SweepLayout) -> list[int]:
     """Returns the numbers of the candidates on record, ascending."""
     try:
-        names = [entry.name for entry in layout.candidates.iterdir()]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RecordsDamaged(layout.candidates, error.strerror or str(error)) from error
-    return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
+        names = layout.store.names(layout.candidates)
+        # A folder under the name of a candidate is damage, and no less a number.
+        names += layout.store.folders(layout.candidates)
+    except Unreadable as error:
+        raise RecordsDamaged(error.place, error.reason) from error
+    below = len(layout.candidates) + 1
+    return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name, below)))
 
 
 def read_candidate(layout: SweepLayout, number: int, catalogue: Catalogue = INSTALLED) -> Candidate:
     """Raises RecordsDamaged where the file is missing or is not the candidate that was put
     there.
     """
-    row = read_object(layout.candidate(number))
+    row = read_object(layout.store, layout.candidate(number))
     if row is None:
-        raise RecordsDamaged(layout.candidate(number), "it is missing")
+        raise RecordsDamaged(layout.place(layout.candidate(number)), "it is missing")
     return _decoded(layout, number, row, catalogue)
 
 
@@ -141,15 +143,17 @@ def load_candidates(layout: SweepLayout, catalogue: Catalogue = INSTALLED) -> li
 def _decoded(
     layout: SweepLayout, number: int, row: dict[str, Any], catalogue: Catalogue
 ) -> Candidate:
-    path = layout.candidate(number)
+    place = layout.place(layout.candidate(number))
     if row.get("number") != number:
         raise RecordsDamaged(
-            path, f"it is candidate number {row.get('number')!r:.20}; two files were exchanged"
+            place, f"it is candidate number {row.get('number')!r:.20}; two files were exchanged"
         )
     try:
         return candidate_from_row(row, catalogue)
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
-        raise RecordsDamaged(path, f"it is no candidate: {type(error).__name__} {error}") from error
+        raise RecordsDamaged(
+            place, f"it is no candidate: {type(error).__name__} {error}"
+        ) from error
 
 
 def is_finished(layout: SweepLayout, trial: Trial) -> bool:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.storage.store import Unreadable
 from orchestrator.sweeps.layout import TrialLayout
 from trainers.errors import UserError
 
@@ -29,11 +29,6 @@ not even parsed.
 
 class CorrectnessError(UserError):
     """A file of right and wrong guesses is not what its stage's record says."""
-
-
-def path_of(trial: Path, stage: int) -> Path:
-    """Where the bits of a stage lie in the folder of its trial."""
-    return TrialLayout(trial).test_correct(stage)
 
 
 def pack(correct: Correct) -> bytes:
@@ -95,34 +90,30 @@ def from_hex(text: str, items: int) -> Correct:
     return np.unpackbits(packed)[:items].astype(np.bool_)
 
 
-def of_trial(trial: Path, stage: int, items: int, sha256: str | None) -> Correct | None:
-    """[items] what `stage` of the trial in that folder guessed right; None where there is no such
-    file or no record vouches for it (older sweeps have neither).
+def of_trial(files: TrialLayout, stage: int, items: int, sha256: str | None) -> Correct | None:
+    """[items] what `stage` of the trial guessed right; None where there is no such file or no
+    record vouches for it (older sweeps have neither).
 
     Args:
-        trial: the trial's folder.
         items: test images of the data set.
         sha256: of the file's bytes, from the stage's record.
 
     Raises:
         CorrectnessError: the file is not the one that was recorded, or cannot be read.
     """
-    path = path_of(trial, stage)
-    if sha256 is None or not path.exists():
+    if sha256 is None:
         return None
-    if not path.is_file():
-        # A pipe would be waited for.
-        raise CorrectnessError(
-            f"{path}: is not a file. Restore it from a copy; or delete it, and the report gives"
-            " this row the interval of its seeds alone."
-        )
+    name = files.test_correct(stage)
     try:
-        with path.open("rb") as file:
-            data = file.read(-(-items // 8) + _HEADER_BYTES + 1)
+        data = files.store.get(name, -(-items // 8) + _HEADER_BYTES + 1)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise CorrectnessError(f"{path}: cannot be read ({error.strerror}).") from None
+    except Unreadable as error:
+        raise CorrectnessError(
+            f"{error.place}: cannot be read ({error.reason}). Restore it from a copy; or delete it,"
+            " and the report gives this row the interval of its seeds alone."
+        ) from None
+    path = files.place(name)
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise CorrectnessError(

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import socket
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.catalogue import Catalogue
-from orchestrator.storage.files import ASIDE, commit_file
+from orchestrator.storage.store import NoStore
 from orchestrator.storage.user_files import expand
 from orchestrator.sweeps import resolved as resolved_file
 from orchestrator.sweeps.candidates import (
@@ -71,11 +70,14 @@ def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
         SweepError: the folder holds another sweep or anything else, or its sweep is damaged or too
             old to be gone on with.
     """
-    if not os.path.lexists(layout.root):
-        return None
-    if not layout.root.is_dir():
-        raise SweepError(f"{layout.root}: is not a folder. Choose another with --out.")
-    if not os.path.lexists(layout.resolved):
+    try:
+        if layout.store.is_empty():
+            return None
+    except NoStore:
+        raise SweepError(
+            f"{layout.location}: is not a folder. Choose another with --out."
+        ) from None
+    if not layout.store.has(layout.resolved):
         _check_unused(spec, layout)
         return None
     found = resolved_file.read(layout)
@@ -89,9 +91,9 @@ def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
         return found
     if not _nothing_recorded(layout):
         raise SweepError(
-            f"{layout.root}: already holds another sweep (its resolved.yaml differs from what"
+            f"{layout.location}: already holds another sweep (its resolved.yaml differs from what"
             f" {spec.source} asks for). Choose another folder with --out, or go on with that one:"
-            f" orchestrate resume {layout.root}"
+            f" orchestrate resume {layout.location}"
         )
     return None
 
@@ -118,15 +120,13 @@ def create(
     # What a creation that was cut short left, or one that was refused before its first label: the
     # corrected command takes its place.
     for folder in (layout.trials, layout.candidates, layout.extended):
-        shutil.rmtree(folder, ignore_errors=True)
+        layout.store.remove(folder)
     candidates = group_candidates(enumerate_trials(spec) or [])
     manifest = json.dumps(_manifest(spec, engine, device), indent=1).encode()
-    layout.trials.mkdir(parents=True, exist_ok=True)
     for file in spec.extended:
-        layout.extended.mkdir(exist_ok=True)
-        commit_file(layout.extended / file.name, file.text.encode(), replace=True)
-    commit_file(layout.spec, spec.text.encode(), replace=True)
-    commit_file(layout.manifest, manifest, replace=True)
+        layout.store.put(f"{layout.extended}/{file.name}", file.text.encode(), replace=True)
+    layout.store.put(layout.spec, spec.text.encode(), replace=True)
+    layout.store.put(layout.manifest, manifest, replace=True)
     candidates = put_candidates(layout, candidates, catalogue=spec.keys.catalogue)
     listed = None if spec.search.algorithm.adaptive else len(candidates)
     # Last: its presence says that the folder is whole.
@@ -154,51 +154,36 @@ def _manifest(spec: Spec, engine: str, device: str) -> dict[str, Any]:
 def _check_schema(layout: SweepLayout, found: dict[str, Any]) -> None:
     if resolved_file.is_old(found):
         raise SweepError(
-            f"{layout.root}: is a sweep of version 0.1.0, which can be reported and verified, not"
-            " gone on with; start a new one in another folder: --out DIR"
+            f"{layout.location}: is a sweep of version 0.1.0, which can be reported and verified,"
+            " not gone on with; start a new one in another folder: --out DIR"
         )
 
 
 def _nothing_recorded(layout: SweepLayout) -> bool:
     """Returns whether no label was bought and no stage trained."""
-    return not any(
-        path.is_file()
-        for folder in (layout.trials, layout.stage_store)
-        for path in folder.rglob("*")
-    )
+    return not any(layout.store.names(folder) for folder in (layout.trials, layout.stages))
 
 
 def _check_unused(spec: Spec, layout: SweepLayout) -> None:
     """Raises SweepError where the folder holds anything but what a creation of this sweep that was
     cut short may have left.
     """
-    ours = {layout.lock.name, layout.spec.name, layout.manifest.name}
     if resolved_file.holds_sweep(layout):
         raise SweepError(
-            f"{layout.resolved}: missing, and records of a sweep are beside it; restore it from a"
-            " copy, or choose another folder with --out."
+            f"{layout.place(layout.resolved)}: missing, and records of a sweep are beside it;"
+            " restore it from a copy, or choose another folder with --out."
         )
 
-    def left_over(path: Path) -> bool:
-        if path in (layout.candidates, layout.extended):
-            return path.is_dir()
-        return (
-            path.name in ours
-            or path.name.startswith(ASIDE)
-            or (path == layout.trials and path.is_dir() and not any(path.iterdir()))
-        )
-
-    entries = sorted(layout.root.iterdir())
-    # A creation takes the lock before it writes anything: without one, a file of one of these names
-    # is somebody else's.
-    if any(not left_over(path) for path in entries) or (entries and not layout.lock.exists()):
+    store = layout.store
+    ours = (layout.lock, layout.spec, layout.manifest, layout.candidates, layout.extended)
+    if store.has_others(ours, layout.lock):
         raise SweepError(
-            f"{layout.root}: is not empty and holds no sweep. Choose another folder with --out."
+            f"{layout.location}: is not empty and holds no sweep. Choose another folder with --out."
         )
-    if layout.spec.exists() and layout.spec.read_bytes() != spec.text.encode():
+    if store.has(layout.spec) and store.get(layout.spec) != spec.text.encode():
         raise SweepError(
-            f"{layout.spec}: is another spec than {spec.source}, and would be overwritten. Choose"
-            " another folder with --out, or remove that one."
+            f"{layout.place(layout.spec)}: is another spec than {spec.source}, and would be"
+            " overwritten. Choose another folder with --out, or remove that one."
         )
 
 
@@ -208,16 +193,16 @@ def check_data(layout: SweepLayout, found: dict[str, Any], data: str, spec: Spec
     if data != begun_with:
         where = spec.base.get(PATH_KEY) or spec.facts.name
         raise SweepError(
-            f"{layout.root}: the data at {where} is not what this sweep was begun with (fingerprint"
-            f" {data[:12]}, and {begun_with[:12]} is on record): an item or a label differs. Put"
-            " the old data back, or say where it lies now with --set dataset.path=PATH; new data"
-            " is a new sweep: --out DIR"
+            f"{layout.location}: the data at {where} is not what this sweep was begun with"
+            f" (fingerprint {data[:12]}, and {begun_with[:12]} is on record): an item or a label"
+            " differs. Put the old data back, or say where it lies now with --set"
+            " dataset.path=PATH; new data is a new sweep: --out DIR"
         )
 
 
 def open_sweep(
-    root: Path, overrides: Sequence[str] = (), plugins: Sequence[type[Any]] = ()
-) -> tuple[SweepLayout, Spec, list[Candidate], dict[str, Any]]:
+    layout: SweepLayout, overrides: Sequence[str] = (), plugins: Sequence[type[Any]] = ()
+) -> tuple[Spec, list[Candidate], dict[str, Any]]:
     """Returns a sweep that was created before: its spec, its candidates and its resolved.yaml.
 
     Args:
@@ -228,7 +213,6 @@ def open_sweep(
         SweepError: the folder holds no sweep that can be gone on with, its records are damaged, or
             an override is of something else.
     """
-    layout = SweepLayout(root)
     found = resolved_file.read(layout)
     _check_schema(layout, found)
     for problem in resolved_file.check_whole(layout, found):
@@ -241,7 +225,7 @@ def open_sweep(
             )
     catalogue = resolved_file.catalogue_of(layout, found, plugins)
     spec = resolved_file.read_spec(layout, found, overrides, catalogue)
-    return layout, located(spec), _whole(layout, found, catalogue), found
+    return located(spec), _whole(layout, found, catalogue), found
 
 
 def is_as_read(layout: SweepLayout, found: dict[str, Any], candidates: Sequence[Candidate]) -> bool:
@@ -260,8 +244,8 @@ def _whole(layout: SweepLayout, found: dict[str, Any], catalogue: Catalogue) -> 
     candidates, listed = load_candidates(layout, catalogue), found["listed"]
     if listed is not None and len(candidates) < listed:
         raise SweepError(
-            f"{layout.candidates}: damaged: it holds {len(candidates)} of {listed} candidates."
-            " Restore it from a copy."
+            f"{layout.place(layout.candidates)}: damaged: it holds {len(candidates)} of {listed}"
+            " candidates. Restore it from a copy."
         )
     # More than are listed: an `extend` was cut short, and will draw the same ones again.
     return candidates[:listed]
@@ -287,7 +271,7 @@ def forgive(layout: SweepLayout, candidates: list[Candidate]) -> int:
         trial for candidate in candidates for trial in candidate.trials if is_failed(layout, trial)
     ]
     for trial in failed:
-        layout.trial(trial.id).error.unlink()
+        layout.store.remove(layout.trial(trial.id).error)
     return len(failed)
 
 
@@ -297,7 +281,7 @@ def check_extendable(layout: SweepLayout, found: dict[str, Any]) -> None:
     """
     if found["search"]["algorithm"] == "grid":
         raise SweepError(
-            f"{layout.root}: is a grid, which is complete; only a search (random, tpe) can be"
+            f"{layout.location}: is a grid, which is complete; only a search (random, tpe) can be"
             " extended. Start a new sweep with more values."
         )
 

@@ -1,4 +1,4 @@
-"""Where everything of a sweep lies on disk: the one place that knows every file name."""
+"""Under which names everything of a sweep is kept: the one place that knows them all."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from orchestrator.storage.opening import open_store
+from orchestrator.storage.segments import Segments, StoredSegments
+from orchestrator.storage.store import Store
+
 _ONE_NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def checked_name(text: str) -> str:
-    """Returns an id or key that was read from a file, before it becomes part of a path.
+    """Returns an id or key that was read from a file, before it becomes part of a name.
 
     Raises:
         ValueError: it could lead out of its folder.
@@ -23,97 +27,135 @@ def checked_name(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TrialLayout:
-    """Files of one trial: `runs/<sweep>/trials/<id>/`."""
+    """Names of one trial, all below `trials/<id>`."""
 
-    root: Path
-
-    @property
-    def ledger(self) -> Path:
-        return self.root / "ledger"
+    store: Store
+    id: str
 
     @property
-    def stages(self) -> Path:
-        """One file a finished stage."""
-        return self.root / "stages"
+    def root(self) -> str:
+        return f"trials/{self.id}"
 
-    def stage(self, number: int) -> Path:
+    @property
+    def ledger(self) -> str:
+        """One name a segment."""
+        return f"{self.root}/ledger"
+
+    @property
+    def segments(self) -> Segments:
+        """What the ledger is kept in."""
+        return StoredSegments(self.store, self.ledger)
+
+    @property
+    def stages(self) -> str:
+        """One name a finished stage."""
+        return f"{self.root}/stages"
+
+    def stage(self, number: int) -> str:
         """The record of a finished stage."""
-        return self.stages / f"{number:04d}.json"
+        return f"{self.stages}/{number:04d}.json"
 
-    def test_correct(self, number: int) -> Path:
+    def test_correct(self, number: int) -> str:
         """Which test images the model of a stage got right: a bit an image, for the report
         alone.
         """
-        return self.root / "test_correct" / f"{number:04d}.npy"
+        return f"{self.root}/test_correct/{number:04d}.npy"
 
     @property
-    def error(self) -> Path:
+    def error(self) -> str:
         """Why the trial failed; absent while it may still go on."""
-        return self.root / "error.json"
+        return f"{self.root}/error.json"
 
     @property
-    def stage_lines(self) -> Path:
+    def stage_lines(self) -> str:
         """The records of a sweep of 0.1.0: one JSON line a finished stage."""
-        return self.root / "stages.jsonl"
+        return f"{self.root}/stages.jsonl"
+
+    def place(self, name: str) -> str:
+        """Returns where a name is kept, for messages."""
+        return self.store.place(name)
 
 
 @dataclass(frozen=True, slots=True)
 class SweepLayout:
-    """Files of one sweep: `runs/<sweep>/`."""
+    """Names of one sweep, and the store that holds them."""
 
-    root: Path
+    store: Store
+
+    @classmethod
+    def at(cls, location: str | Path) -> SweepLayout:
+        """Returns the layout of the sweep at a location, which need not be there yet.
+
+        Raises:
+            StorageError: no store is known for such a location.
+        """
+        return cls(open_store(location))
 
     @property
-    def spec(self) -> Path:
-        return self.root / "spec.yaml"
+    def location(self) -> str:
+        """Folder or address of the whole sweep."""
+        return self.store.location
 
     @property
-    def extended(self) -> Path:
+    def spec(self) -> str:
+        return "spec.yaml"
+
+    @property
+    def extended(self) -> str:
         """The files that spec.yaml extends, as they were when the sweep was begun."""
-        return self.root / "spec"
+        return "spec"
 
     @property
-    def resolved(self) -> Path:
-        return self.root / "resolved.yaml"
+    def resolved(self) -> str:
+        return "resolved.yaml"
 
     @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.json"
+    def manifest(self) -> str:
+        return "manifest.json"
 
     @property
-    def candidates(self) -> Path:
-        """One file a candidate, numbered in the order in which they were drawn."""
-        return self.root / "candidates"
+    def candidates(self) -> str:
+        """One name a candidate, numbered in the order in which they were drawn."""
+        return "candidates"
 
-    def candidate(self, number: int) -> Path:
-        return self.candidates / f"{number:06d}.json"
+    def candidate(self, number: int) -> str:
+        return f"{self.candidates}/{number:06d}.json"
 
     @property
-    def candidate_lines(self) -> Path:
+    def candidate_lines(self) -> str:
         """The candidates of a sweep of 0.1.0: one JSON line each."""
-        return self.root / "candidates.jsonl"
+        return "candidates.jsonl"
 
     @property
-    def seal(self) -> Path:
+    def seal(self) -> str:
         """Checksums of every record that stood when the sweep was last at rest."""
-        return self.root / "seal.json"
+        return "seal.json"
 
     @property
-    def lock(self) -> Path:
-        return self.root / "driver.lock"
+    def lock(self) -> str:
+        return "driver.lock"
 
     @property
-    def stage_store(self) -> Path:
-        return self.root / "stages"
+    def stages(self) -> str:
+        """Trained stages: all that is kept of one is below its key."""
+        return "stages"
+
+    def stage_folder(self, key: str) -> str:
+        """Raises ValueError where the key, which may come from a file, is no plain name."""
+        return f"{self.stages}/{checked_name(key)}"
 
     @property
-    def report(self) -> Path:
-        return self.root / "report"
+    def report(self) -> str:
+        return "report"
 
     @property
-    def trials(self) -> Path:
-        return self.root / "trials"
+    def trials(self) -> str:
+        return "trials"
 
     def trial(self, trial_id: str) -> TrialLayout:
         """Raises ValueError where the id, which may come from a file, is no plain name."""
-        return TrialLayout(self.trials / checked_name(trial_id))
+        return TrialLayout(self.store, checked_name(trial_id))
+
+    def place(self, name: str) -> str:
+        """Returns where a name is kept, for messages."""
+        return self.store.place(name)

@@ -1,14 +1,19 @@
-"""Removes what drivers and trainers that died have left half-written in a sweep's folder."""
+"""Removes what drivers and trainers that died have left half-written in a sweep."""
 
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from orchestrator.storage.files import remove_leftovers
+from orchestrator.storage.files import StorageError
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_store import StageStore
 from trainers.errors import UserError
+
+_ARTEFACTS: Final = ("scores-", "model-", "state-")
+"""How the names of files begin that an attempt at a stage leaves."""
 
 
 def remove(layout: SweepLayout) -> None:
@@ -17,33 +22,35 @@ def remove(layout: SweepLayout) -> None:
     A stage's temporary files go whoever wrote them: nobody else trains here now, and one who still
     did would only lose a checkpoint.
     """
-    for folder in (layout.root, layout.candidates, layout.report):
-        remove_leftovers(folder)
-    for pattern in ("*", "*/ledger", "*/stages", "*/test_correct"):
-        for folder in layout.trials.glob(pattern):
-            remove_leftovers(folder)
-    for folder in layout.stage_store.glob("*"):
-        remove_leftovers(folder)
-        for left in (*folder.glob("*.tmp"), *_superseded(folder)):
-            with contextlib.suppress(OSError):
-                left.unlink(missing_ok=True)
+    layout.store.tidy()
+    stages: dict[str, list[str]] = defaultdict(list)
+    for name in layout.store.names(layout.stages):
+        _, key, *rest = name.split("/")
+        if len(rest) == 1:
+            stages[key].append(rest[0])
+    for key, files in stages.items():
+        for file in (*_temporary(files), *_superseded(StageStore(layout.store), key, files)):
+            # Also ValueError: a file that somebody else put there may be called anything.
+            with contextlib.suppress(StorageError, ValueError):
+                layout.store.remove(f"{layout.stages}/{key}/{file}")
 
 
-def _superseded(folder: Path) -> list[Path]:
-    """Artefacts of attempts that died before their commit, in the folder of a stage that another
-    attempt has committed.
+def _temporary(files: Iterable[str]) -> Iterator[str]:
+    return (file for file in files if file.endswith(".tmp"))
+
+
+def _superseded(store: StageStore, key: str, files: Iterable[str]) -> Iterator[str]:
+    """Yields artefacts of attempts that died before their commit, of a stage that another attempt
+    has committed.
     """
     try:
-        found = StageStore(folder.parent).find(folder.name)
+        found = store.find(key)
     except (UserError, ValueError):
-        return []
+        return
     if found is None:
         # Whoever trains it may be about to commit these very files.
-        return []
-    kept = {file.path.name for file in found.files().files.values()}
-    return [
-        path
-        for pattern in ("scores-*", "model-*", "state-*")
-        for path in folder.glob(pattern)
-        if path.name not in kept
-    ]
+        return
+    kept = {str(entry["name"]) for entry in found.record["files"].values()}
+    for file in files:
+        if file.startswith(_ARTEFACTS) and not file.endswith(".tmp") and file not in kept:
+            yield file

@@ -4,13 +4,13 @@ and verified, and not gone on with.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.store import Store, Unreadable
 from orchestrator.sweeps.records import MOST_BYTES, parse_object
 
 
-def read_lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
+def read_lines(store: Store, name: str, damaged: list[str]) -> list[dict[str, Any]]:
     """Returns the objects of a JSON-lines file; a last line without its newline was being written
     when the process died, and is left out.
 
@@ -18,12 +18,11 @@ def read_lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
         damaged: gets a line for each other line that is no object.
     """
     try:
-        with path.open("rb") as file:
-            pieces = file.read(MOST_BYTES).split(b"\n")
+        pieces = store.get(name, MOST_BYTES).split(b"\n")
     except FileNotFoundError:
         return []
-    except OSError as error:
-        damaged.append(f"{path}: cannot be read: {error.strerror or error}")
+    except Unreadable as error:
+        damaged.append(str(error))
         return []
     rows = []
     for number, piece in enumerate(pieces[:-1], start=1):
@@ -32,5 +31,7 @@ def read_lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
         try:
             rows.append(parse_object(piece.replace(b"NaN", b"null")))
         except ValueError as error:
-            damaged.append(f"{path}:{number}: damaged ({error}); restore it from a copy")
+            damaged.append(
+                f"{store.place(name)}:{number}: damaged ({error}); restore it from a copy"
+            )
     return rows

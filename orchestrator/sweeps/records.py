@@ -8,10 +8,9 @@ import hashlib
 import json
 import math
 import traceback
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from orchestrator.storage.files import commit_file
+from orchestrator.storage.store import Store, Unreadable
 from orchestrator.sweeps.layout import TrialLayout
 from trainers.errors import UserError
 
@@ -25,13 +24,13 @@ MOST_BYTES: Final = 1 << 26
 class RecordsDamaged(UserError):
     """A record is missing or is not what was written."""
 
-    def __init__(self, path: Path, problem: str, mend: str = "restore it from a copy") -> None:
-        self.path, self.problem, self.mend = path, problem, mend
-        super().__init__(f"{path}: damaged ({problem}); {mend}")
+    def __init__(self, place: str, problem: str, mend: str = "restore it from a copy") -> None:
+        self.place, self.problem, self.mend = place, problem, mend
+        super().__init__(f"{place}: damaged ({problem}); {mend}")
 
-    def __reduce__(self) -> tuple[type[RecordsDamaged], tuple[Path, str, str]]:
+    def __reduce__(self) -> tuple[type[RecordsDamaged], tuple[str, str, str]]:
         # Exceptions are otherwise pickled by their message alone.
-        return RecordsDamaged, (self.path, self.problem, self.mend)
+        return RecordsDamaged, (self.place, self.problem, self.mend)
 
 
 def checksum(body: dict[str, Any]) -> str:
@@ -72,29 +71,27 @@ def _finite(text: str) -> float:
     return number
 
 
-def read_object(path: Path, mend: str = "restore it from a copy") -> dict[str, Any] | None:
-    """Returns the object that was put at `path`; None if none was.
+def read_object(
+    store: Store, name: str, mend: str = "restore it from a copy"
+) -> dict[str, Any] | None:
+    """Returns the object that was put under a name; None if none was.
 
     Raises:
-        RecordsDamaged: the file cannot be read, or is not what was put there.
+        RecordsDamaged: what is there cannot be read, or is not what was put there.
     """
     try:
-        if path.exists() and not path.is_file():
-            # A pipe would be waited for.
-            raise ValueError("it is not a file")
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data = store.get(name, MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB, which no record is")
         found = parse_object(data)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise RecordsDamaged(path, error.strerror or str(error), mend) from error
+    except Unreadable as error:
+        raise RecordsDamaged(error.place, error.reason, mend) from error
     except ValueError as error:
-        raise RecordsDamaged(path, str(error), mend) from error
+        raise RecordsDamaged(store.place(name), str(error), mend) from error
     if found.get(CHECKSUM) != checksum(found):
-        raise RecordsDamaged(path, "its content does not match its checksum", mend)
+        raise RecordsDamaged(store.place(name), "its content does not match its checksum", mend)
     return found
 
 
@@ -105,25 +102,26 @@ def encode_object(body: dict[str, Any]) -> bytes:
     ).encode()
 
 
-def put_object(path: Path, body: dict[str, Any]) -> dict[str, Any]:
-    """Commits `body` at `path` unless an object stands there; returns the committed one, which may
-    be another process's.
+def put_object(store: Store, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Puts `body` under a name unless an object stands there; returns the one that stands, which
+    may be another process's.
     """
-    commit_file(path, encode_object(body), replace=False)
-    committed = read_object(path)
+    store.put(name, encode_object(body))
+    committed = read_object(store, name)
     if committed is None:
         raise RecordsDamaged(
-            path, "it was written and is gone; is the folder being cleaned while the sweep runs?"
+            store.place(name),
+            "it was written and is gone; is the folder being cleaned while the sweep runs?",
         )
     return committed
 
 
-def replace_object(path: Path, body: dict[str, Any]) -> None:
+def replace_object(store: Store, name: str, body: dict[str, Any]) -> None:
     """Writes an object that follows from others, in place of an earlier one."""
-    commit_file(path, encode_object(body), replace=True)
+    store.put(name, encode_object(body), replace=True)
 
 
-def write_error(layout: TrialLayout, *, stage: int, error: BaseException) -> dict[str, Any]:
+def write_error(files: TrialLayout, *, stage: int, error: BaseException) -> dict[str, Any]:
     """Records why the trial failed; it counts as failed while the file is there."""
     record = {
         "stage": stage,
@@ -131,20 +129,19 @@ def write_error(layout: TrialLayout, *, stage: int, error: BaseException) -> dic
         "message": str(error) or type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }
-    commit_file(layout.error, json.dumps(record, indent=1).encode(), replace=True)
+    files.store.put(files.error, json.dumps(record, indent=1).encode(), replace=True)
     return record
 
 
-def read_error(layout: TrialLayout) -> dict[str, Any] | None:
+def read_error(files: TrialLayout) -> dict[str, Any] | None:
     """Returns why the trial failed (stage, kind, message); None if it has not. The file's presence
     is the fact, its words are a help.
     """
     try:
-        with layout.error.open("rb") as file:
-            found = parse_object(file.read(MOST_BYTES))
+        found = parse_object(files.store.get(files.error, MOST_BYTES))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (Unreadable, ValueError):
         return {
             "stage": None,
             "kind": "",

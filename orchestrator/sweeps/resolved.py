@@ -9,13 +9,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
-from orchestrator.storage.files import commit_file
+from orchestrator.storage.store import NoStore, Unreadable
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import CHECKSUM, MOST_BYTES, checksum
 from search_spaces.reading.assemble import nest
@@ -103,14 +102,16 @@ def read_spec(
     """
     path = found["data"]["path"]
     return load_spec(
-        str(layout.spec),
+        str(layout.store.local(layout.spec)),
         [*found["overrides"], *([f"{PATH_KEY}={path}"] if path is not None else []), *overrides],
         recorded=True,
         extended=tuple(
             Extended(
                 name=entry["file"],
-                shown=str(layout.extended / entry["file"]),
-                text=read_text(layout.extended / entry["file"], entry["file"]),
+                shown=layout.place(f"{layout.extended}/{entry['file']}"),
+                text=read_text(
+                    layout.store.local(f"{layout.extended}/{entry['file']}"), entry["file"]
+                ),
                 extended_by=tuple((by, written) for by, written in entry["extended_by"]),
             )
             for entry in _extended(found)
@@ -162,15 +163,15 @@ def catalogue_of(
         )
         if cls is None:
             raise SweepError(
-                f"{layout.root}: {entry['kind']} {entry['name']} is the class {entry['class']},"
+                f"{layout.location}: {entry['kind']} {entry['name']} is the class {entry['class']},"
                 " which was handed over in Python. Go on from Python, with"
-                f" orchestrator.resume({str(layout.root)!r},"
+                f" orchestrator.resume({layout.location!r},"
                 f" plugins=[{entry['class'].partition(':')[2]}]), or install it as a plug-in"
             )
         if getattr(cls, "version", None) != entry["version"]:
             raise SweepError(
-                f"{layout.root}: was begun with version {entry['version']} of {entry['class']}, and"
-                f" this is version {getattr(cls, 'version', None)}"
+                f"{layout.location}: was begun with version {entry['version']} of {entry['class']},"
+                f" and this is version {getattr(cls, 'version', None)}"
             )
         catalogue = catalogue.adding(entry["kind"], cls)
     return catalogue
@@ -186,7 +187,7 @@ def write(layout: SweepLayout, resolved: dict[str, Any]) -> None:
     text = yaml.safe_dump(
         resolved | {CHECKSUM: checksum(resolved)}, sort_keys=False, allow_unicode=True
     )
-    commit_file(layout.resolved, text.encode(), replace=True)
+    layout.store.put(layout.resolved, text.encode(), replace=True)
 
 
 def is_old(resolved: Mapping[str, Any]) -> bool:
@@ -195,11 +196,12 @@ def is_old(resolved: Mapping[str, Any]) -> bool:
 
 
 def holds_sweep(layout: SweepLayout) -> bool:
-    """Returns whether the folder holds a sweep, or what is left of one."""
+    """Returns whether the store holds a sweep, or what is left of one."""
+    has = layout.store.has
     return (
-        layout.resolved.exists()
-        or layout.seal.exists()
-        or (layout.manifest.exists() and layout.trials.is_dir() and any(layout.trials.iterdir()))
+        has(layout.resolved)
+        or has(layout.seal)
+        or (has(layout.manifest) and bool(layout.store.folders(layout.trials)))
     )
 
 
@@ -209,32 +211,29 @@ def read(layout: SweepLayout) -> dict[str, Any]:
     Raises:
         SweepError: there is no sweep, or resolved.yaml is not what was written.
     """
-    damaged = f"{layout.resolved}: damaged: "
+    place = layout.place(layout.resolved)
+    damaged = f"{place}: damaged: "
     try:
-        with layout.resolved.open("rb") as file:
-            found = yaml.safe_load(file.read(MOST_BYTES))
+        found = yaml.safe_load(layout.store.get(layout.resolved, MOST_BYTES))
     except FileNotFoundError:
         if holds_sweep(layout):
             raise SweepError(
-                f"{layout.resolved}: missing, and records of a sweep are beside it; restore it from"
-                " a copy."
+                f"{place}: missing, and records of a sweep are beside it; restore it from a copy."
             ) from None
         raise SweepError(
-            f"{layout.root}: holds no sweep (no resolved.yaml). Name the folder that a sweep wrote,"
-            " such as runs/NAME."
+            f"{layout.location}: holds no sweep (no resolved.yaml). Name the folder that a sweep"
+            " wrote, such as runs/NAME."
         ) from None
-    except NotADirectoryError:
+    except NoStore:
         raise SweepError(
-            f"{layout.root}: is a file. Name the folder that a sweep wrote, such as runs/NAME."
+            f"{layout.location}: is a file. Name the folder that a sweep wrote, such as runs/NAME."
         ) from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        reason = (
-            "nested too deeply"
-            if isinstance(error, RecursionError)
-            else " ".join(str(error).split())[:200]
-        )
+    except (Unreadable, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        reason = error.reason if isinstance(error, Unreadable) else " ".join(str(error).split())
+        if isinstance(error, RecursionError):
+            reason = "nested too deeply"
         raise SweepError(
-            f"{layout.resolved}: cannot be read ({reason}). Restore it from a copy."
+            f"{place}: cannot be read ({reason[:200]}). Restore it from a copy."
         ) from error
     if not isinstance(found, dict) or not {"overrides", "search", "spec_sha256"} <= found.keys():
         raise SweepError(f"{damaged}it is not whole. Restore it from a copy.")
@@ -242,7 +241,7 @@ def read(layout: SweepLayout) -> dict[str, Any]:
         if not is_old(found):
             if not isinstance(found["schema"], int) or found["schema"] > SCHEMA:
                 raise SweepError(
-                    f"{layout.resolved}: schema {found['schema']!r:.20} is newer than this version"
+                    f"{place}: schema {found['schema']!r:.20} is newer than this version"
                     " of orchestrate; install the one that wrote it."
                 )
             if found.get(CHECKSUM) != checksum(found):
@@ -313,24 +312,28 @@ def check_whole(layout: SweepLayout, resolved: Mapping[str, Any]) -> list[str]:
         return []
     return [
         problem
-        for path, committed in (
+        for name, committed in (
             (layout.spec, resolved["spec_sha256"]),
-            *((layout.extended / entry["file"], entry["sha256"]) for entry in _extended(resolved)),
+            *(
+                (f"{layout.extended}/{entry['file']}", entry["sha256"])
+                for entry in _extended(resolved)
+            ),
             (layout.manifest, resolved["manifest_sha256"]),
         )
-        if (problem := _changed(path, committed))
+        if (problem := _changed(layout, name, committed))
     ]
 
 
-def _changed(path: Path, committed: str) -> str | None:
+def _changed(layout: SweepLayout, name: str, committed: str) -> str | None:
     try:
-        same = hashlib.sha256(path.read_bytes()).hexdigest() == committed
+        same = hashlib.sha256(layout.store.get(name)).hexdigest() == committed
     except FileNotFoundError:
-        return f"{path}: missing; restore it from a copy"
-    except OSError as error:
-        return f"{path}: cannot be read: {error.strerror or error}"
+        return f"{layout.place(name)}: missing; restore it from a copy"
+    except Unreadable as error:
+        return str(error)
+    if same:
+        return None
     return (
-        None
-        if same
-        else f"{path}: is not the one that this sweep was begun with; restore it from a copy"
+        f"{layout.place(name)}: is not the one that this sweep was begun with; restore it from a"
+        " copy"
     )

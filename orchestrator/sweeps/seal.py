@@ -8,9 +8,9 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from orchestrator.storage.store import Store, Unreadable
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import (
     CHECKSUM,
@@ -25,21 +25,25 @@ _UNREADABLE: Final = "unreadable"
 """Of a file that its own reader complains about."""
 
 
-def sealed_files(layout: SweepLayout) -> Iterator[Path]:
+def sealed_names(layout: SweepLayout) -> Iterator[str]:
     """Yields the records that a report reads: candidates, then the stages of each trial."""
-    yield from sorted(layout.candidates.glob("*.json"))
-    yield from sorted(layout.trials.glob("*/stages/*.json"))
+    folders = [layout.candidates]
+    folders += [f"{trial}/stages" for trial in layout.store.folders(layout.trials)]
+    for folder in folders:
+        for name in layout.store.names(folder):
+            if name.endswith(".json") and "/" not in name[len(folder) + 1 :]:
+                yield name
 
 
 def write(layout: SweepLayout) -> None:
     """Seals what is on record now; a seal that says just that is left as it is."""
     body = {"records": _checksums(layout)}
     try:
-        if layout.seal.read_bytes() == encode_object(body):
+        if layout.store.get(layout.seal) == encode_object(body):
             return
-    except OSError:
+    except (FileNotFoundError, Unreadable):
         pass
-    replace_object(layout.seal, body)
+    replace_object(layout.store, layout.seal, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ def check(layout: SweepLayout) -> Checked:
     digest = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
     try:
         sealed = read_object(
+            layout.store,
             layout.seal,
             "restore it from a copy, or remove it: it is written anew when the sweep is next gone"
             " on with",
@@ -72,8 +77,8 @@ def check(layout: SweepLayout) -> Checked:
         return Checked(digest, (str(error),), frozenset())
     if sealed is None and any(name.startswith("trials/") for name in now):
         gone = (
-            f"{layout.seal}: missing, so that a record that is gone would not be noticed;"
-            " `orchestrate resume` writes it anew from those that are there"
+            f"{layout.place(layout.seal)}: missing, so that a record that is gone would not be"
+            " noticed; `orchestrate resume` writes it anew from those that are there"
         )
         return Checked(digest, (gone,), frozenset({gone}))
     records = (sealed or {}).get("records")
@@ -82,30 +87,25 @@ def check(layout: SweepLayout) -> Checked:
         if name not in now:
             stage = name.startswith("trials/")
             problems.append(
-                f"{layout.root / name}: missing; restore it from a copy"
+                f"{layout.place(name)}: missing; restore it from a copy"
                 + (", or let `orchestrate resume` make it anew" if stage else "")
             )
             repairable += problems[-1:] if stage else []
         elif now[name] not in (committed, _UNREADABLE):
             problems.append(
-                f"{layout.root / name}: is not what it was when the sweep was last at rest; restore"
+                f"{layout.place(name)}: is not what it was when the sweep was last at rest; restore"
                 " it from a copy"
             )
     return Checked(digest, tuple(problems), frozenset(repairable))
 
 
 def _checksums(layout: SweepLayout) -> dict[str, str]:
-    return {
-        path.relative_to(layout.root).as_posix(): _checksum(path) for path in sealed_files(layout)
-    }
+    return {name: _checksum(layout.store, name) for name in sealed_names(layout)}
 
 
-def _checksum(path: Path) -> str:
+def _checksum(store: Store, name: str) -> str:
     """The checksum that a record gives of itself; whether it is right, its reader checks."""
     try:
-        if not path.is_file():
-            # A pipe would be waited for.
-            return _UNREADABLE
-        return str(parse_object(path.read_bytes()).get(CHECKSUM))
-    except (OSError, ValueError):
+        return str(parse_object(store.get(name)).get(CHECKSUM))
+    except (FileNotFoundError, Unreadable, ValueError):
         return _UNREADABLE

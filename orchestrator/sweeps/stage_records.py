@@ -8,9 +8,9 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.storage.store import Unreadable
 from orchestrator.sweeps.layout import TrialLayout, checked_name
 from orchestrator.sweeps.records import RecordsDamaged, put_object, read_object
 
@@ -202,14 +202,14 @@ def read_stage(files: TrialLayout, number: int) -> StageRecord | None:
     Raises:
         RecordsDamaged: the file is not what was put there, or is another trial's or stage's.
     """
-    path = files.stage(number)
-    row = read_object(path, MEND)
+    place = files.place(files.stage(number))
+    row = read_object(files.store, files.stage(number), MEND)
     if row is None:
         return None
-    for name, value in (("trial", files.root.name), ("stage", number)):
+    for name, value in (("trial", files.id), ("stage", number)):
         if row.get(name) != value:
             raise RecordsDamaged(
-                path,
+                place,
                 f"it is the record of {name} {row.get(name)!r:.80}; files of two trials or stages"
                 " were exchanged",
                 MEND,
@@ -217,7 +217,7 @@ def read_stage(files: TrialLayout, number: int) -> StageRecord | None:
     try:
         return from_object(row)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordsDamaged(path, f"{type(error).__name__}: {error}", MEND) from error
+        raise RecordsDamaged(place, f"{type(error).__name__}: {error}", MEND) from error
 
 
 def stages_on_record(files: TrialLayout) -> Iterator[StageRecord]:
@@ -234,7 +234,9 @@ def stages_on_record(files: TrialLayout) -> Iterator[StageRecord]:
             return
         if number and record.parent != parent:
             raise RecordsDamaged(
-                files.stage(number), "it does not follow the record of the stage before", MEND
+                files.place(files.stage(number)),
+                "it does not follow the record of the stage before",
+                MEND,
             )
         parent = record.key
         yield record
@@ -242,14 +244,14 @@ def stages_on_record(files: TrialLayout) -> Iterator[StageRecord]:
 
 def has_stages(files: TrialLayout, number: int) -> bool:
     """Returns whether the first `number` stages of a trial are on record; reads none of them."""
-    return all(files.stage(stage).is_file() for stage in reversed(range(number)))
+    return all(files.store.has(files.stage(stage)) for stage in reversed(range(number)))
 
 
 def put_stage(files: TrialLayout, record: StageRecord) -> StageRecord:
     """Commits a record and returns the committed one, which a process that did the same may have
     put first.
     """
-    return from_object(put_object(files.stage(record.stage), to_object(record)))
+    return from_object(put_object(files.store, files.stage(record.stage), to_object(record)))
 
 
 def _count(row: Mapping[str, Any], name: str) -> int:
@@ -288,21 +290,21 @@ def ledger_problem(files: TrialLayout, record: StageRecord) -> str | None:
 
     if record.segments is None or record.ledger_sha256 is None:
         return None
-    for number in range(record.segments):
-        path = files.ledger / segment_name(number)
-        if not path.is_file():
+    wanted = [f"{files.ledger}/{segment_name(number)}" for number in range(record.segments)]
+    held = set(files.store.names(files.ledger))
+    for name in wanted:
+        if name not in held:
             return (
-                f"{path}: missing, and the record of stage {record.stage} was made after it;"
-                " restore it from a copy"
+                f"{files.place(name)}: missing, and the record of stage {record.stage} was made"
+                " after it; restore it from a copy"
             )
-    last: Path = files.ledger / segment_name(record.segments - 1)
     try:
-        digest = hashlib.sha256(last.read_bytes()).hexdigest()
-    except OSError as error:
-        return f"{last}: cannot be read: {error.strerror or error}"
+        digest = hashlib.sha256(files.store.get(wanted[-1])).hexdigest()
+    except Unreadable as error:
+        return str(error)
     if digest != record.ledger_sha256:
         return (
-            f"{last}: is not the segment that the record of stage {record.stage} was made after;"
-            " ledgers of two trials were exchanged, or it was changed"
+            f"{files.place(wanted[-1])}: is not the segment that the record of stage {record.stage}"
+            " was made after; ledgers of two trials were exchanged, or it was changed"
         )
     return None

@@ -6,23 +6,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy.typing as npt
 
-from orchestrator.storage.files import commit_file
-from orchestrator.storage.locks import hold
-from orchestrator.sweeps.layout import checked_name
+from orchestrator.storage.store import Store, Unreadable
+from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import CHECKSUM, checksum, encode_object, parse_object
 from search_spaces.reading.schema import written_method, written_plan
 from trainers.artefacts import SCORES, StageDamaged, StageFile, StageFiles, sha256_of
 from trainers.errors import UserError
 from trainers.method import Method, StagePlan
 from trainers.stage import StageInputs, StageOutcome, StageRequest
+
+_ADDED: Final = re.compile(r"added-[^/]*\.json")
+"""Records of score arrays that a stage was first trained without."""
 
 
 class CannotGoOn(UserError):
@@ -78,7 +82,9 @@ def stage_key(
 class StageArtefact:
     """A committed stage."""
 
-    folder: Path
+    store: Store
+    folder: str
+    """Below which its files are kept."""
     record: dict[str, Any]
 
     @property
@@ -94,32 +100,92 @@ class StageArtefact:
         """
         return self.record.get("trained_for") == {"trial": trial, "stage": stage}
 
+    def name(self, role: str) -> str:
+        """Returns under which name the file of that role is kept."""
+        return f"{self.folder}/{self.record['files'][role]['name']}"
+
+    def is_whole(self, role: str) -> bool:
+        """Returns whether the file of that role is there and is the one that was committed."""
+        try:
+            found = sha256_of(self.store.local(self.name(role)))
+        except (OSError, Unreadable):
+            return False
+        return bool(found == self.record["files"][role]["sha256"])
+
     def files(self) -> StageFiles:
-        """Returns its files as those read them who come after."""
-        return StageFiles(
-            {
-                role: StageFile(self.folder / str(entry["name"]), str(entry["sha256"]))
-                for role, entry in self.record["files"].items()
-            }
-        )
+        """Returns its files as those read them who come after, on whatever machine."""
+        return StageFiles(_Kept(self.store, self.folder, self.record["files"]))
 
     def scores(self) -> Mapping[str, npt.NDArray[Any]]:
         """Returns the score arrays of this stage by name (trainers.stage.SCORE_ARRAYS).
 
         To ask for one raises StageDamaged where its file is missing or is not what was committed.
         """
-        return self.files().scores()
+        # Without those of the model and its state, which may have to be fetched.
+        kept = {
+            role: entry
+            for role, entry in self.record["files"].items()
+            if role.partition("/")[0] == SCORES
+        }
+        return StageFiles(_Kept(self.store, self.folder, kept)).scores()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Mapping[str, StageFile]):
+    """The files of a stage, each fetched from the store when it is asked for, by the process that
+    asks.
+    """
+
+    store: Store
+    folder: str
+    entries: Mapping[str, Any]
+
+    def __getitem__(self, role: str) -> StageFile:
+        entry, folder = self.entries[role], self.store.as_folder(self.folder)
+        if folder is not None:
+            return StageFile(folder / str(entry["name"]), str(entry["sha256"]))
+        name = f"{self.folder}/{entry['name']}"
+        try:
+            return StageFile(self.store.local(name), str(entry["sha256"]))
+        except (FileNotFoundError, Unreadable):
+            raise StageDamaged(
+                f"{self.store.place(name)}: missing. Remove the folder"
+                f" {self.store.place(self.folder)} to train this stage again."
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, role: object) -> bool:
+        return role in self.entries
 
 
 @dataclass(frozen=True, slots=True)
 class StageStore:
-    """Folder `stages/` of a sweep: one folder a key, whose `record.json` is what commits it."""
+    """The trained stages of a sweep: all that is kept of one is below its key, where `record.json`
+    is what commits it.
+    """
 
-    root: Path
+    store: Store
 
-    def folder(self, key: str) -> Path:
+    def folder(self, key: str) -> str:
         """Raises ValueError where the key, which may come from a file, is no plain name."""
-        return self.root / checked_name(key)
+        return SweepLayout(self.store).stage_folder(key)
+
+    def work(self, key: str) -> Path:
+        """Returns the folder of this machine in which the stage is trained."""
+        return self.store.work(self.folder(key))
+
+    def lock(self, key: str) -> AbstractContextManager[None]:
+        """Waits until no other process of those that ask for it trains the stage."""
+        return self.store.hold(f"{self.folder(key)}/lock", wait=True)
+
+    def place(self, key: str) -> str:
+        """Returns where the stage is kept, for messages."""
+        return self.store.place(self.folder(key))
 
     def find(self, key: str) -> StageArtefact | None:
         """Returns the committed artefact of this key; None if there is none.
@@ -127,16 +193,44 @@ class StageStore:
         Raises:
             StageDamaged: its record is not what was committed.
         """
-        path = self.folder(key) / "record.json"
-        found = _read_record(path, key)
+        folder = self.folder(key)
+        found = self._read_record(f"{folder}/record.json", key)
         if found is None:
             return None
         if not isinstance(found.get("metrics"), dict):
-            raise _damaged(path, "it is the record of another stage")
-        for more in sorted(path.parent.glob("added-*.json")):
-            added = _read_record(more, key)
-            found["files"] = (added or {"files": {}})["files"] | found["files"]
-        return StageArtefact(path.parent, found)
+            raise self._damaged(f"{folder}/record.json", key, "it is the record of another stage")
+        for name in self.store.names(folder):
+            if _ADDED.fullmatch(name, len(folder) + 1):
+                added = self._read_record(name, key)
+                found["files"] = (added or {"files": {}})["files"] | found["files"]
+        return StageArtefact(self.store, folder, found)
+
+    def _read_record(self, name: str, key: str) -> dict[str, Any] | None:
+        """Returns the record of a stage's files; None where there is none.
+
+        Raises:
+            StageDamaged: it is not what was committed.
+        """
+        try:
+            found = parse_object(self.store.get(name))
+            # Stages of 0.1.0 have no checksum, and are read by `ledger verify` alone.
+            if CHECKSUM in found and found[CHECKSUM] != checksum(found):
+                raise ValueError("its content does not match its checksum")
+            if found["key"] != key or not all(map(_is_file_entry, found["files"].values())):
+                raise ValueError("it is the record of another stage")
+        except FileNotFoundError:
+            return None
+        except Unreadable as error:
+            raise StageDamaged(str(error)) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._damaged(name, key, str(error)) from error
+        return found
+
+    def _damaged(self, name: str, key: str, problem: str) -> StageDamaged:
+        return StageDamaged(
+            f"{self.store.place(name)}: damaged ({problem}). Remove the folder {self.place(key)} to"
+            " train this stage again."
+        )
 
     def left(self, request: StageRequest) -> StageRequest | None:
         """Returns what is left to do of a request: all of it, the score arrays that its stage was
@@ -156,16 +250,18 @@ class StageStore:
         """Returns the committed artefact of the request's key: `outcome` if it came first, else the
         one that did.
         """
-        key = request.key
+        key, made = request.key, request.work_dir
         folder = self.folder(key)
         files = {
             role: {
                 "name": name,
-                "sha256": sha256_of(folder / name),
-                "bytes": (folder / name).stat().st_size,
+                "sha256": sha256_of(made / name),
+                "bytes": (made / name).stat().st_size,
             }
             for role, name in sorted(outcome.files.items())
         }
+        for name in outcome.files.values():
+            self.store.put_file(f"{folder}/{name}", made / name)
         if request.committed is None:
             record = {
                 "key": key,
@@ -173,10 +269,11 @@ class StageStore:
                 "metrics": outcome.metrics,
                 "trained_for": {"trial": request.trial, "stage": request.stage},
             }
-            commit_file(folder / "record.json", encode_object(record), replace=False)
+            self.store.put(f"{folder}/record.json", encode_object(record))
         for role, file in files.items() if request.committed is not None else ():
             added = encode_object({"key": key, "files": {role: file}})
-            commit_file(folder / f"added-{role.rpartition('/')[2]}.json", added, replace=False)
+            self.store.put(f"{folder}/added-{role.rpartition('/')[2]}.json", added)
+        self.store.end_work(folder)
         return self.committed(request)
 
     def committed(self, request: StageRequest) -> StageArtefact:
@@ -188,8 +285,8 @@ class StageStore:
         found = self.find(request.key)
         if found is None:
             raise StageDamaged(
-                f"{self.folder(request.key) / 'record.json'}: was written and is gone; is the"
-                " folder being cleaned while the sweep runs?"
+                f"{self.place(request.key)}/record.json: was written and is gone; is the folder"
+                " being cleaned while the sweep runs?"
             )
         return found
 
@@ -216,34 +313,6 @@ class ObtainsStages(Protocol):
     def device_kind(self) -> str: ...
 
     def obtain(self, request: StageRequest) -> StageArtefact: ...
-
-
-def _read_record(path: Path, key: str) -> dict[str, Any] | None:
-    """Returns the record of a stage's files; None where there is none.
-
-    Raises:
-        StageDamaged: it is not what was committed.
-    """
-    try:
-        found = parse_object(path.read_bytes())
-        # Stages of 0.1.0 have no checksum, and are read by `ledger verify` alone.
-        if CHECKSUM in found and found[CHECKSUM] != checksum(found):
-            raise ValueError("its content does not match its checksum")
-        if found["key"] != key or not all(map(_is_file_entry, found["files"].values())):
-            raise ValueError("it is the record of another stage")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StageDamaged(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from error
-    return found
-
-
-def _damaged(path: Path, problem: object) -> StageDamaged:
-    return StageDamaged(
-        f"{path}: damaged ({problem}). Remove the folder {path.parent} to train this stage again."
-    )
 
 
 def _is_file_entry(entry: Any) -> bool:
@@ -275,8 +344,9 @@ class LockedStages:
 
     def obtain(self, request: StageRequest) -> StageArtefact:
         if self.store.left(request) is not None:
-            with hold(request.work_dir / "lock", wait=True):
+            with self.store.lock(request.key):
                 left = self.store.left(request)
                 if left is not None:
+                    left.work_dir.mkdir(parents=True, exist_ok=True)
                     return self.store.commit(left, self.launcher.train(left))
         return self.store.committed(request)

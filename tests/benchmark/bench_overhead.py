@@ -26,6 +26,7 @@ from orchestrator.engines.ray import engine as engine_ray
 from orchestrator.engines.ray.cluster import Cluster, connect
 from orchestrator.labelling.questions import Questions
 from orchestrator.search.source import Listed
+from orchestrator.storage.segments import open_segments
 from orchestrator.sweeps import folder as sweep
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_store import new_attempt
@@ -54,7 +55,7 @@ def stage_requests(trial: Trial, data: PreparedData, folder: Path) -> list[Stage
     """The stages of a trial as a bare function would train them, with what a pool would have
     answered.
     """
-    pool = open_pool(trial, data, folder / "ledger")
+    pool = open_pool(trial, data, open_segments(folder / "ledger"))
     pool.open()
     requests = []
     for stage in range(len(trial.schedule.quotas) + 1):
@@ -129,7 +130,7 @@ def our_round(
     """Seconds a candidate, seconds of it that are training, and the share of time that the gang was
     training.
     """
-    spec, layout = load_spec(str(spec_path)), SweepLayout(root)
+    spec, layout = load_spec(str(spec_path)), SweepLayout.at(root)
     root.mkdir()
     candidates = sweep.create(spec, layout, engine="ray", device="cpu")
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from orchestrator.catalogue import load_spec
-from orchestrator.sweeps.layout import TrialLayout
 from tests.benchmark.printed import hardware, spread
+from tests.helpers.on_disk import trial_in
 from tests.helpers.sweeps import read_stages
 
 
@@ -65,9 +65,7 @@ def swept(spec: str, overrides: list[str], out: Path) -> Swept:
     seconds = time.perf_counter() - start
     if ended.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: exit {ended.returncode}\n{ended.stdout[-2000:]}")
-    records = [
-        record for trial in out.glob("trials/*") for record in read_stages(TrialLayout(trial))
-    ]
+    records = [record for trial in out.glob("trials/*") for record in read_stages(trial_in(trial))]
     trained = [record for record in records if record["trained"]]
     return Swept(
         seconds,

@@ -38,7 +38,7 @@ def correct(result: TrialResult) -> Correct | None:
     """Which test images the last stage of a trial guessed right."""
     last = result.records[-1]
     return of_trial(
-        result.files.root, last.stage, result.trial.facts.test_items, last.test_correct_sha256
+        result.files, last.stage, result.trial.facts.test_items, last.test_correct_sha256
     )
 
 
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     Holm's correction for all of them.
     """
     table: dict[str | None, Row] = {
-        row.case: row for row in rows(load(SweepLayout(folder)).checked())
+        row.case: row for row in rows(load(SweepLayout.at(folder)).checked())
     }
     pairs = [(table[above], table[below]) for above, below in ORDERINGS]
     gaps = corrected([test_difference(above, below, correct) for above, below in pairs])

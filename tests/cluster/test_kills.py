@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.engines.patience import epochs_done
-from orchestrator.sweeps.layout import TrialLayout
+from tests.helpers.on_disk import trial_in
 from tests.helpers.real_sweep import (
     AGENTS,
     BROKER,
@@ -49,9 +49,9 @@ def half_trained() -> Instant:
 def paid_once(root: Path) -> None:
     """Every round of every trial has one plan, and every stage one record."""
     for folder in (root / "trials").iterdir():
-        stages = [record["stage"] for record in read_stages(TrialLayout(folder))]
+        stages = [record["stage"] for record in read_stages(trial_in(folder))]
         assert stages == list(range(len(stages)))
-        spent = [record["bits"]["total"] for record in read_stages(TrialLayout(folder))]
+        spent = [record["bits"]["total"] for record in read_stages(trial_in(folder))]
         assert spent == sorted(spent)
     ours = {
         "spec.yaml",

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.sweeps.candidates import load_candidates
-from orchestrator.sweeps.layout import SweepLayout, TrialLayout
+from orchestrator.sweeps.layout import SweepLayout
+from tests.helpers.on_disk import trial_in
 from tests.helpers.real_sweep import BROKER, CANDIDATE, POOL, RANK, RealSweep
 from tests.helpers.sweeps import TINY_SPEC, outcome_of, read_stages
 
@@ -41,12 +42,12 @@ def run(root: Path, temp: Path, *argv: str) -> tuple[int, str]:
 
 
 def candidates(root: Path) -> list[str]:
-    return [candidate.id for candidate in load_candidates(SweepLayout(root))]
+    return [candidate.id for candidate in load_candidates(SweepLayout.at(root))]
 
 
 def finished(root: Path) -> dict[str, int]:
     return {
-        path.parent.name: len(read_stages(TrialLayout(path.parent)))
+        path.parent.name: len(read_stages(trial_in(path.parent)))
         for path in root.glob("trials/*/stages")
     }
 

@@ -66,17 +66,17 @@ def test_a_pool_that_asks_and_records_loads_neither_torch_nor_pandas(tmp_path: P
     _prepare()
     # What a pool actor does in its life; pyarrow's own conversions would bring pandas.
     code = f"""
-from pathlib import Path
 import numpy as np
 from orchestrator.data import prepare as datasets
 from orchestrator.labelling.questions import Questions
+from orchestrator.storage.segments import open_segments
 from orchestrator.trial import open_pool
 from orchestrator.catalogue import load_spec
 from search_spaces.reading.trials import enumerate_trials
 trial = enumerate_trials(load_spec("smoke.yaml"))[-1]
 data = datasets.prepare(trial.config.dataset.source)
 for _ in range(2):
-    pool = open_pool(trial, data, Path({str(tmp_path)!r}) / "ledger")
+    pool = open_pool(trial, data, open_segments({str(tmp_path / "ledger")!r}))
     pool.open()
     ids = pool.eligible()[: pool.quota(1)]
     pool.ask(1, Questions.singles(ids, np.zeros(len(ids), np.int32)))

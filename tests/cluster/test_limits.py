@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.sweeps.layout import TrialLayout
+from tests.helpers.on_disk import trial_in
 from tests.helpers.real_sweep import (
     BROKER,
     CANDIDATE,
@@ -133,7 +133,7 @@ def head(cpus: int) -> Iterator[Nodes]:
 
 
 def records_of(root: Path) -> list[dict[str, Any]]:
-    return [record for trial in root.glob("trials/*") for record in read_stages(TrialLayout(trial))]
+    return [record for trial in root.glob("trials/*") for record in read_stages(trial_in(trial))]
 
 
 def test_a_gang_larger_than_the_machine_is_refused_before_anything_is_trained(

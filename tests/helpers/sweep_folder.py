@@ -19,7 +19,7 @@ from orchestrator.data.sources.digits import Digits
 from orchestrator.labelling.oracles.simulated import Labels
 from orchestrator.labelling.tasks.multiclass import MultiClass
 from orchestrator.sweeps import resolved, seal
-from orchestrator.sweeps.correctness import pack, path_of
+from orchestrator.sweeps.correctness import pack
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import put_object
 from search_spaces.reading.config import (
@@ -33,6 +33,7 @@ from search_spaces.reading.config import (
     TrialConfig,
 )
 from search_spaces.reading.trials import trial_to_mapping
+from tests.helpers.on_disk import disk
 from trainers.mean_teacher.settings import MeanTeacherConfig
 
 FACTS = DatasetFacts(name="digits", num_classes=10, train_items=1200, test_items=597, kind="images")
@@ -178,9 +179,9 @@ DATA = "d" * 64
 def write_records(layout: SweepLayout, trial: Trial, records: Sequence[dict[str, Any]]) -> None:
     """The trial has finished these stages; its ledger has no part in it."""
     for record in records:
-        path = layout.trial(trial.id).stage(record["stage"])
-        path.unlink(missing_ok=True)
-        put_object(path, record)
+        name = layout.trial(trial.id).stage(record["stage"])
+        layout.store.remove(name)
+        put_object(layout.store, name, record)
     seal.write(layout)
 
 
@@ -191,9 +192,8 @@ def write_correct(
     it and of the accuracy.
     """
     data = pack(correct)
-    path = path_of(layout.trial(trial_of(case, seed).id).root, len(case.quotas))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    name = layout.trial(trial_of(case, seed).id).test_correct(len(case.quotas))
+    layout.store.put(name, data, replace=True)
     return {
         "test_top1_last": 100.0 * float(correct.mean()),
         "test_correct_sha256": hashlib.sha256(data).hexdigest(),
@@ -210,7 +210,7 @@ def write_candidates(layout: SweepLayout, cases: Sequence[Case], seeds: Sequence
             "settings": case.settings,
             "trials": [trial_to_mapping(trial) for trial in trials],
         }
-        put_object(layout.candidate(number), row | {"number": number})
+        put_object(layout.store, layout.candidate(number), row | {"number": number})
 
 
 def write_sweep(
@@ -224,11 +224,11 @@ def write_sweep(
     """A sweep's folder; `done`: every trial has finished. `changed`: further keys of
     resolved.yaml.
     """
-    layout = SweepLayout(root)
+    layout = SweepLayout.at(root)
     root.mkdir(parents=True, exist_ok=True)
     names = [name for case in cases for name in case.names]
-    layout.spec.write_text("name: ablations\n")
-    layout.manifest.write_text("{}\n")
+    disk(layout).spec.write_text("name: ablations\n")
+    disk(layout).manifest.write_text("{}\n")
     plain: dict[str, Any] = {
         "schema": resolved.SCHEMA,
         "name": "ablations",
@@ -244,7 +244,7 @@ def write_sweep(
     plain |= {"resources": {"max_concurrent": 2, "share_stages": True}, "baseline": None}
     plain |= {
         f"{path.stem}_sha256": hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (layout.spec, layout.manifest)
+        for path in (disk(layout).spec, disk(layout).manifest)
     }
     resolved.write(layout, plain | changed)
     write_candidates(layout, cases, seeds)
@@ -266,7 +266,7 @@ def fail(
     trial: Trial,
     message: str = "loss is NaN at stage 1, epoch 3, step 17; try a lower learning rate",
 ) -> None:
-    path = layout.trial(trial.id).error
+    path = disk(layout.trial(trial.id)).error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         json.dumps({"stage": 1, "kind": "TrainingFailed", "message": message, "traceback": "..."}),

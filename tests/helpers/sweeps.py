@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.folder import FolderStore
 from orchestrator.sweeps.layout import TrialLayout
 from orchestrator.sweeps.stage_records import stages_on_record, to_object
 from orchestrator.sweeps.stage_store import StageStore
+from tests.helpers.on_disk import trial_in
 
 TIMES = (
     "seconds",
@@ -47,16 +49,16 @@ def read_stages(files: TrialLayout) -> list[dict[str, Any]]:
     return [to_object(record) for record in stages_on_record(files)]
 
 
-def outcome_of(root: Path) -> dict[str, Any]:
+def outcome_of(location: Path | str) -> dict[str, Any]:
     """Everything that must not depend on how a sweep came about: ledgers byte for byte, records
     without their times, guesses of every stage.
     """
-    trials: dict[str, Any] = {}
+    root, trials = Path(location), dict[str, Any]()
     for folder in sorted((root / "trials").iterdir()):
-        records = read_stages(TrialLayout(folder))
+        records = read_stages(trial_in(folder))
         guesses = []
         for record in records:
-            stage = StageStore(root / "stages").find(record["key"])
+            stage = StageStore(FolderStore(root)).find(record["key"])
             assert stage is not None
             guesses.append({name: array.tobytes() for name, array in stage.scores().items()})
         trials[folder.name] = {

@@ -42,4 +42,4 @@ def sweep(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep
     """A copy of the finished sweep, in the working folder; its data is where it was."""
     shutil.copytree(whole / "out", tmp_path / "out")
     monkeypatch.chdir(tmp_path)
-    return SweepLayout(Path("out"))
+    return SweepLayout.at("out")

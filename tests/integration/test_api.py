@@ -42,9 +42,13 @@ def test_a_sweep_from_python_is_the_sweep_from_the_command_line(tmp_path: Path) 
         on_stage=lambda label, record: called.append((label, record.stage)),
     )
     from_dict = oc.sweep(yaml.safe_load(ONE_TRIAL_SPEC), out=tmp_path / "dict", progress=False)
-    assert outcome_of(tmp_path / "typed") == outcome_of(made.root) == outcome_of(from_dict.root)
+    assert (
+        outcome_of(tmp_path / "typed")
+        == outcome_of(made.location)
+        == outcome_of(from_dict.location)
+    )
     assert called == [("two stages, NLS · seed 0", stage) for stage in range(3)]
-    assert (made.root / "report" / "report.html").is_file()
+    assert (Path(made.location) / "report" / "report.html").is_file()
     assert "1 finished" in repr(made)
 
 
@@ -84,9 +88,11 @@ def test_a_plugin_is_an_object_where_yaml_takes_a_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = oc.sweep(spec_with(FirstIds(start=700)), out=tmp_path / "out", progress=False)
-    [trial] = results.load(SweepLayout(made.root), catalogue=_catalogue(made.root)).trials
+    [trial] = results.load(
+        SweepLayout.at(made.location), catalogue=_catalogue(made.location)
+    ).trials
     assert trial.trial.config.query.strategy == FirstIds(start=700)
-    assert resolved.read(SweepLayout(made.root))["plugins"] == [
+    assert resolved.read(SweepLayout.at(made.location))["plugins"] == [
         {
             "kind": "query",
             "name": "first_ids",
@@ -97,20 +103,20 @@ def test_a_plugin_is_an_object_where_yaml_takes_a_name(
     assert len(made.frame()) == 3
     # A command cannot know the class, and says which it is.
     for verb in (["resume", "--engine", "inline"], ["report"], ["status"]):
-        assert cli.main([*verb, str(made.root)]) == 2
+        assert cli.main([*verb, made.location]) == 2
         assert "tests.toys.first_ids:FirstIds" in capsys.readouterr().err
     with pytest.raises(UserError, match="plugins=\\[FirstIds\\]"):
-        oc.load(made.root)
-    record = made.root / "trials" / trial.trial.id / "stages" / "0002.json"
+        oc.load(made.location)
+    record = Path(made.location) / "trials" / trial.trial.id / "stages" / "0002.json"
     before = record.read_bytes()
     record.unlink()
-    again = oc.resume(made.root, plugins=[FirstIds], progress=False)
+    again = oc.resume(made.location, plugins=[FirstIds], progress=False)
     assert len(again.frame()) == 3
     assert record.read_bytes() == before
 
 
-def _catalogue(root: Path) -> Any:
-    layout = SweepLayout(root)
+def _catalogue(root: str) -> Any:
+    layout = SweepLayout.at(root)
     return resolved.catalogue_of(layout, resolved.read(layout), [FirstIds])
 
 

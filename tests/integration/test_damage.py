@@ -13,19 +13,20 @@ import pytest
 from orchestrator.sweeps import seal
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import encode_object, parse_object
+from tests.helpers.on_disk import disk
 from tests.helpers.small_sweep import Run, files, trial_of
 
 # Damage that a finished sweep must notice
 
 
 def _cut_ledger(sweep: SweepLayout) -> Path:
-    last = sorted(trial_of(sweep, "two rounds").ledger.glob("*.parquet"))[-1]
+    last = sorted(disk(trial_of(sweep, "two rounds")).ledger.glob("*.parquet"))[-1]
     last.unlink()
     return last
 
 
 def _no_ledger(sweep: SweepLayout) -> Path:
-    folder = trial_of(sweep, "two rounds").ledger
+    folder = disk(trial_of(sweep, "two rounds")).ledger
     shutil.rmtree(folder)
     return folder
 
@@ -39,29 +40,29 @@ def _swapped(one: Path, other: Path) -> None:
 
 def _swapped_ledgers(sweep: SweepLayout) -> Path:
     one, other = trial_of(sweep, "one round"), trial_of(sweep, "two rounds")
-    _swapped(one.ledger, other.ledger)
-    return one.ledger
+    _swapped(disk(one).ledger, disk(other).ledger)
+    return disk(one).ledger
 
 
 def _swapped_trials(sweep: SweepLayout) -> Path:
     one, other = trial_of(sweep, "one round"), trial_of(sweep, "two rounds")
-    _swapped(one.root, other.root)
-    return one.root
+    _swapped(disk(one).root, disk(other).root)
+    return disk(one).root
 
 
 def _swapped_stages(sweep: SweepLayout) -> Path:
     trial = trial_of(sweep, "two rounds")
-    _swapped(trial.stage(1), trial.stage(2))
-    return trial.stage(1)
+    _swapped(disk(trial).stage(1), disk(trial).stage(2))
+    return disk(trial).stage(1)
 
 
 def _no_candidate(sweep: SweepLayout) -> Path:
-    sweep.candidate(1).unlink()
-    return sweep.candidates
+    disk(sweep).candidate(1).unlink()
+    return disk(sweep).candidates
 
 
 def _changed_digit(sweep: SweepLayout) -> Path:
-    path = trial_of(sweep, "two rounds").stage(2)
+    path = disk(trial_of(sweep, "two rounds")).stage(2)
     record = parse_object(path.read_bytes())
     path.write_text(path.read_text().replace(json.dumps(record["test_top1_last"]), "160.0", 1))
     return path
@@ -69,25 +70,27 @@ def _changed_digit(sweep: SweepLayout) -> Path:
 
 def _changed_digit_and_checksum(sweep: SweepLayout) -> Path:
     """By somebody who knows how records are made: the seal remembers."""
-    path = trial_of(sweep, "two rounds").stage(2)
+    path = disk(trial_of(sweep, "two rounds")).stage(2)
     record = parse_object(path.read_bytes())
     path.write_bytes(encode_object(record | {"test_top1_last": 99.0}))
     return path
 
 
 def _changed_resolved(sweep: SweepLayout) -> Path:
-    sweep.resolved.write_text(sweep.resolved.read_text().replace("epochs: 1", "epochs: 2"))
-    return sweep.resolved
+    disk(sweep).resolved.write_text(
+        disk(sweep).resolved.read_text().replace("epochs: 1", "epochs: 2")
+    )
+    return disk(sweep).resolved
 
 
 def _changed_manifest(sweep: SweepLayout) -> Path:
-    sweep.manifest.write_text(sweep.manifest.read_text().replace("cpu", "gpu"))
-    return sweep.manifest
+    disk(sweep).manifest.write_text(disk(sweep).manifest.read_text().replace("cpu", "gpu"))
+    return disk(sweep).manifest
 
 
 def _no_manifest(sweep: SweepLayout) -> Path:
-    sweep.manifest.unlink()
-    return sweep.manifest
+    disk(sweep).manifest.unlink()
+    return disk(sweep).manifest
 
 
 DAMAGES = (
@@ -110,7 +113,7 @@ def test_damage_is_said_and_nothing_is_reported_or_gone_on_with(
     sweep: SweepLayout, run: Run, damage: Callable[[SweepLayout], Path]
 ) -> None:
     victim = damage(sweep)
-    before = files(sweep.root)
+    before = files(disk(sweep).root)
     for words in (["report"], ["resume", "--engine", "inline"], ["ledger", "verify"], ["status"]):
         code, out, err = run(
             *words[:1],
@@ -122,14 +125,14 @@ def test_damage_is_said_and_nothing_is_reported_or_gone_on_with(
         assert victim.name in out + err or str(victim) in out + err
         if words == ["report"]:
             assert "two rounds" not in out
-    assert files(sweep.root) == before
+    assert files(disk(sweep).root) == before
 
 
 def test_a_lost_last_candidate_of_a_search_and_a_lost_stage_are_noticed(
     sweep: SweepLayout, run: Run
 ) -> None:
     """Neither leaves a gap: only the seal of the finished run knows of them."""
-    lost = trial_of(sweep, "two rounds").stage(2)
+    lost = disk(trial_of(sweep, "two rounds")).stage(2)
     lost.unlink()
     code, _, err = run("report", "out")
     assert code == 2 and "0002.json: missing" in err
@@ -144,7 +147,7 @@ def test_a_whole_sweep_verifies_and_its_checksum_is_that_of_its_records(
     found = json.loads(out)
     assert (code, found["problems"], found["trials"]) == (0, [], 2)
     assert found["sha256"] == seal.check(sweep).sha256
-    for artefact in sweep.stage_store.glob("*/scores-*.guess.npy"):
+    for artefact in disk(sweep).stages.glob("*/scores-*.guess.npy"):
         content = artefact.read_bytes()
         artefact.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         code, _, err = run("ledger", "verify", "out")
@@ -156,7 +159,7 @@ def test_a_trained_stage_that_is_gone_is_said_and_is_no_damage(
     sweep: SweepLayout, run: Run
 ) -> None:
     """Results stand without it; to remove a damaged one, as its message says, ends the matter."""
-    victim = sorted(sweep.stage_store.glob("*/record.json"))[0]
+    victim = sorted(disk(sweep).stages.glob("*/record.json"))[0]
     victim.write_text("{")
     code, _, err = run("ledger", "verify", "out")
     assert code == 2 and f"Remove the folder {victim.parent}" in err
@@ -166,20 +169,20 @@ def test_a_trained_stage_that_is_gone_is_said_and_is_no_damage(
 
 
 def test_a_lost_seal_is_said_and_written_anew(sweep: SweepLayout, run: Run) -> None:
-    before = sweep.seal.read_bytes()
-    sweep.seal.unlink()
+    before = disk(sweep).seal.read_bytes()
+    disk(sweep).seal.unlink()
     for words in (["report", "out"], ["ledger", "verify", "out"]):
         code, _, err = run(*words)
         assert code == 2 and "seal.json: missing" in err and "orchestrate resume" in err
     assert run("resume", "out", "--engine", "inline")[0] == 0
-    assert sweep.seal.read_bytes() == before
+    assert disk(sweep).seal.read_bytes() == before
     assert run("report", "out")[0] == 0
 
 
 def test_what_is_left_of_a_sweep_is_not_taken_for_none(
     sweep: SweepLayout, whole: Path, run: Run
 ) -> None:
-    sweep.resolved.unlink()
+    disk(sweep).resolved.unlink()
     again = [
         "sweep",
         whole / "spec.yaml",
@@ -197,9 +200,9 @@ def test_what_is_left_of_a_sweep_is_not_taken_for_none(
 
 def test_a_file_and_a_pipe_are_no_sweep_and_no_record(sweep: SweepLayout, run: Run) -> None:
     for verb in ("status", "report", "resume", "retry"):
-        code, _, err = run(verb, sweep.spec)
+        code, _, err = run(verb, disk(sweep).spec)
         assert code == 2 and "is a file. Name the folder" in err
-    path = sweep.candidate(0)
+    path = disk(sweep).candidate(0)
     path.unlink()
     os.mkfifo(path)
     code, _, err = run("report", "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -123,12 +124,29 @@ def test_a_data_source_of_the_page_is_swept(site: Path, tmp_path: Path) -> None:
     assert "spec.yaml:2: dataset.every = 1: must be a whole number, at least 2" in done.stderr
 
 
-def test_the_laws_of_the_page_are_run_by_pytest(site: Path, tmp_path: Path) -> None:
-    (laws,) = (text for name, text in FILE.findall(PAGE.read_text()) if name == "test_wine.py")
-    (tmp_path / "test_wine.py").write_text(laws)
+def test_a_method_of_the_page_is_swept(site: Path, tmp_path: Path) -> None:
+    text = SPEC.replace("{name: mean_teacher, epochs: 1, batch_size: 256}", "{name: means}")
+    (tmp_path / "spec.yaml").write_text(text)
+    done = orchestrate(site, tmp_path, "sweep", "spec.yaml", "--engine", "inline", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    for record in (tmp_path / "out").glob("trials/*/stages/*.json"):
+        found = json.loads(record.read_text())
+        assert (found["backbone"], found["epochs"]) == ("means", 2)
+        assert found["test_top1_last"] > 50
+    (tmp_path / "spec.yaml").write_text(text.replace("{name: means}", "{name: means, epochs: 0}"))
+    done = orchestrate(site, tmp_path, "plan", "spec.yaml")
+    assert "spec.yaml:5: method.epochs = 0: must be a whole number, at least 1" in done.stderr
+
+
+@pytest.mark.parametrize(("file", "passed"), [("test_wine.py", 6), ("test_means.py", 14)])
+def test_the_laws_of_the_page_are_run_by_pytest(
+    site: Path, tmp_path: Path, file: str, passed: int
+) -> None:
+    (laws,) = (text for name, text in FILE.findall(PAGE.read_text()) if name == file)
+    (tmp_path / file).write_text(laws)
     path = os.pathsep.join([str(site), str(PAGE.parents[1])])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "test_wine.py"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", file],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
@@ -136,7 +154,7 @@ def test_the_laws_of_the_page_are_run_by_pytest(site: Path, tmp_path: Path) -> N
         timeout=240,
     )
     assert done.returncode == 0, done.stdout
-    assert "6 passed" in done.stdout
+    assert f"{passed} passed" in done.stdout
 
 
 def test_a_search_of_the_page_draws_its_candidates_on_ray(site: Path, tmp_path: Path) -> None:

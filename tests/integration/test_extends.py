@@ -67,7 +67,7 @@ def test_a_sweep_is_gone_on_with_when_the_files_it_was_made_of_are_gone(
     facts = [name for name in kept if not name.startswith(("report/", "driver.lock"))]
     assert [name for name in facts if after[name] != kept[name]] == []
     assert run("extend", "moved", "-n", "1", "--engine", "inline")[0] == 0
-    found = load_candidates(SweepLayout(Path("moved")))
+    found = load_candidates(SweepLayout.at("moved"))
     assert [candidate.id for candidate in found] == [trial.candidate for trial in longer]
     code, out, _ = run("report", "moved", "--json")
     assert code == 0

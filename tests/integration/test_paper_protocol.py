@@ -14,8 +14,9 @@ import pytest
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.storage.segments import open_segments
 from orchestrator.sweeps.candidates import load_candidates
-from orchestrator.sweeps.layout import SweepLayout, TrialLayout
+from orchestrator.sweeps.layout import SweepLayout
 from tests.helpers.dying import run_cli
+from tests.helpers.on_disk import trial_in
 from tests.helpers.sweeps import read_stages, written
 
 pytestmark = pytest.mark.slow
@@ -57,7 +58,7 @@ def swept(folder: Path, spec: str) -> dict[str, list[Path]]:
         folder / "log"
     ).read_text()
     found: dict[str, list[Path]] = {}
-    for candidate in load_candidates(SweepLayout(folder / "out")):
+    for candidate in load_candidates(SweepLayout.at(folder / "out")):
         for trial in candidate.trials:
             found.setdefault(trial.cases[0], []).append(folder / "out" / "trials" / trial.id)
     return found
@@ -75,7 +76,7 @@ def segments(trial: Path) -> dict[tuple[str, int], dict[str, list[Any]]]:
 
 
 def scores(trial: Path, stage: int) -> dict[str, bytes]:
-    key = read_stages(TrialLayout(trial))[stage]["key"]
+    key = read_stages(trial_in(trial))[stage]["key"]
     folder = trial.parents[1] / "stages" / key
     name = json.loads((folder / "record.json").read_text())["files"]["scores"]["name"]
     with np.load(folder / name) as arrays:
@@ -100,7 +101,7 @@ def test_the_settings_of_the_published_code_do_what_they_say(tmp_path: Path) -> 
     bought = [segments(trial)["labels", 0] for trial in trials]
     assert bought[0] == bought[1], "the first images of each class, whatever the seed"
     for trial in trials:
-        found, records = segments(trial), read_stages(TrialLayout(trial))
+        found, records = segments(trial), read_stages(trial_in(trial))
         refused = {
             pair
             for pair, answer in zip(

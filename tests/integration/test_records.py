@@ -13,6 +13,7 @@ from orchestrator.labelling.ledger import LedgerError
 from orchestrator.sweeps.candidates import load_candidates
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.trial import open_pool
+from tests.helpers.on_disk import disk
 from tests.helpers.small_sweep import Run, files, trial_of, write_data
 from tests.helpers.sweeps import read_stages
 
@@ -24,14 +25,14 @@ def test_records_made_anew_are_those_that_were_there(
     sweep: SweepLayout, run: Run, gone: tuple[int, ...]
 ) -> None:
     trial = trial_of(sweep, "two rounds")
-    before = files(trial.root)
+    before = files(disk(trial).root)
     bits = [record["bits"]["total"] for record in read_stages(trial)]
     assert len(set(bits)) == 3, "copies of one record would not be noticed"
     for stage in gone:
-        trial.stage(stage).unlink()
+        disk(trial).stage(stage).unlink()
     code, _, err = run("resume", "out", "--engine", "inline")
     assert code == 0, err
-    assert files(trial.root) == before
+    assert files(disk(trial).root) == before
 
 
 def test_records_made_anew_without_the_trained_stages_cost_the_same_bits(
@@ -39,12 +40,12 @@ def test_records_made_anew_without_the_trained_stages_cost_the_same_bits(
 ) -> None:
     """The stages are trained again; what was asked is in the ledger and asked of nobody."""
     trial = trial_of(sweep, "two rounds")
-    before, ledger = read_stages(trial), files(trial.ledger)
-    shutil.rmtree(trial.stages)
-    shutil.rmtree(sweep.stage_store)
+    before, ledger = read_stages(trial), files(disk(trial).ledger)
+    shutil.rmtree(disk(trial).stages)
+    shutil.rmtree(disk(sweep).stages)
     code, _, err = run("resume", "out", "--engine", "inline")
     assert code == 0, err
-    assert files(trial.ledger) == ledger
+    assert files(disk(trial).ledger) == ledger
     told = (
         "bits",
         "yes",
@@ -98,8 +99,8 @@ def test_changed_data_is_refused_and_nothing_changes(
     assert files(tmp_path / "out") == before
     # The same command elsewhere is another sweep of the same trials, by name.
     assert run(*command[:-1], "other")[0] == 0
-    assert [c.id for c in load_candidates(SweepLayout(Path("other")))] == [
-        c.id for c in load_candidates(SweepLayout(Path("out")))
+    assert [c.id for c in load_candidates(SweepLayout.at("other"))] == [
+        c.id for c in load_candidates(SweepLayout.at("out"))
     ]
 
 
@@ -107,12 +108,12 @@ def test_a_ledger_names_its_data(sweep: SweepLayout, run: Run) -> None:
     """One ledger cannot hold two truths, whatever led up to it."""
     trial = next(t for c in load_candidates(sweep) for t in c.trials if "two rounds" in t.cases)
     data = prepare(trial.config.dataset.source)
-    open_pool(trial, data, trial_of(sweep, "two rounds").ledger).open()
+    open_pool(trial, data, trial_of(sweep, "two rounds").segments).open()
     with pytest.raises(LedgerError, match="was begun with other data"):
         open_pool(
             trial,
             replace(data, labelled_fingerprint="0" * 64),
-            trial_of(sweep, "two rounds").ledger,
+            trial_of(sweep, "two rounds").segments,
         ).open()
 
 
@@ -123,11 +124,11 @@ def test_a_sweep_means_the_data_it_was_begun_with_from_any_folder(
     data.
     """
     trial = trial_of(sweep, "two rounds")
-    before = files(trial.root)
-    shutil.rmtree(trial.stages)
+    before = files(disk(trial).root)
+    shutil.rmtree(disk(trial).stages)
     write_data(tmp_path / "features.npz", seed=1)
     assert run("resume", "out", "--engine", "inline")[0] == 0
-    assert files(trial.root) == before
+    assert files(disk(trial).root) == before
 
 
 def test_results_are_read_without_the_data_and_moved_data_is_found_by_its_fingerprint(

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.reporting import report
 from orchestrator.storage import files as storage
+from orchestrator.storage.folder import FolderStore
 from orchestrator.sweeps import seal
 from orchestrator.sweeps.candidates import load_candidates
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import encode_object, parse_object
+from tests.helpers.on_disk import disk
 from tests.helpers.small_sweep import Run, files, trial_of
 from tests.helpers.sweeps import read_stages
 
@@ -29,9 +30,11 @@ from tests.helpers.sweeps import read_stages
 def as_of_0_1_0(sweep: SweepLayout) -> None:
     """Rewrites a sweep in the form that 0.1.0 gave it."""
     candidates = load_candidates(sweep)
-    rows = [parse_object(path.read_bytes()) for path in sorted(sweep.candidates.glob("*.json"))]
+    rows = [
+        parse_object(path.read_bytes()) for path in sorted(disk(sweep).candidates.glob("*.json"))
+    ]
     plain = ("candidate", "cases", "settings", "trials")
-    sweep.candidate_lines.write_text(
+    disk(sweep).candidate_lines.write_text(
         "".join(json.dumps({key: row[key] for key in plain}) + "\n" for row in rows)
     )
     for candidate in candidates:
@@ -41,14 +44,14 @@ def as_of_0_1_0(sweep: SweepLayout) -> None:
             {key: value for key, value in record.items() if key not in later}
             for record in read_stages(files)
         ]
-        files.stage_lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        shutil.rmtree(files.stages)
-    resolved = yaml.safe_load(sweep.resolved.read_text())
+        disk(files).stage_lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        shutil.rmtree(disk(files).stages)
+    resolved = yaml.safe_load(disk(sweep).resolved.read_text())
     for key in ("schema", "settings_schema", "listed", "data", "manifest_sha256", "sha256"):
         del resolved[key]
-    sweep.resolved.write_text(yaml.safe_dump(resolved))
-    shutil.rmtree(sweep.candidates)
-    sweep.seal.unlink()
+    disk(sweep).resolved.write_text(yaml.safe_dump(resolved))
+    shutil.rmtree(disk(sweep).candidates)
+    disk(sweep).seal.unlink()
 
 
 def test_a_sweep_of_0_1_0_is_reported_and_verified_and_not_gone_on_with(
@@ -64,7 +67,7 @@ def test_a_sweep_of_0_1_0_is_reported_and_verified_and_not_gone_on_with(
     ]
     assert run("status", "out")[0] == 0
     assert run("ledger", "verify", "out")[0] == 0
-    before = files(sweep.root)
+    before = files(disk(sweep).root)
     for words in (
         ["resume", "out"],
         ["retry", "out"],
@@ -81,9 +84,9 @@ def test_a_sweep_of_0_1_0_is_reported_and_verified_and_not_gone_on_with(
         assert code == 2 and "0.1.0" in err
     code, _, err = run("extend", "out", "-n", "2")
     assert code == 2
-    assert files(sweep.root) == before
-    lines = sweep.candidate_lines.read_text().splitlines(keepends=True)
-    sweep.candidate_lines.write_text("".join(lines[:-1]))
+    assert files(disk(sweep).root) == before
+    lines = disk(sweep).candidate_lines.read_text().splitlines(keepends=True)
+    disk(sweep).candidate_lines.write_text("".join(lines[:-1]))
     code, out, err = run("report", "out")
     assert code == 2 and "candidates.jsonl" in err and "one round" not in out
 
@@ -95,11 +98,11 @@ def test_a_sweep_of_0_1_0_is_reported_and_verified_and_not_gone_on_with(
 def test_an_id_that_leads_out_of_its_folder_is_refused(
     sweep: SweepLayout, tmp_path: Path, run: Run, name: str
 ) -> None:
-    path = sweep.candidate(0)
+    path = disk(sweep).candidate(0)
     row = parse_object(path.read_bytes())
     row["trials"][0]["id"] = name
     path.write_bytes(encode_object(row))
-    sweep.seal.unlink()
+    disk(sweep).seal.unlink()
     before = files(tmp_path)
     for words in (
         ["report", "out"],
@@ -136,11 +139,11 @@ def test_a_refused_out_is_left_as_it_was(whole: Path, tmp_path: Path, run: Run) 
 
 
 def test_a_refused_extension_or_resume_changes_nothing(sweep: SweepLayout, run: Run) -> None:
-    before = files(sweep.root)
+    before = files(disk(sweep).root)
     assert run("extend", "out", "-n", "1", "--engine", "inline")[0] == 2
     assert run("resume", "out", "--set", "method.epochs=3", "--engine", "inline")[0] == 2
     assert run("resume", "out", "--address", "127.0.0.1:1")[0] == 2
-    assert files(sweep.root) == before
+    assert files(disk(sweep).root) == before
 
 
 # Disks
@@ -153,15 +156,21 @@ def test_leftovers_of_dead_writers_are_removed(sweep: SweepLayout, run: Run) -> 
     trial = trial_of(sweep, "two rounds")
     halves = [
         folder / f".aside-{storage._host()}-{pid}-0a0a0a"
-        for folder in (sweep.root, sweep.candidates, trial.root, trial.stages, trial.ledger)
+        for folder in (
+            disk(sweep).root,
+            disk(sweep).candidates,
+            disk(trial).root,
+            disk(trial).stages,
+            disk(trial).ledger,
+        )
     ]
-    stage = next(iter(sweep.stage_store.iterdir()))
+    stage = next(iter(disk(sweep).stages.iterdir()))
     halves += [
         stage / "epoch-00007-0a0a0a0a.ckpt.tmp",
         stage / "scores-0a0a0a0a.guess.npy",
         stage / f".aside-{storage._host()}-{pid}-0a0a0a",
     ]
-    alive = sweep.root / f".aside-{storage._host()}-1-0a0a0a"
+    alive = disk(sweep).root / f".aside-{storage._host()}-1-0a0a0a"
     for path in (*halves, alive):
         path.write_bytes(b"half")
     assert run("resume", "out", "--engine", "inline")[0] == 0
@@ -172,10 +181,12 @@ def test_leftovers_of_dead_writers_are_removed(sweep: SweepLayout, run: Run) -> 
 def test_a_read_only_sweep_is_reported_on_the_terminal(
     sweep: SweepLayout, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, data: bytes, *, replace: bool) -> bool:
-        raise storage.StorageError(f"{path}: cannot be written: {os.strerror(errno.EROFS)}")
+    def refuse(store: FolderStore, name: str, data: bytes, *, replace: bool = False) -> bool:
+        raise storage.StorageError(
+            f"{store.place(name)}: cannot be written: {os.strerror(errno.EROFS)}"
+        )
 
-    monkeypatch.setattr(report, "commit_file", refuse)
+    monkeypatch.setattr(FolderStore, "put", refuse)
     code, out, err = run("report", "out")
     assert code == 0
     assert "two rounds" in out
@@ -188,5 +199,5 @@ def test_a_read_only_sweep_is_reported_on_the_terminal(
 
 def test_modes_of_records_are_plain(sweep: SweepLayout) -> None:
     """Whoever may read the sweep may read its records."""
-    for path in seal.sealed_files(sweep):
-        assert stat.S_IMODE(path.stat().st_mode) & 0o444
+    for name in seal.sealed_names(sweep):
+        assert stat.S_IMODE(sweep.store.local(name).stat().st_mode) & 0o444

@@ -65,7 +65,7 @@ def test_it_is_gone_on_with_and_nothing_on_record_changes(folder: Path) -> None:
     assert run_cli(["extend", "out", "-n", "1", *here], folder) == 0, (folder / "log").read_text()
     after = facts(folder)
     assert {name: after[name] for name in before} == before
-    assert [candidate.id for candidate in load_candidates(SweepLayout(folder / "out"))][2:] == [
+    assert [candidate.id for candidate in load_candidates(SweepLayout.at(folder / "out"))][2:] == [
         THIRD
     ], "the same search draws another candidate than it did"
 

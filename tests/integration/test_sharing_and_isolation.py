@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.commands.replay import replay
 from orchestrator.data.cache import cache_root
-from orchestrator.sweeps.layout import TrialLayout
 from tests.helpers.dying import run_cli
+from tests.helpers.on_disk import trial_in
 from tests.helpers.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, read_stages, written
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def swept(folder: Path, spec: str, *overrides: str) -> Path:
 def trained(sweep: Path) -> tuple[int, int]:
     """Stages trained, and stages found already trained."""
     records = [
-        record for trial in sweep.glob("trials/*") for record in read_stages(TrialLayout(trial))
+        record for trial in sweep.glob("trials/*") for record in read_stages(trial_in(trial))
     ]
     return sum(record["trained"] for record in records), sum(
         not record["trained"] for record in records

@@ -36,8 +36,8 @@ def test_a_source_is_an_object_where_yaml_takes_a_name(tmp_path: Path, cache: Pa
     # Blobs that hardly overlap are told apart, which takes their true labels.
     assert rows["test"].iloc[-1] > 50
     with pytest.raises(UserError, match=r"plugins=\[Blobs\]"):
-        oc.load(made.root)
-    assert len(oc.resume(made.root, plugins=[Blobs], progress=False).frame()) == 3
+        oc.load(made.location)
+    assert len(oc.resume(made.location, plugins=[Blobs], progress=False).frame()) == 3
     (entry,) = (cache / "sources").glob("*.json")
     assert '"spread": 0.2' in entry.read_text()
 

@@ -109,11 +109,11 @@ def test_people_who_answer_in_parts_and_processes_that_die_change_nothing(tmp_pa
     )
     at_once = oc.sweep(spec_for_people(everything), out=tmp_path / "at-once", progress=False)
     assert at_once.counts()["finished"] == 1
-    [waited], [prompt] = (outcome_of(path).values() for path in (root, at_once.root))
+    [waited], [prompt] = (outcome_of(path).values() for path in (root, at_once.location))
     assert waited["guesses"] == prompt["guesses"]
     whole = [
         fold(None, Ledger(open_segments(next((path / "trials").iterdir()) / "ledger")).read())
-        for path in (root, at_once.root)
+        for path in (root, Path(at_once.location))
     ]
     assert whole[0] is not None and whole[1] is not None
     assert whole[0].facts.positives.ids.tolist() == whole[1].facts.positives.ids.tolist()

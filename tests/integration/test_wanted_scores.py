@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from orchestrator import api as oc
-from orchestrator.sweeps.layout import SweepLayout
 from search_spaces.reading.errors import SpecError
 from tests.helpers.sweeps import ONE_TRIAL_SPEC, outcome_of
 from tests.toys.k_centre import KCentre
@@ -40,12 +39,12 @@ def test_a_stage_that_was_trained_without_is_asked_again_and_not_trained_again(
     # The random trial comes first, and trains stage 0 for both.
     cases = {"random": {}, "far": {"query.strategy": KCentre()}}
     both = oc.sweep(spec(cases), out=tmp_path / "b")
-    stages = SweepLayout(both.root).stage_store
+    stages = Path(both.location) / "stages"
     assert len(list(stages.glob("*/record.json"))) == 5
     added = list(stages.glob("*/added-embedding.json"))
     assert len(added) == 1 and len(list(added[0].parent.glob("scores-*.embedding.npy"))) == 1
-    [far] = outcome_of(alone.root).items()
-    assert outcome_of(both.root)[far[0]] == far[1]
+    [far] = outcome_of(alone.location).items()
+    assert outcome_of(both.location)[far[0]] == far[1]
     assert both.frame()["trained"].tolist().count(False) == 1
 
 

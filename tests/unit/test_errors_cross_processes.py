@@ -42,7 +42,7 @@ def all_errors() -> list[Exception]:
         SettingsError: SettingsError(
             "epochs", "batch_size", problem="too many", hint="write fewer"
         ),
-        RecordsDamaged: RecordsDamaged(Path("trials/a/stages/0003.json"), "it is not an object"),
+        RecordsDamaged: RecordsDamaged("trials/a/stages/0003.json", "it is not an object"),
     }
     return [
         made.get(kind) or kind(MESSAGE) for kind in [*kinds(UserError), TrainingFailed, GangBroken]

@@ -28,9 +28,9 @@ def test_an_exit_that_ray_asks_for_becomes_a_message_with_the_way_to_go_on(
 
     monkeypatch.setattr(cluster, "connect", connect)
     monkeypatch.setattr(cluster, "gangs_that_fit", lambda *_: 1)
-    layout = SweepLayout(tmp_path)
+    layout = SweepLayout.at(tmp_path)
     if begun:
-        layout.resolved.touch()
+        layout.store.put(layout.resolved, b"")
     with (
         pytest.raises(CannotGoOn) as refused,
         run._cluster(load_spec("smoke.yaml"), run.Engine(), layout),

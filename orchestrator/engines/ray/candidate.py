@@ -71,7 +71,7 @@ class BrokerStages:
         found = self.store.find(request.key)
         if found is None or self.store.left(request) is not None:
             raise CannotGoOn(
-                f"{self.store.folder(request.key)}: was trained and is not there; all nodes of the"
+                f"{self.store.place(request.key)}: was trained and is not there; all nodes of the"
                 " cluster must see the same folder"
             )
         return found
@@ -160,11 +160,11 @@ class CandidateRun:
     def _run(self, loop: SeedLoop) -> None:
         shared, trial = self.shared, loop.trial
         pool = PoolClient(
-            trial, shared.data, shared.layout.trial(trial.id).ledger, self.pools, self.stopped
+            trial, shared.data, shared.layout.trial(trial.id).segments, self.pools, self.stopped
         )
         kind = shared.device.partition(":")[0]
         stages = BrokerStages(
-            StageStore(shared.layout.stage_store),
+            StageStore(shared.layout.store),
             shared.broker,
             shared.resources.workers,
             kind,

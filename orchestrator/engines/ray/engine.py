@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ray.tune.error import TuneError
 
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.inline import Outcome
-from orchestrator.engines.patience import epochs_done, recorded
+from orchestrator.engines.patience import epochs_done
 from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray.candidate import ASKED, FATAL, CandidateTrainable, Shared
 from orchestrator.engines.ray.cluster import Cluster, gangs_that_fit
@@ -65,12 +64,11 @@ def run_on_ray(
         CannotGoOn: nothing can be trained or recorded any more; the message says why.
     """
     gangs = gangs_that_fit(cluster, resources)
-    given, layout = layout.root, replace(layout, root=layout.root.resolve())
     on_the_head: Any = BrokerActor.options(resources=HEAD)  # type: ignore[attr-defined]
-    broker = on_the_head.remote(new_name(), layout.stage_store, gangs, resources, device)
+    broker = on_the_head.remote(new_name(), layout.store, gangs, resources, device)
     shared = Shared(layout=layout, data=data, resources=resources, device=device, broker=broker)
     fatal, restarts = Fatal(broker), Restarts(layout, resources.max_failures)
-    go_on = f"Everything recorded so far is kept; go on with: orchestrate resume {given}"
+    go_on = f"Everything recorded so far is kept; go on with: orchestrate resume {layout.location}"
 
     def lost(name: str) -> None:
         leave(f"{name} has died, and the sweep with it. {go_on}", lambda: _clear(scratch, progress))
@@ -90,7 +88,7 @@ def run_on_ray(
     except KeyboardInterrupt:
         progress.note(
             "interrupted; stopping (a second time leaves at once). Go on with: orchestrate resume"
-            f" {given}"
+            f" {layout.location}"
         )
         raise
     # What Ray or Tune stumble over is not to blame on a trial: those record their own failures. Ray
@@ -180,7 +178,7 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._died_at[trial.trial_id] = self._reached(trial)
 
     def _reached(self, trial: Any) -> list[tuple[int, int]]:
-        """Of each seed: what is on record, and the checkpoint of the stage that is being
+        """Of each seed: how much is on record, and the checkpoint of the stage that is being
         trained.
         """
         found = []
@@ -188,7 +186,7 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
             training = self.training.get(seed.id)
             found.append(
                 (
-                    recorded(self._layout.trial(seed.id).root),
+                    len(self._layout.store.names(self._layout.trial(seed.id).root)),
                     epochs_done(training) if training is not None else 0,
                 )
             )

@@ -9,7 +9,6 @@ import socket
 import uuid
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,6 +22,7 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.engines.ray.broker import Broker, GangBroken, NoGang
+from orchestrator.storage.store import Store
 from orchestrator.sweeps.stage_store import StageStore
 from search_spaces.reading.config import ResourcesConfig
 from trainers.stage import StageOutcome, StageRequest
@@ -192,7 +192,7 @@ class BrokerActor:
     """
 
     def __init__(
-        self, sweep: str, stage_store: Path, gangs: int, resources: ResourcesConfig, device: str
+        self, sweep: str, store: Store, gangs: int, resources: ResourcesConfig, device: str
     ) -> None:
         prefix = f"gang:{sweep}:"
         for row in placement_group_table().values():
@@ -204,7 +204,7 @@ class BrokerActor:
         self._broker = Broker(
             make_gang=lambda: make_ray_gang(prefix, resources, device),
             gangs=gangs,
-            store=StageStore(stage_store),
+            store=StageStore(store),
             max_failures=resources.max_failures,
         )
         self._gangs = gangs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +15,7 @@ from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.ray.gang import first_line, new_name, remote_error
 from orchestrator.labelling.pool import PoolCounts, Round
 from orchestrator.labelling.questions import Questions
+from orchestrator.storage.segments import Segments
 from orchestrator.sweeps.stage_store import CannotGoOn
 from search_spaces.reading.config import Trial
 from trainers.stage import Ids, StageInputs
@@ -41,7 +41,7 @@ class PoolActor:
     def __init__(self) -> None:
         self._pool: Any = None
 
-    def serve(self, trial: Trial, data: PreparedData, ledger: Path) -> None:
+    def serve(self, trial: Trial, data: PreparedData, ledger: Segments) -> None:
         """Opens the pool that every later call is about, until the next `serve`."""
         from orchestrator.trial import open_pool
 
@@ -94,7 +94,7 @@ class PoolClient:
 
     trial: Trial
     data: PreparedData
-    ledger: Path
+    ledger: Segments
     actors: PoolActors
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when the trial must not go on in this process."""

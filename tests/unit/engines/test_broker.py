@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from orchestrator.engines.ray.broker import Broker, Gang, GangBroken, NoGang
+from orchestrator.storage.folder import FolderStore
 from orchestrator.sweeps.stage_store import CannotGoOn, StageStore
 from trainers.checkpoint import save_epoch
 from trainers.errors import DataError
@@ -54,7 +55,7 @@ class World:
         self.broker = Broker(
             make_gang=self.make_gang,
             gangs=self.gangs,
-            store=StageStore(self.root / "stages"),
+            store=StageStore(FolderStore(self.root)),
             max_failures=self.max_failures,
         )
 
@@ -494,7 +495,7 @@ def test_a_result_that_cannot_be_committed_is_told_to_those_who_wait(tmp_path: P
             def commit(self, request: StageRequest, outcome: StageOutcome) -> Any:
                 raise full
 
-        world.broker.store = FullStore(tmp_path / "stages")
+        world.broker.store = FullStore(FolderStore(tmp_path))
         assert await asyncio.gather(result(world.ask("a")), result(world.ask("a"))) == [full, full]
         # The gang did its work and is kept.
         assert world.left() == world.made

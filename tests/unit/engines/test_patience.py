@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engines.patience import Deaths, epochs_done, recorded
+from orchestrator.engines.patience import Deaths, epochs_done
 from orchestrator.engines.ray.engine import Restarts
 from orchestrator.sweeps.candidates import group_candidates
 from orchestrator.sweeps.layout import SweepLayout
+from tests.helpers.on_disk import disk
 from tests.helpers.sweep_folder import ABLATIONS, trial_of
 from trainers.checkpoint import save_epoch
 
@@ -38,15 +39,6 @@ def test_the_newest_checkpoint_is_found_as_the_trainers_name_it(tmp_path: Path) 
     assert epochs_done(tmp_path) == 11
 
 
-def test_what_is_left_aside_is_not_on_record(tmp_path: Path) -> None:
-    assert recorded(tmp_path) == 0
-    (tmp_path / "ledger").mkdir()
-    (tmp_path / "ledger" / ".aside-1-2").write_bytes(b"torn")
-    assert recorded(tmp_path) == 0
-    (tmp_path / "ledger" / "0000.parquet").write_bytes(b"four")
-    assert recorded(tmp_path) == 4
-
-
 @dataclass
 class TuneTrial:
     """As much of one as decides whether Tune starts it again."""
@@ -67,7 +59,7 @@ class TuneTrial:
 def test_a_candidate_is_started_again_while_its_trials_get_further(
     tmp_path: Path, limit: int
 ) -> None:
-    layout = SweepLayout(tmp_path)
+    layout = SweepLayout.at(tmp_path)
     [candidate] = group_candidates([trial_of(ABLATIONS[4], 0)])
     trial = TuneTrial({"candidate": candidate}, limit)
     restarts = Restarts(layout, limit)
@@ -78,12 +70,12 @@ def test_a_candidate_is_started_again_while_its_trials_get_further(
 
     look()
     for number in range(20):
-        folder = layout.trials / candidate.trials[0].id
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / str(number)).write_bytes(b"record")
+        layout.store.put(f"{layout.trial(candidate.trials[0].id).root}/{number}", b"record")
         look()
         assert trial.die()
         restarts.on_trial_recover(1, [trial], trial)
+    # What a killed writer left aside is no progress.
+    (disk(layout.trial(candidate.trials[0].id)).root / ".aside-1-2").write_bytes(b"torn")
     for number in range(limit):
         look()
         assert trial.die(), number

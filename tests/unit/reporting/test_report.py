@@ -24,6 +24,7 @@ from orchestrator.reporting.csv import csv_by_row, csv_by_seed, json_text
 from orchestrator.reporting.names import OLD_NAMES
 from orchestrator.reporting.words import chain, half_width, headline, interval, mean_std, number
 from search_spaces.reading.trials import stage_prefixes
+from tests.helpers.on_disk import disk
 from tests.helpers.sweep_folder import (
     ABLATIONS,
     LABEL_BITS,
@@ -408,7 +409,7 @@ def test_a_row_with_fewer_seeds_does_not_lead(tmp_path: Path) -> None:
         last = records_of(TWO, seed)
         write_records(layout, trial_of(TWO, seed), [*last[:-1], last[-1] | {"val_top1": 100.0}])
     assert leaders_of(report.build(results.load(layout))) == ["two stages"]
-    shutil.rmtree(layout.trial(trial_of(TWO, 1).id).stages)
+    shutil.rmtree(disk(layout.trial(trial_of(TWO, 1).id)).stages)
     fail(layout, trial_of(TWO, 1))
     found = report.build(results.load(layout))
     row = row_of(found, "two stages")

@@ -24,8 +24,9 @@ from orchestrator.reporting.csv import csv_by_row, csv_by_seed
 from orchestrator.reporting.html import html
 from orchestrator.reporting.markdown import markdown
 from orchestrator.reporting.words import headline
-from orchestrator.sweeps.correctness import CorrectnessError, path_of, to_hex
+from orchestrator.sweeps.correctness import CorrectnessError, to_hex
 from orchestrator.sweeps.layout import SweepLayout
+from tests.helpers.on_disk import disk
 from tests.helpers.sweep_folder import (
     FACTS,
     Case,
@@ -99,7 +100,7 @@ def test_the_error_of_the_images_is_in_the_interval_of_rows_with_their_files(
     gap = row_of(build(layout), "two stages")["difference"]["test"]
     assert (gap["n"], gap["sources"]) == (3, "seeds and images")
     for case in (FULL, TWO):
-        path_of(layout.trial(trial_of(case, 1).id).root, len(case.quotas)).unlink()
+        disk(layout.trial(trial_of(case, 1).id)).test_correct(len(case.quotas)).unlink()
     found = build(layout)
     alone = row_of(found, "two stages")["difference"]["test"]
     assert (alone["mean"], alone["sources"]) == (pytest.approx(gap["mean"]), "seeds")
@@ -157,7 +158,7 @@ def test_one_seed_has_the_interval_of_its_models_and_is_never_told_apart(tmp_pat
 
 def test_a_damaged_file_of_right_guesses_is_named(tmp_path: Path) -> None:
     layout = with_bits(tmp_path, [FULL, TWO])
-    path = path_of(layout.trial(trial_of(TWO, 1).id).root, 2)
+    path = disk(layout.trial(trial_of(TWO, 1).id)).test_correct(2)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -293,7 +294,7 @@ def hostile(tmp_path: Path) -> SweepLayout:
     layout = write_sweep(
         tmp_path, [*cases, replace(TWO, names=("-20",), quotas=(50, 215))], name="\x1b[2Jsweep"
     )
-    shutil.rmtree(layout.trial(trial_of(cases[0], 1).id).stages)
+    shutil.rmtree(disk(layout.trial(trial_of(cases[0], 1).id)).stages)
     fail(layout, trial_of(cases[0], 1), message="=cmd|' /C calc'!A0 \x1b[31m \x9b1m")
     return layout
 
@@ -337,7 +338,7 @@ def test_a_report_that_was_built_is_written_as_it_is(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [FULL, TWO])
     found = build(layout)
     before = report.write(layout).json.read_bytes()
-    layout.resolved.unlink()
+    disk(layout).resolved.unlink()
     assert report.write(layout, found).json.read_bytes() == before
 
 

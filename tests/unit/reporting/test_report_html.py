@@ -14,6 +14,7 @@ import markupsafe
 import pytest
 
 from orchestrator.reporting import plots, report, results
+from tests.helpers.on_disk import disk
 from tests.helpers.sweep_folder import ABLATIONS, Case, fail, trial_of, write_sweep
 
 HOSTILE = (
@@ -47,7 +48,7 @@ class Page(HTMLParser):
 def page_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     cases = [*ABLATIONS, Case(names=(HOSTILE,), quotas=(100, 165), skill=3.0)]
     layout = write_sweep(tmp_path_factory.mktemp("sweep"), cases, name=HOSTILE)
-    shutil.rmtree(layout.trial(trial_of(ABLATIONS[3], 1).id).stages)
+    shutil.rmtree(disk(layout.trial(trial_of(ABLATIONS[3], 1).id)).stages)
     fail(layout, trial_of(ABLATIONS[3], 1), message=f"no memory {HOSTILE}")
     return report.write(layout).html.read_text(encoding="utf-8")
 
@@ -195,10 +196,9 @@ def test_the_picture_is_a_drawing_by_itself(tmp_path: Path) -> None:
 
 def test_one_row_is_no_comparison_and_leaves_no_picture(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, ABLATIONS[:1])
-    layout.report.mkdir(parents=True, exist_ok=True)
-    (layout.report / "report.svg").write_text("of an earlier report")
+    layout.store.put(f"{layout.report}/report.svg", b"of an earlier report", replace=True)
     assert report.write(layout).picture is None
-    assert not (layout.report / "report.svg").exists()
+    assert not layout.store.has(f"{layout.report}/report.svg")
 
 
 def test_the_machines_plot_settings_change_nothing(tmp_path: Path) -> None:

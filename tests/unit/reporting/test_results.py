@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.reporting.results import ResultsDamaged, load, printable
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.resolved import SweepError
+from tests.helpers.on_disk import disk
 from tests.helpers.sweep_folder import (
     ABLATIONS,
     Case,
@@ -52,7 +53,7 @@ def test_a_trial_is_what_its_files_say(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [TWO], seeds=(0, 1))
-    path = layout.trial(trial_of(TWO, 0).id).stage(1)
+    path = disk(layout.trial(trial_of(TWO, 0).id)).stage(1)
     path.write_bytes(b"\xff\x00 not json\n")
     found = load(layout)
     assert [len(result.records) for result in found.trials] == [1, 3]
@@ -95,13 +96,13 @@ def test_a_record_names_its_file_of_right_guesses_or_has_none(tmp_path: Path) ->
 def test_an_unreadable_reason_is_still_a_failure(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [TWO], seeds=(0,), done=False)
     fail(layout, trial_of(TWO, 0))
-    layout.trial(trial_of(TWO, 0).id).error.write_text("{")
+    disk(layout.trial(trial_of(TWO, 0).id)).error.write_text("{")
     assert load(layout).trials[0].state == "failed"
 
 
 def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="holds no sweep"):
-        load(SweepLayout(tmp_path))
+        load(SweepLayout.at(tmp_path))
 
 
 def test_a_search_has_not_ended_before_all_candidates_are_drawn(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from orchestrator.reporting import results, status
 from orchestrator.sweeps.layout import SweepLayout
 from search_spaces.reading.config import ResourcesConfig
 from search_spaces.reading.trials import stage_prefixes
+from tests.helpers.on_disk import disk
 from tests.helpers.sweep_folder import (
     ABLATIONS,
     Case,
@@ -39,8 +40,8 @@ def halfway(root: Path) -> SweepLayout:
 
 def test_what_is_damaged_is_said(tmp_path: Path) -> None:
     layout = halfway(tmp_path)
-    layout.candidate(2).write_text('{"x":')
-    layout.candidate(3).write_text('{"candidate": 3}')
+    disk(layout).candidate(2).write_text('{"x":')
+    disk(layout).candidate(3).write_text('{"candidate": 3}')
     console = Console(file=io.StringIO(), width=200)
     console.print(status.render(results.load(layout), RESOURCES))
     assert isinstance(console.file, io.StringIO)

@@ -27,13 +27,13 @@ from orchestrator.sweeps.stage_records import from_object, put_stage
 from search_spaces.reading.config import Spec, Trial
 from search_spaces.reading.errors import SpecError
 from search_spaces.reading.trials import make_trial
+from tests.helpers.on_disk import disk
 
 SPACE = ["search.num_candidates=24", "seeds=[0, 1]"]
 
 
 def search(root: Path, *overrides: str) -> tuple[Spec, SweepLayout]:
-    spec, layout = load_spec("stage_schedules.yaml", [*SPACE, *overrides]), SweepLayout(root)
-    layout.root.mkdir()
+    spec, layout = load_spec("stage_schedules.yaml", [*SPACE, *overrides]), SweepLayout.at(root)
     sweeps.create(spec, layout, data="d" * 64, engine="ray", device="cpu")
     return spec, layout
 
@@ -145,9 +145,11 @@ def test_a_resumed_search_hands_out_the_unfinished_first_and_no_more_than_were_a
     spec, layout = search(tmp_path / "s")
     drawn = drive(OptunaSource(spec, layout, []), layout, 10)
     for index in (3, 7):
-        layout.trial(drawn[index].trials[1].id).stage(0).unlink()
+        disk(layout.trial(drawn[index].trials[1].id)).stage(0).unlink()
     failed = layout.trial(drawn[5].trials[0].id)
-    failed.error.write_text('{"stage": 1, "kind": "TrainingFailed", "message": "the loss is nan"}')
+    disk(failed).error.write_text(
+        '{"stage": 1, "kind": "TrainingFailed", "message": "the loss is nan"}'
+    )
     again = drive(OptunaSource(spec, layout, load_candidates(layout)), layout, 99)
     assert ids(again[:2]) == [drawn[3].id, drawn[7].id]
     assert drawn[5].id not in ids(again), "a failed candidate waits for `retry`"
@@ -212,8 +214,7 @@ def test_a_small_space_ends_when_it_is_exhausted(tmp_path: Path) -> None:
         " [true, false]}\nseeds: [0]\nsearch: {algorithm: tpe, num_candidates: 50}\nresources:"
         " {workers: 1}\n"
     )
-    spec, layout = load_spec(str(small)), SweepLayout(tmp_path / "s")
-    layout.root.mkdir()
+    spec, layout = load_spec(str(small)), SweepLayout.at(tmp_path / "s")
     sweeps.create(spec, layout, data="d" * 64, engine="ray", device="cpu")
     drawn = drive(OptunaSource(spec, layout, []), layout, 99, value=lambda candidate: 50.0)
     assert 3 <= len(drawn) <= 6
