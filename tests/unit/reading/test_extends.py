@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.catalogue import load_spec
+from search_spaces.reading import extends
 from search_spaces.reading.assemble import nest
 from search_spaces.reading.config import Spec
-from search_spaces.reading.errors import SpecError
+from search_spaces.reading.errors import Place, SpecError
 from search_spaces.reading.extends import MOST_DEEP, MOST_FILES
 from search_spaces.reading.trials import enumerate_trials
+from search_spaces.reading.yaml_source import Node
 
 WHOLE: dict[str, Any] = {
     "name": "example",
@@ -448,7 +450,9 @@ def test_rows_and_numbers_of_files_have_an_end(tmp_path: Path) -> None:
             assert str(MOST_FILES) in str(refusal(own))
 
 
-def test_files_that_extend_the_same_ones_in_many_ways_are_read_once_each(tmp_path: Path) -> None:
+def test_files_that_extend_the_same_ones_in_many_ways_are_read_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without that, each row of two would double the work."""
     write(tmp_path, a0=WHOLE, b0="seeds: [0]\n")
     for number in range(1, MOST_DEEP):
@@ -456,4 +460,13 @@ def test_files_that_extend_the_same_ones_in_many_ways_are_read_once_each(tmp_pat
         write(tmp_path, **{f"a{number}": below, f"b{number}": below})
     last = MOST_DEEP - 1
     own = write(tmp_path, own={"extends": [f"a{last}.yaml", f"b{last}.yaml"]})
-    assert len(load_spec(own).extended) == 2 * MOST_DEEP
+    plain, parsed = extends.parse, []
+
+    def parse(text: str, origin: Place) -> Node:
+        parsed.append(origin.file)
+        return plain(text, origin)
+
+    monkeypatch.setattr(extends, "parse", parse)
+    spec = load_spec(own)
+    assert sorted(map(str, parsed)) == sorted([own, *(file.shown for file in spec.extended)])
+    assert len(parsed) == 2 * MOST_DEEP + 1
