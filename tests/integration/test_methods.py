@@ -14,7 +14,6 @@ import yaml
 
 from orchestrator import api as oc
 from orchestrator import trial as loop
-from orchestrator.sweeps.layout import SweepLayout
 from tests.helpers.sweeps import ONE_TRIAL_SPEC, outcome_of
 from tests.toys.continuous import Continuous
 from tests.toys.k_centre import KCentre
@@ -36,7 +35,7 @@ def spec(method: Any, **base: Any) -> dict[str, Any]:
 def files_of(root: Path) -> dict[str, dict[str, str]]:
     """Key -> role -> SHA-256 of every file of the trained stages."""
     found = {}
-    for path in SweepLayout(root).stage_store.glob("*/record.json"):
+    for path in root.glob("stages/*/record.json"):
         files = json.loads(path.read_text())["files"]
         found[path.parent.name] = {role: entry["sha256"] for role, entry in files.items()}
     return found
@@ -78,9 +77,9 @@ def test_a_training_killed_at_each_question_is_the_one_that_was_not(
             oc.sweep(described, out=tmp_path / "killed", progress=False)
     killed = oc.sweep(described, out=tmp_path / "killed", progress=False)
     assert asked == [1, 2]
-    assert outcome_of(killed.root) == outcome_of(whole.root)
-    assert files_of(killed.root) == files_of(whole.root)
-    assert all("state" in files for files in files_of(whole.root).values())
+    assert outcome_of(Path(killed.location)) == outcome_of(Path(whole.location))
+    assert files_of(Path(killed.location)) == files_of(Path(whole.location))
+    assert all("state" in files for files in files_of(Path(whole.location)).values())
 
 
 def test_a_setting_of_a_method_touches_no_other_method(tmp_path: Path) -> None:
@@ -92,9 +91,9 @@ def test_a_setting_of_a_method_touches_no_other_method(tmp_path: Path) -> None:
             out=tmp_path / name,
             progress=False,
         )
-        layout = SweepLayout(made.root)
+        root = Path(made.location)
         trials = {}
-        for folder in sorted(layout.trials.iterdir()):
+        for folder in sorted(root.glob("trials/*")):
             records = [json.loads(p.read_text()) for p in sorted(folder.glob("stages/*.json"))]
             trials[folder.name] = [record["key"] for record in records]
         return trials
@@ -114,4 +113,4 @@ def test_what_stages_share_is_foretold_from_their_plans(tmp_path: Path) -> None:
         described = {**spec(method, query={"strategy": "hard"}), "cases": cases}
         assert oc.plan(described)["stage_trainings"]["distinct"] == distinct
         made = oc.sweep(described, out=tmp_path / method.name, progress=False)
-        assert len(files_of(made.root)) == distinct
+        assert len(files_of(Path(made.location))) == distinct

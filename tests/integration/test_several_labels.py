@@ -93,7 +93,7 @@ def test_every_trial_is_trained_asked_and_scored(swept: oc.Sweep) -> None:
     for case in ("vectors", "positives"):
         rows = by_case[case].groupby("seed")
         assert (rows["test"].last() > rows["test"].first()).all(), "answers teach"
-    assert (swept.root / "report" / "report.html").is_file()
+    assert (Path(swept.location) / "report" / "report.html").is_file()
 
 
 def test_what_is_recorded_is_what_the_data_says(swept: oc.Sweep) -> None:
@@ -102,7 +102,7 @@ def test_what_is_recorded_is_what_the_data_says(swept: oc.Sweep) -> None:
     data = prepare(Tags())
     truth, test_truth = train_labels(data.labels_dir), labels_of_the_test_set.read(data.labels_dir)
     several = 0
-    for trial in (swept.root / "trials").iterdir():
+    for trial in (Path(swept.location) / "trials").iterdir():
         state = fold(None, Ledger(open_segments(trial / "ledger")).read(), MultiLabel())
         assert state is not None
         facts = state.facts
@@ -113,7 +113,7 @@ def test_what_is_recorded_is_what_the_data_says(swept: oc.Sweep) -> None:
             several += int(np.max(np.bincount(one.ids)) > 1)
         record = json.loads(sorted((trial / "stages").glob("*.json"))[-1].read_text())
         assert record["metric"] == "mAP"
-        committed = swept.root / "stages" / record["key"]
+        committed = Path(swept.location) / "stages" / record["key"]
         files = json.loads((committed / "record.json").read_text())["files"]
         scores = np.load(committed / files["scores/test_probabilities_last"]["name"])
         expected = 100 * np.mean(
@@ -127,11 +127,11 @@ def test_what_is_recorded_is_what_the_data_says(swept: oc.Sweep) -> None:
 def test_a_trial_that_lost_its_records_makes_the_same_ones_again(
     swept: oc.Sweep, tmp_path: Path
 ) -> None:
-    trial = sorted((swept.root / "trials").iterdir())[0]
+    trial = sorted((Path(swept.location) / "trials").iterdir())[0]
     before = {path: path.read_bytes() for path in (trial / "stages").glob("*.json")}
     for path in before:
         path.unlink()
-    oc.resume(swept.root, plugins=PLUGINS, progress=False)
+    oc.resume(Path(swept.location), plugins=PLUGINS, progress=False)
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -169,4 +169,4 @@ def test_what_does_not_go_together_is_refused(base: dict[str, Any], said: str) -
 
 def test_the_classes_are_asked_for_by_name(swept: oc.Sweep) -> None:
     with pytest.raises(UserError, match=r"tests\.toys\.tags:"):
-        oc.load(swept.root)
+        oc.load(Path(swept.location))
