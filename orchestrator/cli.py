@@ -7,13 +7,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator.commands import console, faults
@@ -263,7 +261,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _spec_arguments(sweep)
     sweep.add_argument(
-        "--out", metavar="DIR", type=_folder, help="the sweep's own folder (default: runs/<name>)"
+        "--out", metavar="DIR", type=_location, help="the sweep's own folder (default: runs/<name>)"
     )
     _engine_arguments(sweep)
     _json_flag(sweep)
@@ -287,7 +285,7 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     ):
         verb = _add(verbs, name, run, text, f"orchestrate {name} runs/ablations")
-        verb.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
+        verb.add_argument("dir", metavar="DIR", type=_location, help="the sweep's folder")
         _resource_argument(verb)
         _engine_arguments(verb)
         _json_flag(verb)
@@ -299,7 +297,7 @@ def build_parser() -> argparse.ArgumentParser:
         "add candidates to a search",
         "orchestrate extend runs/search -n 20",
     )
-    extend.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
+    extend.add_argument("dir", metavar="DIR", type=_location, help="the sweep's folder")
     extend.add_argument(
         "-n",
         "--num-candidates",
@@ -319,7 +317,7 @@ def build_parser() -> argparse.ArgumentParser:
         "show trials and stages with bits, accuracy and time to go",
         "orchestrate status runs/ablations --watch",
     )
-    status.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
+    status.add_argument("dir", metavar="DIR", type=_location, help="the sweep's folder")
     status.add_argument(
         "--watch", action="store_true", help="show it anew every two seconds until the sweep ends"
     )
@@ -332,7 +330,7 @@ def build_parser() -> argparse.ArgumentParser:
         "write and show the table: Markdown, CSV, JSON, a picture and one offline HTML file",
         "orchestrate report runs/ablations",
     )
-    report.add_argument("dir", metavar="DIR", type=_folder, help="the sweep's folder")
+    report.add_argument("dir", metavar="DIR", type=_location, help="the sweep's folder")
     _json_flag(report)
 
     _ledger_verbs(verbs)
@@ -348,7 +346,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--out",
         metavar="DIR",
-        type=_folder,
+        type=_location,
         default="runs",
         help="where sweeps will be written (default: runs)",
     )
@@ -393,7 +391,7 @@ def _ledger_verbs(verbs: Any) -> None:
             else "the trial's folder, DIR/trials/ID"
         )
         action.add_argument(
-            "dir", metavar="DIR" if whole else "TRIAL_DIR", type=_folder, help=help_text
+            "dir", metavar="DIR" if whole else "TRIAL_DIR", type=_location, help=help_text
         )
         _json_flag(action)
 
@@ -436,15 +434,17 @@ def _data_verbs(verbs: Any) -> None:
     _json_flag(prepare)
 
 
-def _folder(text: str) -> Path:
+def _location(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder is empty")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is an address and not a folder: sweeps are kept in folders of a file system;"
-            " name one, such as runs/mine"
-        )
-    return Path(text)
+    from orchestrator.storage.files import StorageError
+    from orchestrator.storage.opening import check_location
+
+    try:
+        check_location(text)
+    except StorageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _positive(text: str) -> int:

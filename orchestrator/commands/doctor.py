@@ -26,6 +26,7 @@ from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.preflight import GIB
 from orchestrator.storage.files import StorageError
 from orchestrator.storage.folder import FolderStore
+from orchestrator.storage.opening import open_store
 from trainers.errors import DataError, UserError, one_line
 
 FEW_BYTES: Final = 2 * GIB
@@ -34,7 +35,7 @@ FEW_BYTES: Final = 2 * GIB
 _COLOURS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def doctor(*, out: Path, with_ray: bool, as_json: bool) -> int:
+def doctor(*, out: str | Path, with_ray: bool, as_json: bool) -> int:
     """Prints a line per check as it is done; returns 0 if none failed, else 2."""
     console, findings = Console(), []
     for finding in check(out, with_ray=with_ray):
@@ -65,7 +66,7 @@ def _line(finding: Finding) -> Text:
     return line
 
 
-def check(out: Path, *, with_ray: bool = True) -> Iterator[Finding]:
+def check(out: str | Path, *, with_ray: bool = True) -> Iterator[Finding]:
     """Every finding about this machine, the slow ones last. Leaves no file and no process
     behind.
     """
@@ -124,18 +125,17 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def disk(out: Path) -> Iterator[Finding]:
-    places: tuple[tuple[str, Path, str], ...] = (
-        ("output", out, "orchestrate sweep SPEC --out /a/larger/disk/NAME"),
-        ("Ray's temp", ray_setup.temp_folder(), "export RAY_TMPDIR=/a/larger/disk"),
-    )
+def disk(out: str | Path) -> Iterator[Finding]:
+    places: list[tuple[str, Path, str]] = []
+    folder = open_store(out).as_folder("")
+    if folder is not None:
+        places.append(("output", folder, "orchestrate sweep SPEC --out /a/larger/disk/NAME"))
     # That it is nowhere is said of the cache.
     with contextlib.suppress(DataError):
-        places = (
-            *places[:1],
-            ("cache", cache_root(), "export ORCHESTRATE_CACHE=/a/larger/disk/orchestrate"),
-            *places[1:],
+        places.append(
+            ("cache", cache_root(), "export ORCHESTRATE_CACHE=/a/larger/disk/orchestrate")
         )
+    places.append(("Ray's temp", ray_setup.temp_folder(), "export RAY_TMPDIR=/a/larger/disk"))
     for name, folder, mend in places:
         free = shutil.disk_usage(_existing(folder)).free
         state: State = (
@@ -149,11 +149,17 @@ def disk(out: Path) -> Iterator[Finding]:
         )
 
 
-def output(out: Path) -> Iterator[Finding]:
+def output(out: str | Path) -> Iterator[Finding]:
     """Whether ledgers can be kept where sweeps are written: files that are linked only if absent,
-    and durable.
+    and durable. Of an address, whether it can be written.
     """
-    place = _existing(out)
+    store = open_store(out)
+    root = store.as_folder("")
+    if root is None:
+        store.check_writable()
+        yield Finding(check="output", state="ok", found=f"{store.location}: can be written")
+        return
+    place = _existing(root)
     mend = "orchestrate sweep SPEC --out DIR, with DIR on a local disk or NFS that you may write"
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".orchestrate-doctor-") as folder:

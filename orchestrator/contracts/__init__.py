@@ -19,6 +19,7 @@ from orchestrator.contracts.labelling import (
 )
 from orchestrator.contracts.methods import MethodContract
 from orchestrator.contracts.sources import SourceContract
+from orchestrator.contracts.stores import StoreContract
 
 __all__ = [
     "MethodContract",
@@ -26,5 +27,6 @@ __all__ = [
     "PluginContract",
     "QueryContract",
     "SourceContract",
+    "StoreContract",
     "TaskContract",
 ]

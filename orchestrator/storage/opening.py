@@ -16,6 +16,8 @@ GROUP: Final = "orchestrate.stores"
 """Entry points by which a package offers a store: URL scheme -> subclass of Store."""
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_LOST: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+"""What a Path makes of an address."""
 
 
 _INSIDE: Final = re.compile(r"(.+?)/(trials/[^/]+(?:/ledger)?)/?")
@@ -28,17 +30,37 @@ def open_store(location: str | Path) -> Store:
     Raises:
         StorageError: no package has the scheme, or the one that has it is broken.
     """
-    found = _URL.match(str(location))
+    point = _point(location)
+    return FolderStore(location) if point is None else _opened(point, str(location))
+
+
+def check_location(location: str | Path) -> None:
+    """Raises StorageError where no store is known for such a location. Loads no package."""
+    _point(location)
+
+
+def _point(location: str | Path) -> EntryPoint | None:
+    """Returns what a package offers for a location; None for a folder."""
+    found = (_LOST if isinstance(location, Path) else _URL).match(str(location))
     if found is None:
-        return FolderStore(location)
-    scheme = found[1].lower()
-    points = [point for point in entry_points(group=GROUP) if point.name.lower() == scheme]
-    if not points:
+        return None
+    scheme, points = found[1].lower(), entry_points(group=GROUP)
+    known = sorted({f"{point.name.lower()}://" for point in points})
+    if isinstance(location, Path):
         raise StorageError(
-            f"{str(location)!r} is an address and not a folder, and no installed package keeps"
-            f" sweeps at {scheme}://; name a folder, such as runs/mine"
+            f"{str(location)!r} was an address before it was made a Path: give it as text, such as"
+            f" '{scheme}://...'"
         )
-    return _opened(points[0], str(location))
+    for point in points:
+        if point.name.lower() == scheme:
+            return point
+    later = " (a later version will keep whole sweeps in S3)" if scheme == "s3" else ""
+    others = f"addresses that can be used here begin with {', '.join(known)}" if known else ""
+    raise StorageError(
+        f"{str(location)!r} is an address and not a folder, and no installed package keeps sweeps"
+        f" at {scheme}://{later}; {others + ', or ' if others else ''}name a folder, such as"
+        " runs/mine"
+    )
 
 
 def open_new(location: str | Path) -> Store:

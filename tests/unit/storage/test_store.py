@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.contracts.stores import Opens, StoreContract
 from orchestrator.storage import opening
-from orchestrator.storage.contract import Opens, StoreContract
 from orchestrator.storage.files import StorageError
 from orchestrator.storage.folder import FolderStore
 from orchestrator.storage.opening import open_store
