@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import numpy.typing as npt
 
-from orchestrator.storage.store import Store, Unreadable
+from orchestrator.storage.store import Store, Unreadable, check_name
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import CHECKSUM, checksum, encode_object, parse_object
 from search_spaces.reading.schema import written_method, written_plan
@@ -121,13 +121,7 @@ class StageArtefact:
 
         To ask for one raises StageDamaged where its file is missing or is not what was committed.
         """
-        # Without those of the model and its state, which may have to be fetched.
-        kept = {
-            role: entry
-            for role, entry in self.record["files"].items()
-            if role.partition("/")[0] == SCORES
-        }
-        return StageFiles(_Kept(self.store, self.folder, kept)).scores()
+        return self.files().scores()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,22 +240,34 @@ class StageStore:
         lacking = tuple(n for n in request.wants if f"{SCORES}/{n}" not in files.files)
         return replace(request, wants=lacking, committed=files) if lacking else None
 
+    def keep(self, request: StageRequest, outcome: StageOutcome) -> None:
+        """Puts the files that a training has made on this machine; `commit` says that they count.
+        Files that another machine has put stay as they are.
+        """
+        folder, work = self.folder(request.key), self.store.as_folder(self.folder(request.key))
+        if request.work_dir == work:
+            # They lie where they are kept.
+            return
+        there = set(self.store.names(folder))
+        for name in outcome.files.values():
+            if f"{folder}/{name}" not in there:
+                self.store.put_file(f"{folder}/{name}", request.work_dir / name)
+        self.store.end_work(folder)
+
     def commit(self, request: StageRequest, outcome: StageOutcome) -> StageArtefact:
         """Returns the committed artefact of the request's key: `outcome` if it came first, else the
         one that did.
         """
-        key, made = request.key, request.work_dir
-        folder = self.folder(key)
-        files = {
-            role: {
+        self.keep(request, outcome)
+        key, folder = request.key, self.folder(request.key)
+        files: dict[str, dict[str, Any]] = {}
+        for role, name in sorted(outcome.files.items()):
+            path = self.store.local(f"{folder}/{name}")
+            files[role] = {
                 "name": name,
-                "sha256": sha256_of(made / name),
-                "bytes": (made / name).stat().st_size,
+                "sha256": sha256_of(path),
+                "bytes": path.stat().st_size,
             }
-            for role, name in sorted(outcome.files.items())
-        }
-        for name in outcome.files.values():
-            self.store.put_file(f"{folder}/{name}", made / name)
         if request.committed is None:
             record = {
                 "key": key,
@@ -273,7 +279,6 @@ class StageStore:
         for role, file in files.items() if request.committed is not None else ():
             added = encode_object({"key": key, "files": {role: file}})
             self.store.put(f"{folder}/added-{role.rpartition('/')[2]}.json", added)
-        self.store.end_work(folder)
         return self.committed(request)
 
     def committed(self, request: StageRequest) -> StageArtefact:
@@ -318,7 +323,7 @@ class ObtainsStages(Protocol):
 def _is_file_entry(entry: Any) -> bool:
     """Whether an entry of `files` names a file of the stage's own folder."""
     name = entry["name"]
-    return isinstance(name, str) and Path(name).name == name and isinstance(entry["sha256"], str)
+    return "/" not in check_name(name) and isinstance(entry["sha256"], str)
 
 
 def new_attempt() -> str:

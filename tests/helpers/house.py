@@ -125,6 +125,39 @@ def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
     return found
 
 
+_OPENS = {"Path", "open", "FolderStore", "commit_file"}
+_TOUCHES = {
+    "exists",
+    "glob",
+    "is_dir",
+    "is_file",
+    "iterdir",
+    "lexists",
+    "listdir",
+    "mkdir",
+    "read_bytes",
+    "read_text",
+    "rglob",
+    "rmtree",
+    "scandir",
+    "unlink",
+    "write_bytes",
+    "write_text",
+}
+
+
+def disk_calls(source: str) -> set[str]:
+    """What a source calls to make a path or to touch a file, as it is written there."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            func = node.func
+            named = isinstance(func, ast.Name) and func.id in _OPENS
+            if named or (isinstance(func, ast.Attribute) and func.attr in _TOUCHES):
+                found.add(ast.unparse(func))
+    return found
+
+
 def main() -> None:
     graph = arrows()
     heights = floors(graph)

@@ -103,6 +103,7 @@ class RealSweep:
     temp: Path
     argv: list[str]
     env: dict[str, str] = field(default_factory=dict)
+    cwd: Path = Path(__file__).parents[2]
     driver: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Self:
@@ -129,7 +130,7 @@ class RealSweep:
                 # children with them.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 env=env,
-                cwd=Path(__file__).parents[2],
+                cwd=self.cwd,
             )
         return self
 

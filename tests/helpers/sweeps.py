@@ -1,15 +1,13 @@
-"""What two runs of one sweep must have in common, read from their folders."""
+"""What two runs of one sweep must have in common, read from what keeps them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from orchestrator.storage.folder import FolderStore
-from orchestrator.sweeps.layout import TrialLayout
+from orchestrator.sweeps.layout import SweepLayout, TrialLayout
 from orchestrator.sweeps.stage_records import stages_on_record, to_object
 from orchestrator.sweeps.stage_store import StageStore
-from tests.helpers.on_disk import trial_in
 
 TIMES = (
     "seconds",
@@ -50,21 +48,23 @@ def read_stages(files: TrialLayout) -> list[dict[str, Any]]:
 
 
 def outcome_of(location: Path | str) -> dict[str, Any]:
-    """Everything that must not depend on how a sweep came about: ledgers byte for byte, records
-    without their times, guesses of every stage.
+    """Everything that must not depend on how a sweep came about, nor on what keeps it: ledgers byte
+    for byte, records without their times, guesses of every stage.
     """
-    root, trials = Path(location), dict[str, Any]()
-    for folder in sorted((root / "trials").iterdir()):
-        records = read_stages(trial_in(folder))
+    sweep, trials = SweepLayout.at(location), dict[str, Any]()
+    for folder in sweep.store.folders(sweep.trials):
+        files = sweep.trial(folder.rpartition("/")[2])
+        records = read_stages(files)
         guesses = []
         for record in records:
-            stage = StageStore(FolderStore(root)).find(record["key"])
+            stage = StageStore(sweep.store).find(record["key"])
             assert stage is not None
             guesses.append({name: array.tobytes() for name, array in stage.scores().items()})
-        trials[folder.name] = {
+        trials[files.id] = {
             "ledger": {
-                path.name: path.read_bytes()
-                for path in sorted((folder / "ledger").glob("*.parquet"))
+                name: sweep.store.get(name)
+                for name in sweep.store.names(files.ledger)
+                if name.endswith(".parquet")
             },
             "records": [
                 {name: value for name, value in record.items() if name not in TIMES}

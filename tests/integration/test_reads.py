@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import cli
+from orchestrator.storage.folder import FolderStore
 from search_spaces.reading import assemble, trials
 from tests.helpers.sweeps import written
 
@@ -76,3 +77,43 @@ def test_a_command_checks_the_settings_of_a_candidate_a_fixed_number_of_times_wh
     two, four, seeds = checks(2, 1, verb), checks(4, 1, verb), checks(2, 3, verb)
     assert four - two == 2 * most
     assert seeds == two
+
+
+COUNTED = ("get", "put", "put_new", "put_file", "names", "folders", "has", "local", "remove")
+
+
+@pytest.mark.parametrize(
+    ("verb", "most"), [("report", 9), ("status", 9), ("resume --engine inline", 27)]
+)
+def test_a_command_asks_the_store_a_fixed_number_of_times_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, most: int
+) -> None:
+    """Of a finished sweep of one stage a trial: a hundred times the trials, a hundred times the
+    calls, and not one more for each.
+    """
+    monkeypatch.chdir(tmp_path)
+    count = [0]
+
+    def counted(name: str) -> Callable[..., object]:
+        plain = getattr(FolderStore, name)
+
+        def method(*args: object, **kwargs: object) -> object:
+            count[0] += 1
+            return plain(*args, **kwargs)
+
+        return method
+
+    calls = []
+    for candidates in (2, 4, 8):
+        spec = SPEC.format(weights=[1.0 + n for n in range(candidates)], seeds=[0])
+        folder = written(tmp_path / str(candidates), spec)
+        words = ["sweep", str(folder / "spec.yaml"), "--engine", "inline", "--out"]
+        assert cli.main([*words, str(folder / "out")]) == 0
+        with monkeypatch.context() as patch:
+            for name in COUNTED:
+                patch.setattr(FolderStore, name, counted(name))
+            count[0] = 0
+            assert cli.main([*verb.split(), str(folder / "out")]) == 0
+        calls.append(count[0])
+    assert calls[2] - calls[1] == 2 * (calls[1] - calls[0])
+    assert calls[1] - calls[0] <= 2 * most

@@ -85,3 +85,42 @@ def test_what_is_private_is_found_wherever_it_stands(line: str, tmp_path: Path) 
     (tmp_path / "one.py").write_text(f"import ray.util\nprint(ray.__version__)\n{line}\n")
     assert list(house.private_uses(tmp_path / "one.py", "ray"))
     assert list(house.private_uses(tmp_path / "one.py", "torch")) == []
+
+
+ELSEWHERE = {
+    # The program's own files, and where the data lies.
+    "sweeps/folder.py": {"Path", "(root / package).rglob", "path.read_bytes"},
+    "reporting/html.py": {"resources.files('orchestrator.reporting').joinpath(name).read_text"},
+    "reporting/published.py": {"Path", "FILE.read_text"},
+    # A copy of the report for people, where the sweep is kept in no folder.
+    "reporting/report.py": {"FolderStore", "Path"},
+    # A node's folder for work, where trainers write.
+    "sweeps/stage_store.py": {"left.work_dir.mkdir"},
+    "engines/patience.py": {"work_dir.glob"},
+    "engines/ray/broker.py": {"request.work_dir.mkdir"},
+    "engines/ray/gang.py": {"request.work_dir.mkdir"},
+    "engines/ray/engine.py": {"Path", "shutil.rmtree"},
+    # A sweep's default folder, which the store's opener takes.
+    "driver.py": {"Path"},
+}
+"""What is no file of a sweep: file -> calls."""
+
+RAYS_OWN = {f"engines/ray/{name}.py" for name in ("cluster", "joining", "preflight", "scratch")}
+"""Files about Ray's own files on a machine."""
+
+
+def test_what_a_sweep_keeps_is_touched_by_its_store_alone() -> None:
+    root = house.ROOT / "orchestrator"
+    rooms = [root / name for name in ("sweeps", "reporting", "engines", "search")]
+    files = [path for room in rooms for path in room.rglob("*.py")]
+    found = {}
+    for path in [*files, root / "trial.py", root / "driver.py"]:
+        name = path.relative_to(root).as_posix()
+        if name not in RAYS_OWN and (calls := house.disk_calls(path.read_text())):
+            found[name] = calls
+    assert found == ELSEWHERE
+
+
+def test_a_path_and_a_file_are_found_however_they_are_used() -> None:
+    source = "def f(layout):\n    p = Path(layout.location)\n    (p / 'x').unlink()\n    open(p)\n"
+    assert house.disk_calls(source) == {"Path", "(p / 'x').unlink", "open"}

@@ -37,7 +37,8 @@ CPU from the gangs.
 class Rank:
     """One DDP rank: a warm process that has torch loaded and its data set open."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: StageStore) -> None:
+        self._stages = stages
         self._group = ExitStack()
         self._ranks: Any = None
 
@@ -64,7 +65,12 @@ class Rank:
     def train(self, request: StageRequest) -> StageOutcome:
         from trainers.run import run_stage
 
-        return run_stage(request, self._ranks)
+        # Where the sweep is kept in no folder, this machine's is made here.
+        request.work_dir.mkdir(parents=True, exist_ok=True)
+        outcome = run_stage(request, self._ranks)
+        if self._ranks.first:
+            self._stages.keep(request, outcome)
+        return outcome
 
 
 def remote_error(error: RayTaskError) -> Exception:
@@ -120,7 +126,9 @@ class RayGang:
         remove_placement_group(self.group)
 
 
-async def make_ray_gang(prefix: str, resources: ResourcesConfig, device: str) -> RayGang:
+async def make_ray_gang(
+    prefix: str, stages: StageStore, resources: ResourcesConfig, device: str
+) -> RayGang:
     """A gang whose ranks have joined one process group. Nothing is left of it when this raises or
     is cancelled.
 
@@ -146,7 +154,7 @@ async def make_ray_gang(prefix: str, resources: ResourcesConfig, device: str) ->
                     num_cpus=resources.cpus_per_worker,
                     num_gpus=resources.gpus_per_worker,
                     scheduling_strategy=placed,
-                ).remote()
+                ).remote(stages)
             )
         address, port = await gang.ranks[0].address.remote()
         await asyncio.gather(
@@ -201,10 +209,11 @@ class BrokerActor:
                 # Names are new each time, so this finds the one group, if it is still there.
                 with suppress(ValueError):
                     remove_placement_group(ray.util.get_placement_group(name))
+        stages = StageStore(store)
         self._broker = Broker(
-            make_gang=lambda: make_ray_gang(prefix, resources, device),
+            make_gang=lambda: make_ray_gang(prefix, stages, resources, device),
             gangs=gangs,
-            store=StageStore(store),
+            store=stages,
             max_failures=resources.max_failures,
         )
         self._gangs = gangs
