@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from orchestrator.storage import locks
+from orchestrator.storage.files import commit_file
 from orchestrator.storage.locks import LockHeld
 from orchestrator.storage.store import Store, check_name, missing
 
@@ -42,7 +43,7 @@ def _copy(data: bytes, name: str) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}-{name.rpartition('/')[2]}"
     if not path.exists():
-        path.write_bytes(data)
+        commit_file(path, data, replace=True)
     return path
 
 

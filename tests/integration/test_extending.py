@@ -167,3 +167,16 @@ def test_a_search_of_the_page_draws_its_candidates_on_ray(site: Path, tmp_path: 
     done = orchestrate(site, tmp_path, "sweep", "spec.yaml", "--local", "--out", "out")
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out" / "candidates").iterdir())) == 2
+
+
+def test_a_store_of_the_page_keeps_a_sweep(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    place = "box://kept/x.db"
+    done = orchestrate(site, tmp_path, "sweep", "spec.yaml", "--engine", "inline", "--out", place)
+    assert done.returncode == 0, done.stderr
+    shown = orchestrate(site, tmp_path, "ledger", "verify", place)
+    assert shown.returncode == 0 and f"{place}: whole" in shown.stdout
+    assert (tmp_path / "runs" / "extended" / "report" / "report.html").is_file()
+    without = orchestrate(tmp_path, tmp_path, "status", place)
+    assert without.returncode == 2
+    assert "no installed package keeps sweeps at box://" in without.stderr
