@@ -91,7 +91,9 @@ def run(arguments: list[str], work: Path, seconds: float) -> int:
     except subprocess.TimeoutExpired:
         started.send_signal(signal.SIGINT)
     try:
-        return started.wait(60)
+        # One that is only starting, or ending, has no handler of its own: it is stopped too.
+        ended = started.wait(60)
+        return 130 if ended == -signal.SIGINT else ended
     except subprocess.TimeoutExpired:
         started.kill()
         return started.wait()

@@ -8,13 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from orchestrator.labelling.ledger import Ledger
+from orchestrator.storage.folder import FolderStore
 from orchestrator.storage.segments import open_segments
 from orchestrator.sweeps.candidates import load_candidates
 from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.stage_store import StageStore
 from tests.helpers.dying import run_cli
 from tests.helpers.on_disk import trial_in
 from tests.helpers.sweeps import read_stages, written
@@ -77,10 +78,9 @@ def segments(trial: Path) -> dict[tuple[str, int], dict[str, list[Any]]]:
 
 def scores(trial: Path, stage: int) -> dict[str, bytes]:
     key = read_stages(trial_in(trial))[stage]["key"]
-    folder = trial.parents[1] / "stages" / key
-    name = json.loads((folder / "record.json").read_text())["files"]["scores"]["name"]
-    with np.load(folder / name) as arrays:
-        return {array: arrays[array].tobytes() for array in arrays.files}
+    found = StageStore(FolderStore(trial.parents[1])).find(key)
+    assert found is not None
+    return {name: array.tobytes() for name, array in found.scores().items()}
 
 
 def test_base_and_nls_have_one_first_model_and_one_first_round(tmp_path: Path) -> None:

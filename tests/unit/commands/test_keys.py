@@ -36,6 +36,7 @@ TOY_CLASS = '''
 class {cls}:
     """A toy."""
     name: ClassVar[str] = "toy"
+    needs: ClassVar[tuple[str, ...]] = ()
     adaptive: ClassVar[bool] = False
     epochs: Annotated[int, Interval(ge=1, le=7000)] = 99
     """How long a toy {kind} takes."""
