@@ -127,7 +127,8 @@ class TrialConfig:
     def scores_needed(self) -> tuple[str, ...]:
         """Returns the names of the score arrays that the query strategy and the task read."""
         strategy = self.query.strategy
-        needed = [name for name in strategy.needs if name not in self.task.makes]
+        needs: tuple[str, ...] = getattr(strategy, "needs", ())
+        needed = [name for name in needs if name not in self.task.makes]
         labelled = getattr(strategy, "needs_of_labelled", ())
         return tuple(dict.fromkeys((*needed, *labelled, *self.task.needs)))
 
