@@ -161,7 +161,7 @@ def test_a_recorded_sweep_with_a_preset_has_the_trials_that_it_had(
     assert [trial.id for trial in enumerate_trials(spec) or []] == ids
     layout = SweepLayout.at(tmp_path / "out")
     create(spec, layout, data="0" * 64, engine="inline", device="cpu")
-    _, opened, candidates, _ = open_sweep(layout.location)
+    opened, candidates, _ = open_sweep(layout)
     assert [trial.id for one in candidates for trial in one.trials] == ids
     assert (opened.base, opened.cases, opened.vary) == (spec.base, spec.cases, spec.vary)
     assert opened.keys.catalogue == INSTALLED
