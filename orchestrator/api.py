@@ -211,7 +211,7 @@ def sweep(
         read,
         driver.Engine(name=engine),
         out=out,
-        told=driver.Told(show=progress, on_stage=on_stage),
+        listener=driver.Listener(show=progress, on_stage=on_stage),
     )
     return _ended(ended, [cls for _, cls in read.keys.catalogue.added.items()])
 
@@ -235,9 +235,10 @@ def resume(
     """
     from orchestrator import driver
 
-    told = driver.Told(show=progress, on_stage=on_stage)
+    listener = driver.Listener(show=progress, on_stage=on_stage)
     return _ended(
-        driver.resume(location, driver.Engine(name=engine), told=told, plugins=plugins), plugins
+        driver.resume(location, driver.Engine(name=engine), listener=listener, plugins=plugins),
+        plugins,
     )
 
 
@@ -247,9 +248,9 @@ def load(location: Path | str, *, plugins: Sequence[type[Any]] = ()) -> Sweep:
     Raises:
         UserError: there is no sweep, or a class that it was begun with is not among `plugins`.
     """
-    found = Sweep(location, plugins)
-    found.counts()
-    return found
+    loaded = Sweep(location, plugins)
+    loaded.counts()
+    return loaded
 
 
 def plan(spec: SpecLike, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -287,12 +288,12 @@ def _read(spec: SpecLike, overrides: Sequence[str]) -> Spec:
 
     from search_spaces.reading.spec import read_spec
 
-    written, catalogue = _written(spec, INSTALLED)
-    text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
+    plain, catalogue = _to_spec(spec, INSTALLED)
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     return read_spec(text, overrides, catalogue, path=Path("spec"), shown="spec")
 
 
-def _written(spec: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, Any], Catalogue]:
+def _to_spec(spec: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, Any], Catalogue]:
     """Returns a dictionary with names and settings in place of objects of plug-ins, and the
     catalogue with their classes.
     """
@@ -315,27 +316,27 @@ def _written(spec: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, A
     def walk(value: Any, path: tuple[str, ...]) -> Any:
         if not isinstance(value, Mapping):
             return _plain(value)
-        found: dict[str, Any] = {}
+        plain: dict[str, Any] = {}
         for key, item in value.items():
             where = tuple(part for part in (*path, *str(key).split(".")) if part != "base")
             section = next((name for name in PLUGINS if name in where), None)
             if section is None or not is_dataclass(item) or isinstance(item, type):
-                found[key] = walk(item, where)
+                plain[key] = walk(item, where)
             elif where[-1] == section:
-                found[key] = settings_of(item, section)
+                plain[key] = settings_of(item, section)
             else:
                 # query.strategy: an object; its settings stand beside its name.
                 prefix = str(key).removesuffix(where[-1])
-                found |= {
+                plain |= {
                     f"{prefix}{name}": setting
                     for name, setting in settings_of(item, section).items()
                 }
-        return found
+        return plain
 
-    written = walk(spec, ())
-    for kind, found in classes.items():
-        catalogue = catalogue.adding(kind, *found)  # type: ignore[arg-type]
-    return written, catalogue
+    plain_spec = walk(spec, ())
+    for kind, given in classes.items():
+        catalogue = catalogue.adding(kind, *given)  # type: ignore[arg-type]
+    return plain_spec, catalogue
 
 
 def _plain(value: Any) -> Any:

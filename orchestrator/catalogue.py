@@ -126,7 +126,7 @@ class Catalogue:
         return _import(kind, name, points[0])
 
     def adding(self, kind: Kind, *classes: type[Any]) -> Catalogue:
-        """The same catalogue with these classes too, each by its `name`."""
+        """Returns the same catalogue with these classes too, each by its `name`."""
         return replace(self, added={**self.added, **{(kind, cls.name): cls for cls in classes}})
 
     def _offered(self, kind: Kind) -> Mapping[str, list[EntryPoint]]:
@@ -138,39 +138,39 @@ def _entry_points(path: tuple[str, ...]) -> Mapping[Kind, Mapping[str, list[Entr
     """Kind -> name -> entry points of the packages on `path`, which is sys.path: it is the key of
     the cache.
     """
-    found: dict[Kind, dict[str, list[EntryPoint]]] = {}
+    points: dict[Kind, dict[str, list[EntryPoint]]] = {}
     everything = entry_points()
     for kind, group in GROUPS.items():
         for point in everything.select(group=group):
-            same = found.setdefault(kind, {}).setdefault(point.name, [])
+            same = points.setdefault(kind, {}).setdefault(point.name, [])
             # A package that is installed twice on the path, as in development, is one package.
             if point.value not in (other.value for other in same):
                 same.append(point)
-    return found
+    return points
 
 
 def _import(kind: Kind, name: str, point: EntryPoint) -> type[Any]:
     try:
-        found = point.load()
+        plugin = point.load()
     except Exception as error:
         problem = (
             f"{kind} {name} of the installed package {_package(point)} cannot be loaded"
             f" ({type(error).__name__}: {printable(str(error), 200)})"
         )
         raise SpecError(
-            problem, hint="mend or uninstall that package, or write another name"
+            problem, hint="fix or uninstall that package, or write another name"
         ) from error
     if (
-        not isinstance(found, type)
-        or not is_dataclass(found)
-        or getattr(found, "name", None) != name
+        not isinstance(plugin, type)
+        or not is_dataclass(plugin)
+        or getattr(plugin, "name", None) != name
     ):
         problem = (
             f"{kind} {name} of the installed package {_package(point)}: {point.value} is not a"
             f" dataclass whose `name` is {name!r}"
         )
-        raise SpecError(problem, hint="mend or uninstall that package, or write another name")
-    return found
+        raise SpecError(problem, hint="fix or uninstall that package, or write another name")
+    return plugin
 
 
 def _package(point: EntryPoint) -> str:

@@ -30,11 +30,11 @@ def _plan(args: argparse.Namespace) -> int:
     from orchestrator.catalogue import load_spec
     from orchestrator.commands import plan
 
-    found = plan.plan(load_spec(args.spec, args.set))
+    planned = plan.plan(load_spec(args.spec, args.set))
     if args.json:
-        _print_json(found)
+        _print_json(planned)
     else:
-        plan.print_plan(found)
+        plan.print_plan(planned)
     return 0
 
 
@@ -209,7 +209,7 @@ def _engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Builds the parser of the whole command line."""
     parser = _Parser(
         prog="orchestrate",
         description=(
@@ -270,10 +270,7 @@ def build_parser() -> argparse.ArgumentParser:
         (
             "resume",
             _resume,
-            (
-                "go on with a sweep that was stopped or killed; nothing already answered is asked"
-                " again"
-            ),
+            ("resume a sweep that was stopped or killed; nothing already answered is asked again"),
         ),
         (
             "retry",
@@ -340,7 +337,7 @@ def build_parser() -> argparse.ArgumentParser:
         verbs,
         "doctor",
         _doctor,
-        "say what is missing on this machine, and the command that mends it",
+        "say what is missing on this machine, and how to fix it",
         "orchestrate doctor --no-ray",
     )
     doctor.add_argument(
@@ -461,8 +458,8 @@ _signalled = threading.Event()
 
 
 def _take_over_signals() -> None:
-    """The first SIGINT or SIGTERM stops in good order; one that comes while that goes on leaves at
-    once, for all that counts is on disk already.
+    """Handles signals: the first SIGINT or SIGTERM stops in good order, the second exits at once. A
+    sweep can be resumed after both.
     """
     _signalled.clear()
 
@@ -490,4 +487,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Verb = args.run
         return run(args)
     except BaseException as error:
-        return faults.told(error, command, debug=debug, interrupted=_signalled.is_set())
+        return faults.report_error(error, command, debug=debug, interrupted=_signalled.is_set())

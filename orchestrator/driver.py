@@ -30,7 +30,7 @@ from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.resolved import SweepError
 from orchestrator.sweeps.stage_records import stages_on_record
-from orchestrator.sweeps.stage_store import CannotGoOn
+from orchestrator.sweeps.stage_store import SweepStopped
 from search_spaces.reading.config import Spec
 from search_spaces.reading.trials import make_trial, stage_prefixes
 
@@ -60,7 +60,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Listener:
     """Who is told how a sweep goes."""
 
     show: bool = True
@@ -71,12 +71,16 @@ class Told:
     """
 
 
-UNTOLD = Told()
+SHOWS_PROGRESS = Listener()
 """Progress is shown, and nobody is called."""
 
 
 def start(
-    spec: Spec, engine: Engine, *, out: str | Path | None = None, told: Told = UNTOLD
+    spec: Spec,
+    engine: Engine,
+    *,
+    out: str | Path | None = None,
+    listener: Listener = SHOWS_PROGRESS,
 ) -> Ended:
     """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is
     refused is refused before anything is written there.
@@ -94,12 +98,12 @@ def start(
     if begun is not None:
         sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
         _check_records(layout, (), spec.keys.catalogue)
-    with _cluster(spec, engine, layout) as cluster, _writing(layout, told):
+    with _cluster(spec, engine, layout) as cluster, _writing(layout, listener):
         candidates = sweeps.create(
             spec, layout, data=data.labelled_fingerprint, engine=engine.name, device=device
         )
         seal.write(layout)
-        return _run(spec, layout, candidates, data, engine, cluster, told)
+        return _run(spec, layout, candidates, data, engine, cluster, listener)
 
 
 def resume(
@@ -107,7 +111,7 @@ def resume(
     engine: Engine,
     overrides: Sequence[str] = (),
     *,
-    told: Told = UNTOLD,
+    listener: Listener = SHOWS_PROGRESS,
     plugins: Sequence[type[Any]] = (),
 ) -> Ended:
     """Goes on with the sweep at `location` from its own records; `overrides` say where the data
@@ -118,7 +122,7 @@ def resume(
         engine,
         overrides,
         lambda begun, spec, candidates: (spec, candidates),
-        told,
+        listener,
         plugins,
     )
 
@@ -128,7 +132,7 @@ def retry(
     engine: Engine,
     overrides: Sequence[str] = (),
     *,
-    told: Told = UNTOLD,
+    listener: Listener = SHOWS_PROGRESS,
     plugins: Sequence[type[Any]] = (),
 ) -> Ended:
     """Runs the failed trials again, and whatever else is unfinished."""
@@ -137,11 +141,11 @@ def retry(
     def forgiven(
         begun: dict[str, Any], spec: Spec, candidates: list[Candidate]
     ) -> tuple[Spec, list[Candidate]]:
-        number = sweeps.forgive(layout, candidates)
-        _say(told, f"{number} failed trial(s) to run again")
+        number = sweeps.clear_failures(layout, candidates)
+        _say(listener, f"{number} failed trial(s) to run again")
         return spec, candidates
 
-    return _go_on(layout, engine, overrides, forgiven, told, plugins)
+    return _go_on(layout, engine, overrides, forgiven, listener, plugins)
 
 
 def extend(
@@ -150,7 +154,7 @@ def extend(
     engine: Engine,
     overrides: Sequence[str] = (),
     *,
-    told: Told = UNTOLD,
+    listener: Listener = SHOWS_PROGRESS,
     plugins: Sequence[type[Any]] = (),
 ) -> Ended:
     """Adds candidates to a search and runs them."""
@@ -161,7 +165,7 @@ def extend(
         engine,
         overrides,
         lambda begun, spec, candidates: sweeps.extend(layout, begun, spec, candidates, more),
-        told,
+        listener,
         plugins,
     )
 
@@ -171,7 +175,7 @@ def _go_on(
     engine: Engine,
     overrides: Sequence[str],
     change: Callable[[dict[str, Any], Spec, list[Candidate]], tuple[Spec, list[Candidate]]],
-    told: Told,
+    listener: Listener,
     plugins: Sequence[type[Any]],
 ) -> Ended:
     """Runs what is left of the sweep after `change` has been made to its records. What is refused
@@ -183,18 +187,18 @@ def _go_on(
     _check_unlocked(layout)
     data = _prepare(spec)
     sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
-    with _cluster(spec, engine, layout) as cluster, _writing(layout, told):
+    with _cluster(spec, engine, layout) as cluster, _writing(layout, listener):
         if not sweeps.is_as_read(layout, begun, candidates):
             # Another process went on with it before this one had the lock.
             spec, candidates, begun = sweeps.open_sweep(layout, overrides, plugins)
         begun = sweeps.relocate(layout, begun, spec)
         seal.write(layout)
         spec, candidates = change(begun, spec, candidates)
-        return _run(spec, layout, candidates, data, engine, cluster, told)
+        return _run(spec, layout, candidates, data, engine, cluster, listener)
 
 
-def _say(told: Told, text: str) -> None:
-    if told.show:
+def _say(listener: Listener, text: str) -> None:
+    if listener.show:
         print(text, file=sys.stderr)
 
 
@@ -204,8 +208,8 @@ def _check_records(
     """Raises ResultsDamaged where records are not what was written, but for those that going on
     makes anew.
     """
-    found = results.load(layout, candidates, catalogue)
-    damaged = tuple(problem for problem in found.damaged if problem not in found.repairable)
+    recorded = results.load(layout, candidates, catalogue)
+    damaged = tuple(problem for problem in recorded.damaged if problem not in recorded.repairable)
     if damaged:
         raise results.ResultsDamaged(damaged)
 
@@ -240,7 +244,7 @@ def _device(spec: Spec, engine: Engine) -> str:
 
 
 @contextmanager
-def _writing(layout: SweepLayout, told: Told) -> Iterator[None]:
+def _writing(layout: SweepLayout, listener: Listener) -> Iterator[None]:
     """This process alone writes the sweep; an interruption says how to go on."""
     layout.store.check_writable()
     try:
@@ -248,40 +252,41 @@ def _writing(layout: SweepLayout, told: Told) -> Iterator[None]:
             leftovers.remove(layout)
             yield
     except KeyboardInterrupt:
-        _say(told, f"interrupted; go on with: orchestrate resume {layout.location}")
+        _say(listener, f"interrupted; continue with: orchestrate resume {layout.location}")
         raise
     except OSError as error:
         raise SweepError(
             f"{error.filename or layout.location}: {error.strerror or error}. Everything recorded"
-            f" so far is kept; {advice(error)} and go on with: orchestrate resume {layout.location}"
+            f" so far is kept; {advice(error)}, then run: orchestrate resume {layout.location}"
         ) from error
 
 
 @contextmanager
 def _cluster(spec: Spec, engine: Engine, layout: SweepLayout) -> Iterator[Cluster | None]:
-    """The Ray that the sweep runs on, able to train its stages; None for the inline engine.
+    """Connects to the Ray that the sweep runs on and checks that it can train its stages; yields
+    None for the inline engine.
 
     Raises:
-        CannotGoOn: Ray wanted to end this process, as it does when it has lost its node before the
-            sweep is watched over.
+        SweepStopped: Ray wanted to end this process, as it does when it has lost its node before
+            the sweep is watched over.
     """
     if engine.name == "inline":
         yield None
         return
-    from orchestrator.engines.ray.cluster import connect, gangs_that_fit, hush
+    from orchestrator.engines.ray.cluster import connect, groups_that_fit, quieten_ray
 
-    hush()
+    quieten_ray()
     try:
         with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
-            gangs_that_fit(cluster, spec.resources)
+            groups_that_fit(cluster, spec.resources)
             yield cluster
     except SystemExit as error:
         again = (
-            f"go on with: orchestrate resume {layout.location}"
+            f"continue with: orchestrate resume {layout.location}"
             if layout.store.has(layout.resolved)
             else "give the same command again"
         )
-        raise CannotGoOn(
+        raise SweepStopped(
             f"Ray has died under the sweep and wanted to end it with status {error.code}."
             f" Everything recorded so far is kept; {again}"
         ) from error
@@ -294,12 +299,12 @@ def _run(
     data: datasets.PreparedData,
     engine: Engine,
     cluster: Cluster | None,
-    told: Told,
+    listener: Listener,
 ) -> Ended:
     outcome = (
-        _run_inline(spec, layout, candidates, data, engine, told)
+        _run_inline(spec, layout, candidates, data, engine, listener)
         if cluster is None
-        else _run_ray(spec, layout, candidates, data, engine, cluster, told)
+        else _run_ray(spec, layout, candidates, data, engine, cluster, listener)
     )
     seal.write(layout)
     return Ended(layout=layout, candidates=candidates, outcome=outcome)
@@ -322,9 +327,9 @@ def _expected(drawn: list[Candidate], number: int) -> int:
 
 
 def _announce(
-    spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str, told: Told
+    spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str, listener: Listener
 ) -> Progress:
-    """The first line says where the sweep runs and on what."""
+    """Prints where the sweep runs and on what."""
     if spec.search.algorithm.adaptive:
         work, total = (
             f"{spec.search.num_candidates} candidates, {len(candidates)} of them drawn",
@@ -333,9 +338,9 @@ def _announce(
     else:
         total = _distinct(candidates)
         work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
-    _say(told, f"{where}; {work} -> {layout.location}")
-    quiet = None if told.show else Console(quiet=True)
-    return Progress(total, quiet, done=_done(layout, candidates), on_stage=told.on_stage)
+    _say(listener, f"{where}; {work} -> {layout.location}")
+    quiet = None if listener.show else Console(quiet=True)
+    return Progress(total, quiet, done=_done(layout, candidates), on_stage=listener.on_stage)
 
 
 def _done(layout: SweepLayout, candidates: Sequence[Candidate]) -> set[str]:
@@ -354,18 +359,18 @@ def _run_inline(
     candidates: list[Candidate],
     data: datasets.PreparedData,
     engine: Engine,
-    told: Told,
+    listener: Listener,
 ) -> Outcome:
     where = (
         f"inline: one process on this machine, {_device(spec, engine)},"
         f" {spec.resources.cpus_per_worker} thread(s) a stage"
     )
-    with _announce(spec, layout, candidates, where, told) as progress:
+    with _announce(spec, layout, candidates, where, listener) as progress:
         outcome = run_inline(layout, candidates, data, spec.resources, progress)
-    return _told(outcome, progress)
+    return _after(outcome, progress)
 
 
-def _told(outcome: Outcome, progress: Progress) -> Outcome:
+def _after(outcome: Outcome, progress: Progress) -> Outcome:
     if progress.callback_error is not None:
         raise progress.callback_error
     return outcome
@@ -378,13 +383,13 @@ def _run_ray(
     data: datasets.PreparedData,
     engine: Engine,
     cluster: Cluster,
-    told: Told,
+    listener: Listener,
 ) -> Outcome:
-    from orchestrator.engines.ray.cluster import gangs_that_fit
+    from orchestrator.engines.ray.cluster import groups_that_fit
     from orchestrator.engines.ray.engine import run_on_ray
-    from orchestrator.search.source import Listed, Source
+    from orchestrator.search.source import ListSource, Source
 
-    gangs = gangs_that_fit(cluster, spec.resources)
+    groups = groups_that_fit(cluster, spec.resources)
     source: Source
     estimate: Callable[[], int] | None = None
     if spec.search.algorithm.adaptive:
@@ -399,9 +404,9 @@ def _run_ray(
             for c in candidates
             if not all(is_finished(layout, t) or is_failed(layout, t) for t in c.trials)
         ]
-        source, number = Listed(deque(left)), len(left)
-    where = f"{cluster}; {gangs} gang(s) of {spec.resources.workers} rank(s)"
-    with _announce(spec, layout, candidates, where, told) as progress:
+        source, number = ListSource(deque(left)), len(left)
+    where = f"{cluster}; {groups} worker group(s) of {spec.resources.workers} rank(s)"
+    with _announce(spec, layout, candidates, where, listener) as progress:
         outcome, use = run_on_ray(
             layout,
             source,
@@ -416,7 +421,7 @@ def _run_ray(
         )
         if use.get("share") is not None:
             progress.note(
-                f"gangs were training {100 * use['share']:.0f}% of the time between the first"
-                " stage's start and the last one's end"
+                f"worker groups were training {100 * use['share']:.0f}% of the time between the"
+                " first stage's start and the last one's end"
             )
-    return _told(outcome, progress)
+    return _after(outcome, progress)

@@ -29,10 +29,10 @@ from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import RecordsDamaged, write_error
 from orchestrator.sweeps.stage_records import StageRecord, put_stage, read_stage
 from orchestrator.sweeps.stage_store import (
-    CannotGoOn,
-    ObtainsStages,
     StageArtefact,
+    StageProvider,
     StageStore,
+    SweepStopped,
     new_attempt,
     stage_key,
 )
@@ -50,7 +50,7 @@ class TrialState(enum.Enum):
     """A round is open: answers are still to come, and the loop may be called again in days."""
 
 
-class Watches(Protocol):
+class TrialObserver(Protocol):
     """Who is told how a trial goes. Must not raise."""
 
     def stage_started(self, trial: Trial, stage: int) -> None: ...
@@ -59,14 +59,14 @@ class Watches(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class TrialContext:
     """What all trials of a sweep share: data, stages, places and limits."""
 
     layout: SweepLayout
     data: PreparedData
-    stages: ObtainsStages
+    stages: StageProvider
     resources: ResourcesConfig
-    watcher: Watches
+    observer: TrialObserver
     device: str
 
 
@@ -98,44 +98,44 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Segments) -> Pool:
     return Pool(terms, Ledger(ledger), oracle)
 
 
-def run_trial(trial: Trial, pool: PoolService, bench: Bench) -> TrialState:
+def run_trial(trial: Trial, pool: PoolService, context: TrialContext) -> TrialState:
     """Trains every stage of the trial's schedule that is not on record, or returns while it waits
     for answers.
 
     Raises:
         TrainingFailed: a stage cannot be trained; what was asked before stays in the ledger.
     """
-    files = bench.layout.trial(trial.id)
+    files = context.layout.trial(trial.id)
     records: list[StageRecord] = []
     if not pool.open():
         return TrialState.WAITING
     for stage in range(len(trial.schedule.quotas) + 1):
         record = read_stage(files, stage)
         if record is None:
-            asked = _ask(trial, stage, records, pool, bench) if stage else None
+            asked = _ask(trial, stage, records, pool, context) if stage else None
             if asked is not None and not asked.over:
                 return TrialState.WAITING
-            bench.watcher.stage_started(trial, stage)
-            request = _request(trial, stage, records, pool, bench)
-            artefact = bench.stages.obtain(request)
+            context.observer.stage_started(trial, stage)
+            request = _request(trial, stage, records, pool, context)
+            artefact = context.stages.obtain(request)
             record = put_stage(
-                files, _record(trial, request, artefact, records, asked, pool, bench)
+                files, _record(trial, request, artefact, records, asked, pool, context)
             )
-            bench.watcher.stage_finished(trial, record)
+            context.observer.stage_finished(trial, record)
         records.append(record)
     return TrialState.FINISHED
 
 
 def attempt_trial(
-    trial: Trial, pool: PoolService, bench: Bench, on_failure: Callable[[str], None]
+    trial: Trial, pool: PoolService, context: TrialContext, on_failure: Callable[[str], None]
 ) -> TrialState | None:
     """Runs the trial; None if it failed, with its reason on record. What breaks one trial must not
     end the sweep, except a store that cannot be written.
     """
-    files = bench.layout.trial(trial.id)
+    files = context.layout.trial(trial.id)
     try:
-        return run_trial(trial, pool, bench)
-    except (StorageError, OSError, CannotGoOn, RecordsDamaged):
+        return run_trial(trial, pool, context)
+    except (StorageError, OSError, SweepStopped, RecordsDamaged):
         # Nothing more can be recorded or trained, for this trial or any other.
         raise
     except Exception as error:
@@ -148,17 +148,17 @@ def attempt_trial(
 
 
 def _ask(
-    trial: Trial, number: int, records: list[StageRecord], pool: PoolService, bench: Bench
+    trial: Trial, number: int, records: list[StageRecord], pool: PoolService, context: TrialContext
 ) -> Round:
-    """Round `number`, asked now unless its plan is already committed: then that plan stands,
-    whatever this model would choose.
+    """Asks round `number`, unless its plan is already committed: then that plan stands, whatever
+    this model would choose.
 
     Answers that came since the process before ended were recorded when the pool was opened.
     """
     committed = pool.round(number)
     if committed is not None:
         return committed
-    store = StageStore(bench.layout.store)
+    store = StageStore(context.layout.store)
     before = store.find(records[-1].key)
     if before is None:
         raise FileNotFoundError(
@@ -181,7 +181,7 @@ def _ask(
 
 
 def _request(
-    trial: Trial, stage: int, records: list[StageRecord], pool: PoolService, bench: Bench
+    trial: Trial, stage: int, records: list[StageRecord], pool: PoolService, context: TrialContext
 ) -> StageRequest:
     inputs, draw = pool.training_inputs(stage), pool.counts(stage).rounds
     parent = records[-1].key if records else None
@@ -192,17 +192,17 @@ def _request(
     key = stage_key(
         method=method,
         plan=plan,
-        fingerprint=bench.data.fingerprint,
+        fingerprint=context.data.fingerprint,
         inputs=inputs,
         seed=trial.seed,
         draw=draw,
         parent=parent,
-        world_size=bench.stages.world_size,
-        device_kind=bench.stages.device_kind,
+        world_size=context.stages.world_size,
+        device_kind=context.stages.device_kind,
         metric=trial.config.task.metric,
-        salt="" if bench.resources.share_stages else trial.id,
+        salt="" if context.resources.share_stages else trial.id,
     )
-    store = StageStore(bench.layout.store)
+    store = StageStore(context.layout.store)
     before = store.find(parent) if parent is not None and plan.reads else None
     if plan.reads and before is None:
         raise FileNotFoundError(
@@ -216,14 +216,14 @@ def _request(
         draw=draw,
         method=method,
         plan=plan,
-        data_dir=bench.data.images_dir,
+        data_dir=context.data.images_dir,
         inputs=inputs,
         work_dir=store.work(key),
         attempt=new_attempt(),
         parent=before.files() if before is not None else None,
-        threads=bench.resources.cpus_per_worker,
-        device=bench.device,
-        checkpoint_seconds=bench.resources.checkpoint_seconds,
+        threads=context.resources.cpus_per_worker,
+        device=context.device,
+        checkpoint_seconds=context.resources.checkpoint_seconds,
         trial=trial.id,
         metric=trial.config.task.metric,
         wants=tuple(name for name in trial.config.scores_needed() if name not in POOL_ARRAYS),
@@ -237,7 +237,7 @@ def _record(
     records: list[StageRecord],
     asked: Round | None,
     pool: PoolService,
-    bench: Bench,
+    context: TrialContext,
 ) -> StageRecord:
     """Returns what is put on record of a stage: what it cost and what it reached.
 
@@ -252,9 +252,9 @@ def _record(
     # Only a metric that says of each image whether it is right lets the report pair images.
     correct = val_correct = None
     if metric.array == "guess":
-        correct = correctness.pack(test_correct(bench.data.labels_dir, last))
+        correct = correctness.pack(test_correct(context.data.labels_dir, last))
         # Before the record that names it; the same bytes whoever puts them.
-        files = bench.layout.trial(trial.id)
+        files = context.layout.trial(trial.id)
         files.store.put(files.test_correct(stage), correct)
         right = scores["val_guess_last"] == inputs.validation_labels
         val_correct = correctness.to_hex(right) if inputs.validation_ids.size else None
@@ -267,7 +267,7 @@ def _record(
         stage=stage,
         key=artefact.record["key"],
         parent=records[-1].key if records else None,
-        data=bench.data.labelled_fingerprint,
+        data=context.data.labelled_fingerprint,
         segments=segments,
         ledger_sha256=digest,
         trained=artefact.trained_for(trial.id, stage),
@@ -287,9 +287,9 @@ def _record(
         validation=metrics["validation_last"],
         validation_best=metrics["validation_best"],
         val_correct=val_correct,
-        test=test_score(bench.data.labels_dir, metric, last),
+        test=test_score(context.data.labels_dir, metric, last),
         test_correct_sha256=None if correct is None else hashlib.sha256(correct).hexdigest(),
-        test_at_best_validation=test_score(bench.data.labels_dir, metric, best),
+        test_at_best_validation=test_score(context.data.labels_dir, metric, best),
         metric=metric.name,
         epochs=metrics["epochs"],
         seconds=metrics["seconds"],
@@ -300,6 +300,6 @@ def _record(
         parameters=metrics["parameters"],
         resumed_from_epoch=metrics["resumed_from_epoch"],
         seed=trial.seed,
-        world_size=bench.stages.world_size,
+        world_size=context.stages.world_size,
         versions=versions(),
     )

@@ -23,7 +23,9 @@ newest turns out damaged.
 
 
 def commit(path: Path, content: bytes) -> None:
-    """The file holds the content and outlives a power cut; nobody can have seen a part of it."""
+    """Writes the content to the file, so that it outlives a power cut and nobody can see a part of
+    it.
+    """
     aside = path.with_name(path.name + ".tmp")
     _write(aside, content)
     try:
@@ -101,7 +103,7 @@ def from_bytes(content: bytes, device: torch.device) -> dict[str, Any]:
 
 
 def save_epoch(work_dir: Path, attempt: str, epochs: int, state: Mapping[str, Any]) -> None:
-    """The state after this many epochs is on disk, and of this attempt's older checkpoints only the
+    """Writes the state after this many epochs, and removes this attempt's older checkpoints but the
     newest `KEPT - 1`.
     """
     content = to_bytes(state)
@@ -124,12 +126,12 @@ def newest_epoch(work_dir: Path, key: object) -> bytes | None:
     """Bytes of the newest undamaged state with this `key`, of any attempt; None if there is
     none.
     """
-    found = sorted(
+    epochs = sorted(
         (int(match[1]), path)
         for path in work_dir.glob("epoch-*.ckpt")
         if (match := _NAME.fullmatch(path.name))
     )
-    for _, path in reversed(found):
+    for _, path in reversed(epochs):
         with contextlib.suppress(OSError, ValueError):
             content = path.read_bytes()
             if (
@@ -141,6 +143,6 @@ def newest_epoch(work_dir: Path, key: object) -> bytes | None:
 
 
 def remove_epochs(work_dir: Path) -> None:
-    """No epoch checkpoint is left, of no attempt."""
+    """Removes the epoch checkpoints of all attempts."""
     for path in work_dir.glob("epoch-*"):
         path.unlink(missing_ok=True)

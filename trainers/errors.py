@@ -1,4 +1,4 @@
-"""Errors that a user can mend: their message is the whole message, and no traceback is shown for
+"""Errors that a user can fix: their message is the whole message, and no traceback is shown for
 them.
 """
 

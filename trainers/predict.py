@@ -172,8 +172,8 @@ def _by_rank(
     everyone = np.concatenate(
         [padded[rank :: ranks.world_size] for rank in range(ranks.world_size)]
     )
-    found, first = np.unique(everyone, return_index=True)
-    if not np.array_equal(found, ids):
+    unique, first = np.unique(everyone, return_index=True)
+    if not np.array_equal(unique, ids):
         raise ValueError("ids must be ascending and distinct")
     return [np.asarray(table[first]) for table in rows]
 

@@ -35,8 +35,8 @@ def run_stage(
     ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> StageOutcome:
-    """The stage is trained and its artefacts are in work_dir: a function of the request and the
-    data alone, however often it was interrupted.
+    """Trains the stage and writes its artefacts to work_dir: a function of the request and the data
+    alone, however often it was interrupted.
 
     Goes on from the newest undamaged epoch checkpoint in work_dir, whichever attempt left it. Only
     the first rank writes. Sets torch's number of threads and its deterministic algorithms for the
@@ -112,22 +112,22 @@ class _Stage:
         self.begun_at = self.trainer.figures()
 
     def run(self, on_epoch: Callable[[dict[str, Any]], None]) -> StageOutcome:
-        """Train what is left of the epochs, predict, and write the artefacts."""
+        """Trains what is left of the epochs, predicts, and writes the artefacts."""
         request, (first, stop) = self.request, self.request.plan.epochs
         began = time.monotonic()
         resumed_from = self._resume()
         if resumed_from is None:
             self._go_on_from_parent()
-        before, written = self.seconds, time.monotonic()
+        before, saved = self.seconds, time.monotonic()
         for epoch in range(first if resumed_from is None else resumed_from, stop):
             entry = self._epoch(epoch)
             self.seconds = before + time.monotonic() - began
             if self.ranks.first:
-                if time.monotonic() - written >= request.checkpoint_seconds and epoch + 1 < stop:
+                if time.monotonic() - saved >= request.checkpoint_seconds and epoch + 1 < stop:
                     checkpoint.save_epoch(
                         request.work_dir, request.attempt, epoch + 1, self._state(epoch + 1)
                     )
-                    written = time.monotonic()
+                    saved = time.monotonic()
                 on_epoch({**entry, "epochs": stop})
         arrays, figures = self._predict(), self.trainer.figures()
         contents = self._kept() if self.ranks.first else {}
@@ -260,12 +260,12 @@ class _Stage:
         """The epoch to go on with, whose start is now the trainer's state; None where there is no
         checkpoint.
         """
-        found = (
+        newest = (
             checkpoint.newest_epoch(self.request.work_dir, self._stamp)
             if self.ranks.first
             else None
         )
-        content = self.ranks.share_bytes(found, self.device)
+        content = self.ranks.share_bytes(newest, self.device)
         if content is None:
             return None
         state = checkpoint.from_bytes(content, self.device)
@@ -326,7 +326,7 @@ def _npy(array: Values) -> bytes:
 
 
 def set_up(device: torch.device, threads: int) -> None:
-    """Torch's number of threads and its algorithms, for the whole process, as every stage has
+    """Sets torch's number of threads and its algorithms for the whole process, as every stage has
     them.
     """
     torch.set_num_threads(threads)
@@ -346,7 +346,8 @@ def set_up(device: torch.device, threads: int) -> None:
 
 
 def check_inputs(inputs: StageInputs, data: StageData) -> None:
-    """The ids and classes are of this data set and in the order that StageInputs promises.
+    """Checks that the ids and classes are of this data set and in the order that StageInputs
+    promises.
 
     Raises:
         DataError: they are not; the message names the array.

@@ -32,7 +32,7 @@ class Sgd:
             weight.grad = None
 
     def step(self, learning_rate: float) -> None:
-        """Every weight that has a gradient has moved."""
+        """Moves every weight that has a gradient."""
         moved = [index for index, weight in enumerate(self._weights) if weight.grad is not None]
         velocities = [self.velocities[index] for index in moved]
         sgd(

@@ -103,14 +103,14 @@ class _Listener(io.TextIOWrapper):
 
 
 def discard(stream: TextIO) -> None:
-    """Whatever is still to be written to the stream goes nowhere, without an error."""
+    """Sends whatever is still to be written to the stream nowhere, without an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 def ready() -> None:
-    """Standard output and error take every sign, and are there even where the caller closed
+    """Makes standard output and error take every character, and opens them where the caller closed
     them.
     """
     codecs.register_error(_HANDLER, _plain)
@@ -138,7 +138,7 @@ def _listener(descriptor: int, stream: TextIO | None) -> TextIO:
 
 
 def stop_when_nobody_reads() -> None:
-    """From here on the loss of whoever reads standard output raises BrokenPipeError."""
+    """Makes a later write to standard output raise BrokenPipeError once nobody reads it."""
     if isinstance(sys.stdout, _Listener):
         sys.stdout.watched = True
 
@@ -161,14 +161,14 @@ def _show_warning(
     file: Any = None,
     line: str | None = None,
 ) -> None:
-    """A library's warning is one line, without the place in its source."""
+    """Prints a library's warning as one line, without the place in its source."""
     print(
         f"orchestrate: warning: {escaped(' '.join(str(message).split()))}", file=file or sys.stderr
     )
 
 
 def finish(code: int) -> int:
-    """Everything printed is out. Returns the exit status: `code`, or 2 where standard output could
+    """Flushes everything printed. Returns the exit status: `code`, or 2 where standard output could
     not be written (a full disk).
     """
     try:

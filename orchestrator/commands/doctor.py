@@ -1,4 +1,4 @@
-"""The verb `doctor`: what is missing on this machine, each with the command that mends it."""
+"""The verb `doctor`: what is missing on this machine, each with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def _line(finding: Finding) -> Text:
         (f"{finding.state:5}", _COLOURS[finding.state]),
         f"{finding.check:14} {escaped(finding.found)}",
     )
-    if finding.mend:
-        line.append(f"\n{'':5}{'':14} mend: {escaped(finding.mend)}")
+    if finding.fix:
+        line.append(f"\n{'':5}{'':14} fix: {escaped(finding.fix)}")
     return line
 
 
 def check(out: str | Path, *, with_ray: bool = True) -> Iterator[Finding]:
-    """Every finding about this machine, the slow ones last. Leaves no file and no process
+    """Yields every finding about this machine, the slow ones last. Leaves no file and no process
     behind.
     """
     machine = ray_setup.look()
@@ -96,7 +96,7 @@ def check(out: str | Path, *, with_ray: bool = True) -> Iterator[Finding]:
                 check=name,
                 state="fail",
                 found=str(error),
-                mend="what it says; then: orchestrate doctor",
+                fix="what it says; then: orchestrate doctor",
             )
         except Exception as error:
             # A check that cannot be made is itself a finding, and no reason to keep the others
@@ -136,7 +136,7 @@ def disk(out: str | Path) -> Iterator[Finding]:
             ("cache", cache_root(), "export ORCHESTRATE_CACHE=/a/larger/disk/orchestrate")
         )
     places.append(("Ray's temp", ray_setup.temp_folder(), "export RAY_TMPDIR=/a/larger/disk"))
-    for name, folder, mend in places:
+    for name, folder, fix in places:
         free = shutil.disk_usage(_existing(folder)).free
         state: State = (
             "fail" if free < ray_setup.LEAST_TEMP_SPACE else "warn" if free < FEW_BYTES else "ok"
@@ -145,13 +145,13 @@ def disk(out: str | Path) -> Iterator[Finding]:
             check="disk",
             state=state,
             found=f"{free / GIB:.1f} GiB free for {name} ({folder})",
-            mend="" if state == "ok" else mend,
+            fix="" if state == "ok" else fix,
         )
 
 
 def output(out: str | Path) -> Iterator[Finding]:
-    """Whether ledgers can be kept where sweeps are written: files that are linked only if absent,
-    and durable. Of an address, whether it can be written.
+    """Checks whether ledgers can be kept where sweeps are written: files that are linked only if
+    absent, and durable. Of an address, whether it can be written.
     """
     store = open_store(out)
     root = store.as_folder("")
@@ -160,7 +160,7 @@ def output(out: str | Path) -> Iterator[Finding]:
         yield Finding(check="output", state="ok", found=f"{store.location}: can be written")
         return
     place = _existing(root)
-    mend = "orchestrate sweep SPEC --out DIR, with DIR on a local disk or NFS that you may write"
+    fix = "orchestrate sweep SPEC --out DIR, with DIR on a local disk or NFS that you may write"
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".orchestrate-doctor-") as folder:
             began = time.monotonic()
@@ -172,14 +172,14 @@ def output(out: str | Path) -> Iterator[Finding]:
             check="output",
             state="fail",
             found=f"{place}: {str(error).partition(': ')[2]}",
-            mend=mend,
+            fix=fix,
         )
     except OSError as error:
         yield Finding(
             check="output",
             state="fail",
             found=f"{place}: cannot be written ({error.strerror or error})",
-            mend=mend,
+            fix=fix,
         )
     else:
         yield Finding(
@@ -192,17 +192,17 @@ def output(out: str | Path) -> Iterator[Finding]:
 
 
 def cache() -> Iterator[Finding]:
-    mend = "export ORCHESTRATE_CACHE=/a/folder/you/may/write"
+    fix = "export ORCHESTRATE_CACHE=/a/folder/you/may/write"
     try:
         root = cache_root()
     except DataError as error:
-        yield Finding(check="cache", state="fail", found=str(error), mend=mend)
+        yield Finding(check="cache", state="fail", found=str(error), fix=fix)
         return
     place = _existing(root)
     problem = ray_setup.unwritable(place) if place.is_dir() else f"{place} is a file"
     state: State = "fail" if problem else "ok"
-    found = f"{root}: cannot be written ({problem})" if problem else f"{root}: can be written"
-    yield Finding(check="cache", state=state, found=found, mend=mend if problem else "")
+    message = f"{root}: cannot be written ({problem})" if problem else f"{root}: can be written"
+    yield Finding(check="cache", state=state, found=message, fix=fix if problem else "")
 
 
 def data() -> Iterator[Finding]:
@@ -210,17 +210,17 @@ def data() -> Iterator[Finding]:
     for row in datasets.list_data():
         name = one_line(f"{row.name} ({row.path})") if row.path else row.name
         if row.state == "prepared":
-            found = (
+            message = (
                 f"{name}: prepared, {row.train_items} training and {row.test_items} test items of"
                 f" {row.num_classes} classes"
             )
-            yield Finding(check="data", state="ok", found=found)
+            yield Finding(check="data", state="ok", found=message)
         elif row.state == "not prepared":
             yield Finding(
                 check="data",
                 state="warn",
                 found=f"{name}: not prepared; its first sweep will",
-                mend=row.note,
+                fix=row.note,
             )
         else:
             absent.append(row.name)
@@ -243,7 +243,7 @@ def gpu() -> Iterator[Finding]:
             check="gpu",
             state="fail",
             found=f"torch cannot be loaded ({error})",
-            mend=f"{sys.executable} -m pip install --force-reinstall torch torchvision",
+            fix=f"{sys.executable} -m pip install --force-reinstall torch torchvision",
         )
         return
     driver = _driver()
@@ -263,15 +263,15 @@ def gpu() -> Iterator[Finding]:
             ),
         )
     elif driver:
-        found = (
+        message = (
             f"an NVIDIA driver ({driver}) is here, but torch {torch.__version__} (CUDA"
             f" {torch.version.cuda or 'none'}) sees no GPU; stages train on the CPU"
         )
         yield Finding(
             check="gpu",
             state="warn",
-            found=found,
-            mend=(
+            found=message,
+            fix=(
                 "nvidia-smi; then a torch built for this driver (pytorch.org/get-started), and"
                 " unset CUDA_VISIBLE_DEVICES"
             ),

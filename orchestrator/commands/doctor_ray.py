@@ -31,7 +31,7 @@ def memory(machine: ray_setup.Machine) -> Iterator[Finding]:
         if machine.memory < need
         else "ok"
     )
-    found = (
+    message = (
         f"{machine.memory / GIB:.1f} GiB available of {psutil.virtual_memory().total / GIB:.1f}; a"
         f" sweep on Ray holds about {need / GIB:.1f} GiB with one rank on the CPU and"
         f" {ray_setup.RANK_MEMORY / GIB:.1f} for each more"
@@ -39,8 +39,8 @@ def memory(machine: ray_setup.Machine) -> Iterator[Finding]:
     yield Finding(
         check="memory",
         state=state,
-        found=found,
-        mend=(
+        found=message,
+        fix=(
             ""
             if state == "ok"
             else "orchestrate sweep SPEC --engine inline (0.7 GiB), or free some"
@@ -55,18 +55,18 @@ def shared_memory(machine: ray_setup.Machine) -> Iterator[Finding]:
             check="shared memory",
             state="fail",
             found="no /dev/shm, which Ray needs",
-            mend="mount -t tmpfs -o size=512M tmpfs /dev/shm",
+            fix="mount -t tmpfs -o size=512M tmpfs /dev/shm",
         )
     elif size < need:
-        found = (
+        message = (
             f"{size / 2**20:.0f} MiB free in /dev/shm; with less than {need // 2**20} Ray keeps its"
             " objects on disk"
         )
         yield Finding(
             check="shared memory",
             state="warn",
-            found=found,
-            mend="mount -o remount,size=512M /dev/shm (in a container: --shm-size=512m)",
+            found=message,
+            fix="mount -o remount,size=512M /dev/shm (in a container: --shm-size=512m)",
         )
     else:
         yield Finding(
@@ -81,15 +81,15 @@ def shared_memory(machine: ray_setup.Machine) -> Iterator[Finding]:
 
 def network(machine: ray_setup.Machine) -> Iterator[Finding]:
     if machine.network_problem:
-        found = (
+        message = (
             f"refuses connections to itself at 127.0.0.1 or {machine.ip}"
             f" ({machine.network_problem}); Ray's processes talk that way"
         )
         yield Finding(
             check="network",
             state="fail",
-            found=found,
-            mend="ip link set lo up (and let the firewall pass it)",
+            found=message,
+            fix="ip link set lo up (and let the firewall pass it)",
         )
     else:
         yield Finding(
@@ -102,12 +102,12 @@ def network(machine: ray_setup.Machine) -> Iterator[Finding]:
 def token() -> Iterator[Finding]:
     path = joining.token_file()
     if path is None:
-        mend = "export HOME=/a/folder/you/may/write; or orchestrate sweep SPEC --engine inline"
+        fix = "export HOME=/a/folder/you/may/write; or orchestrate sweep SPEC --engine inline"
         yield Finding(
             check="token",
             state="fail",
             found="this user has no home folder, and Ray keeps its access token in ~/.ray",
-            mend=mend,
+            fix=fix,
         )
         return
     if not path.is_file():
@@ -123,14 +123,14 @@ def token() -> Iterator[Finding]:
             check="token",
             state="fail",
             found=f"others may read {path} (mode {mode:o}): it opens your Ray to them",
-            mend=f"chmod 600 {path}",
+            fix=f"chmod 600 {path}",
         )
     else:
         yield Finding(check="token", state="ok", found=f"{path}: mode {mode:o}")
 
 
 def ray_here(*, with_ray: bool) -> Iterator[Finding]:
-    """The Ray that a sweep would join instead of starting its own."""
+    """Checks the Ray that a sweep would join instead of starting its own."""
     from orchestrator.engines.ray.cluster import running_here
 
     named = os.environ.get("RAY_ADDRESS")
@@ -143,14 +143,14 @@ def ray_here(*, with_ray: bool) -> Iterator[Finding]:
         )
         return
     where = f"RAY_ADDRESS={address}" if named else f"Ray at {address} (ray start)"
-    mend = "unset RAY_ADDRESS" if named else "ray stop"
+    fix = "unset RAY_ADDRESS" if named else "ray stop"
     problem = joining.check_address(address)
     if problem:
         yield Finding(
             check="ray here",
             state="fail",
             found=f"{where}: {problem}",
-            mend=f"{mend}; or orchestrate sweep SPEC --local",
+            fix=f"{fix}; or orchestrate sweep SPEC --local",
         )
     elif not with_ray:
         yield Finding(
@@ -159,50 +159,50 @@ def ray_here(*, with_ray: bool) -> Iterator[Finding]:
             found=f"{where} answers; its version was not asked (--no-ray)",
         )
     else:
-        found = _round_trip(address)
-        if "problem" in found:
+        answer = _round_trip(address)
+        if "problem" in answer:
             yield Finding(
                 check="ray here",
                 state="fail",
-                found=found["problem"],
-                mend=f"{mend}; or orchestrate sweep SPEC --local",
+                found=answer["problem"],
+                fix=f"{fix}; or orchestrate sweep SPEC --local",
             )
         else:
             yield Finding(
                 check="ray here",
                 state="ok",
-                found=f"{found['where']}, Ray {found['version']}; {_times(found)}",
+                found=f"{answer['where']}, Ray {answer['version']}; {_times(answer)}",
             )
 
 
 def ray_starts(machine: ray_setup.Machine) -> Iterator[Finding]:
     problem = ray_setup.cannot_start(machine)
-    found = {"problem": problem} if problem else _round_trip(None)
-    if found.get("problem"):
+    answer = {"problem": problem} if problem else _round_trip(None)
+    if answer.get("problem"):
         yield Finding(
             check="ray",
             state="fail",
-            found=str(found["problem"]),
-            mend="mend what failed above; meanwhile: orchestrate sweep SPEC --engine inline",
+            found=str(answer["problem"]),
+            fix="fix what failed above; meanwhile: orchestrate sweep SPEC --engine inline",
         )
     else:
         yield Finding(
             check="ray",
             state="ok",
-            found=f"{found['where']}, Ray {found['version']}; {_times(found)}",
+            found=f"{answer['where']}, Ray {answer['version']}; {_times(answer)}",
         )
 
 
-def _times(found: dict[str, Any]) -> str:
+def _times(answer: dict[str, Any]) -> str:
     return (
-        f"start {found['start']:.1f} s, a task {found['task']:.1f} s, an actor"
-        f" {found['actor']:.1f} s"
+        f"start {answer['start']:.1f} s, a task {answer['task']:.1f} s, an actor"
+        f" {answer['actor']:.1f} s"
     )
 
 
 def _round_trip(address: str | None) -> dict[str, Any]:
-    """What `orchestrator.engines.ray.round_trip` found, in a process that is gone when this
-    returns, with all it started.
+    """Runs `orchestrator.engines.ray.round_trip` in a process of its own and returns its answer. No
+    process is left.
     """
     command = [
         sys.executable,
@@ -219,17 +219,17 @@ def _round_trip(address: str | None) -> dict[str, Any]:
         start_new_session=True,
     ) as child:
         try:
-            said, complaints = child.communicate(timeout=ROUND_TRIP_SECONDS)
+            printed, complaints = child.communicate(timeout=ROUND_TRIP_SECONDS)
         except subprocess.TimeoutExpired:
             return {"problem": f"Ray did not answer within {ROUND_TRIP_SECONDS:g} s"}
         finally:
             if child.poll() is None:
                 _kill_tree(child.pid)
-    for line in reversed(said.splitlines()):
+    for line in reversed(printed.splitlines()):
         with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                return found
+            answer = json.loads(line)
+            if isinstance(answer, dict):
+                return answer
     last = next(
         (line for line in reversed(complaints.splitlines()) if line.startswith("orchestrate: ")), ""
     )

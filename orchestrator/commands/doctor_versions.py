@@ -24,7 +24,7 @@ def python() -> Iterator[Finding]:
         check="python",
         state="ok" if good else "fail",
         found=f"{version} at {sys.executable}; {wanted} is needed",
-        mend="" if good else "make env PYTHON=python3.11",
+        fix="" if good else "make env PYTHON=python3.11",
     )
 
 
@@ -39,10 +39,10 @@ def packages() -> Iterator[Finding]:
             check="packages",
             state="warn",
             found="the project itself is not installed",
-            mend="make env",
+            fix="make env",
         )
         return
-    found = []
+    installed = []
     for need in needs:
         if need.marker is not None and not need.marker.evaluate({"extra": ""}):
             continue
@@ -54,19 +54,19 @@ def packages() -> Iterator[Finding]:
                 check=need.name,
                 state="warn" if only else "fail",
                 found=f"not installed{only}",
-                mend=_install(need),
+                fix=_install(need),
             )
             continue
         if need.specifier.contains(version, prereleases=True):
-            found.append(f"{need.name} {version}")
+            installed.append(f"{need.name} {version}")
         else:
             yield Finding(
                 check=need.name,
                 state="fail",
                 found=f"{version}; {need.specifier} is needed",
-                mend=_install(need),
+                fix=_install(need),
             )
-    yield Finding(check="packages", state="ok", found=", ".join(found))
+    yield Finding(check="packages", state="ok", found=", ".join(installed))
     yield from _pins()
 
 
@@ -75,7 +75,7 @@ def _install(need: Any) -> str:
 
 
 def _pins() -> Iterator[Finding]:
-    """Whether the versions are those that the tests ran with; only a checkout has the list."""
+    """Checks whether the versions are those of the tests; only a checkout has the list."""
     pins = Path(__file__).resolve().parents[2] / "constraints.txt"
     if not pins.is_file():
         return
@@ -94,9 +94,9 @@ def _pins() -> Iterator[Finding]:
             differ.append(f"{name} {version} ({pinned})")
     if differ:
         shown = ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")
-        mend = f"{sys.executable} -m pip install --constraint {pins} --editable {pins.parent}"
+        fix = f"{sys.executable} -m pip install --constraint {pins} --editable {pins.parent}"
         yield Finding(
-            check="pins", state="warn", found=f"differ from constraints.txt: {shown}", mend=mend
+            check="pins", state="warn", found=f"differ from constraints.txt: {shown}", fix=fix
         )
     else:
         yield Finding(

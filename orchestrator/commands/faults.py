@@ -23,7 +23,9 @@ def debug_wanted(flag: bool) -> bool:
     return flag or os.environ.get("ORCHESTRATE_DEBUG", "0") not in ("", "0")
 
 
-def told(error: BaseException, command: str, *, debug: bool, interrupted: bool = False) -> int:
+def report_error(
+    error: BaseException, command: str, *, debug: bool, interrupted: bool = False
+) -> int:
     """Says on standard error why `command` (as it was typed) ended. Returns the exit status.
 
     Args:
@@ -44,7 +46,7 @@ def _say(text: str, error: BaseException, *, debug: bool) -> None:
 
 
 def watch_threads(*, debug: bool) -> None:
-    """An error that ends a thread is told like one that ends the command, which goes on."""
+    """Reports an error that ends a thread like one that ends the command, which continues."""
 
     def tell(ended: threading.ExceptHookArgs) -> None:
         if ended.exc_value is not None and not isinstance(ended.exc_value, SystemExit):
@@ -81,7 +83,7 @@ def message(error: BaseException, command: str) -> str:
     ):
         return (
             f"the package {error.name} is not installed. See what is missing, and the command that"
-            " mends it: orchestrate doctor --no-ray"
+            " fixes it: orchestrate doctor --no-ray"
         )
     return f"{_defect(error, command)} {KEPT}"
 
@@ -117,8 +119,8 @@ def _has_working_folder() -> bool:
 
 
 def _defect(error: BaseException, command: str) -> str:
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    what = type(error).__name__ + (f": {said[:300].rstrip('.')}" if said else "")
+    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    what = type(error).__name__ + (f": {first_line[:300].rstrip('.')}" if first_line else "")
     return (
         f"this is a defect of orchestrate, or of a library that it uses: {what}. Please report it"
         f" to its maintainers, with the command (`{command}`) and the text that it prints under"

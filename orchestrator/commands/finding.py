@@ -15,5 +15,5 @@ class Finding:
     check: str
     state: State
     found: str
-    mend: str = ""
+    fix: str = ""
     """A command, or what to do; empty when all is well."""

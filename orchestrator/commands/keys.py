@@ -314,15 +314,15 @@ def _of_rows(rows: list[Row]) -> dict[str, Any]:
             if "$defs" in schema
             else {key: value for key, value in schema.items() if key not in ("default", "title")}
         )
-    found = schemas[0] if all(schema == schemas[0] for schema in schemas) else {"anyOf": schemas}
+    merged = schemas[0] if all(schema == schemas[0] for schema in schemas) else {"anyOf": schemas}
     texts = [
         f"{row.plugin}: {row.meaning}" if row.plugin is not None and len(rows) > 1 else row.meaning
         for row in rows
         if row.meaning
     ]
     if texts:
-        found = found | {"description": " ".join(dict.fromkeys(texts))}
+        merged = merged | {"description": " ".join(dict.fromkeys(texts))}
     if len(rows) == 1 and rows[0].default is not ABSENT:
         default = rows[0].default
-        found = found | {"default": list(default) if isinstance(default, tuple) else default}
-    return found
+        merged = merged | {"default": list(default) if isinstance(default, tuple) else default}
+    return merged

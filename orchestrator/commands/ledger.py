@@ -86,13 +86,13 @@ def verify(location: str | Path, *, as_json: bool) -> int:
     store, inside = open_inside(location)
     if not inside and holds_sweep(sweep := SweepLayout(store)):
         return _verify_sweep(sweep, as_json=as_json)
-    found = ledgers.verify(_ledger_of(location))
+    checks = ledgers.verify(_ledger_of(location))
     if as_json:
-        _write(found)
+        _write(checks)
     else:
         print(
-            f"{location}: whole; {found['segments']} segments, {found['rows']} rows, sha256"
-            f" {found['sha256']}"
+            f"{location}: whole; {checks['segments']} segments, {checks['rows']} rows, sha256"
+            f" {checks['sha256']}"
         )
     return 0
 
@@ -100,16 +100,17 @@ def verify(location: str | Path, *, as_json: bool) -> int:
 def _verify_sweep(sweep: SweepLayout, *, as_json: bool) -> int:
     from orchestrator.commands.verify import verify_sweep
 
-    found = verify_sweep(sweep)
-    problems = found["problems"]
+    checks = verify_sweep(sweep)
+    problems = checks["problems"]
     if as_json:
-        _write(found)
+        _write(checks)
     elif not problems:
         print(
-            f"{sweep.location}: whole; {found['trials']} trials, {found['segments']} segments,"
-            f" {found['questions']} questions, {found['stages']} stages, sha256 {found['sha256']}"
+            f"{sweep.location}: whole; {checks['trials']} trials, {checks['segments']} segments,"
+            f" {checks['questions']} questions, {checks['stages']} stages,"
+            f" sha256 {checks['sha256']}"
         )
-    for line in (*found["gone"], *problems):
+    for line in (*checks["gone"], *problems):
         print(printable(line), file=sys.stderr)
     if problems:
         print(f"{sweep.location}: damaged: {len(problems)} problem(s)", file=sys.stderr)

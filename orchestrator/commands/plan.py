@@ -57,11 +57,11 @@ def plan(spec: Spec) -> dict[str, Any]:
             prefixes += stage_prefixes(trial)
             mapping = trial_to_mapping(trial)
             shared = {key: mapping[key] for key in ("cases", "config", "schedule", "bits")}
-            found = draws(trial.config.schedule, trial.facts, held_out(trial.config.dataset))
+            priced_draws = draws(trial.config.schedule, trial.facts, held_out(trial.config.dataset))
             shared |= {
                 "questions": trial.questions,
                 "annotation_hours": trial.annotation_hours,
-                "draws": None if found is None else asdict(found),
+                "draws": None if priced_draws is None else asdict(priced_draws),
             }
         rows.append({"id": trial.id, "seed": trial.seed} | shared)
     seeds = len(spec.seeds)
@@ -72,29 +72,29 @@ def plan(spec: Spec) -> dict[str, Any]:
     }
 
 
-def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
+def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
     """Prints a plan as a table, one row a candidate with its seeds."""
     from rich.console import Console as RichConsole
     from rich.table import Table
     from rich.text import Text
 
     console = console or RichConsole()
-    if found["trials"] is None:
-        search = found["search"]
+    if planned["trials"] is None:
+        search = planned["search"]
         console.print(
-            f"{found['name']}: {search['algorithm']} draws {search['num_candidates']} candidates as"
-            f" results come in, each with seeds {_numbers(search['seeds'])}:"
+            f"{planned['name']}: {search['algorithm']} draws {search['num_candidates']} candidates"
+            f" as results come in, each with seeds {_numbers(search['seeds'])}:"
             f" {search['num_candidates'] * len(search['seeds'])} trials.",
             highlight=False,
         )
         return
-    table = Table(title=f"{found['name']}: {len(found['trials'])} trials", title_justify="left")
+    table = Table(title=f"{planned['name']}: {len(planned['trials'])} trials", title_justify="left")
     table.add_column("case", overflow="fold")
     for heading in ("|D_S|", "rounds", "questions", "bits", "hours"):
         # A number is never broken; a list of rounds may be.
         table.add_column(heading, justify="right", overflow="fold", no_wrap=heading != "rounds")
     table.add_column("seeds", overflow="fold")
-    candidates = _by_candidate(found["trials"])
+    candidates = _by_candidate(planned["trials"])
     for rows in candidates[:MOST_ROWS]:
         first = rows[0]
         quotas = " + ".join(f"{quota:,}" for quota in first["schedule"]["quotas"]) or "none"
@@ -124,7 +124,7 @@ def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
             " trial.",
             highlight=False,
         )
-    if any(row["draws"] is not None for row in found["trials"]):
+    if any(row["draws"] is not None for row in planned["trials"]):
         console.print(
             "~: expected. initial_choice: priced_balanced pays for every blind draw until each"
             " class has its labels; in brackets where nine draws in ten end, if classes are equally"
@@ -132,7 +132,7 @@ def print_plan(found: dict[str, Any], console: Console | None = None) -> None:
             " hold fails.",
             highlight=False,
         )
-    trainings = found["stage_trainings"]
+    trainings = planned["stage_trainings"]
     console.print(
         f"{trainings['total']} stage trainings, {trainings['distinct']} of them distinct: trials"
         " that share a beginning share its training.",

@@ -41,8 +41,8 @@ def questions(location: Place, round: int | None = None) -> list[dict[str, Any]]
 
 
 def verify(location: Place) -> dict[str, Any]:
-    """The chain is whole and says nothing impossible: segments, rows, and the SHA-256 of the last
-    one, which stands for all.
+    """Checks that the chain is whole and says nothing impossible. Returns segments, rows, and the
+    SHA-256 of the last one, which stands for all.
 
     Raises:
         LedgerError: naming the first segment that is missing, damaged or impossible.
@@ -57,8 +57,8 @@ def verify(location: Place) -> dict[str, Any]:
 
 
 def replay(location: Place, after_round: int | None = None) -> PoolState:
-    """The pool's state after a round (0: before any question), or after all: from the segments
-    alone.
+    """Rebuilds the pool's state after a round (0: before any question), or after all, from the
+    segments alone.
 
     Raises:
         LedgerError: the ledger is empty, damaged or impossible.

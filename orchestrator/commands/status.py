@@ -41,7 +41,7 @@ def show(location: str | Path, *, watch: bool, as_json: bool) -> int:
             return 2
         if not ended and not layout.store.is_held(layout.lock):
             print(
-                f"nobody is running it; go on with: orchestrate resume {layout.location}",
+                f"nobody is running it; continue with: orchestrate resume {layout.location}",
                 file=sys.stderr,
             )
             return 0

@@ -45,7 +45,7 @@ def _finish(ended: Ended, *, as_json: bool) -> int:
     location, outcome = ended.layout.location, ended.outcome
     if outcome.waiting:
         print(
-            f"{len(outcome.waiting)} trial(s) are unfinished; go on with: orchestrate resume"
+            f"{len(outcome.waiting)} trial(s) are unfinished; continue with: orchestrate resume"
             f" {location}",
             file=sys.stderr,
         )

@@ -27,22 +27,22 @@ def verify_sweep(layout: SweepLayout) -> dict[str, Any]:
     Raises:
         SweepError: there is no sweep in the folder.
     """
-    spec, found = resolved.read(layout), results.load(layout)
+    spec, results_ = resolved.read(layout), results.load(layout)
     data = None if resolved.is_old(spec) else spec["data"]["fingerprint"]
-    problems = list(found.damaged)
+    problems = list(results_.damaged)
     segments = questions = 0
-    for result in found.trials:
+    for result in results_.trials:
         checked, asked = _ledger(result, data, problems)
         segments, questions = segments + checked, questions + asked
-    problems += _strangers(layout, found)
+    problems += _strangers(layout, results_)
     gone: list[str] = []
-    stages = _stages(layout, found, problems, gone)
+    stages = _stages(layout, results_, problems, gone)
     return {
-        "trials": len(found.trials),
+        "trials": len(results_.trials),
         "segments": segments,
         "questions": questions,
         "stages": stages,
-        "sha256": found.sha256,
+        "sha256": results_.sha256,
         "problems": list(dict.fromkeys(problems)),
         "gone": gone,
     }
@@ -123,7 +123,7 @@ def _marks(result: TrialResult, record: StageRecord) -> Iterator[str]:
     if record.test_correct_sha256 is None:
         return
     try:
-        found = of_trial(
+        marks = of_trial(
             result.files,
             record.stage,
             result.trial.facts.test_items,
@@ -132,19 +132,21 @@ def _marks(result: TrialResult, record: StageRecord) -> Iterator[str]:
     except CorrectnessError as error:
         yield str(error)
         return
-    if found is None:
+    if marks is None:
         yield (
             f"{result.files.place(result.files.test_correct(record.stage))}: missing; restore it"
             " from a copy. Without it the row has the interval of its seeds alone"
         )
 
 
-def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone: list[str]) -> int:
+def _stages(
+    layout: SweepLayout, results_: SweepResults, problems: list[str], gone: list[str]
+) -> int:
     """Trained stages whose files are what was committed. One that is gone is said and is no damage:
     what was recorded of it stands.
     """
     store = StageStore(layout.store)
-    keys = {record.key: record for result in found.trials for record in result.records}
+    keys = {record.key: record for result in results_.trials for record in result.records}
     checked = 0
     for key in keys:
         try:
@@ -168,9 +170,9 @@ def _stages(layout: SweepLayout, found: SweepResults, problems: list[str], gone:
     return checked
 
 
-def _strangers(layout: SweepLayout, found: SweepResults) -> Iterator[str]:
+def _strangers(layout: SweepLayout, results_: SweepResults) -> Iterator[str]:
     """Folders of trials that no candidate names."""
-    known = {result.trial.id for result in found.trials}
+    known = {result.trial.id for result in results_.trials}
     for name in layout.store.folders(layout.trials):
         if name.rpartition("/")[2] not in known:
             yield f"{layout.place(name)}: no candidate of this sweep has such a trial"

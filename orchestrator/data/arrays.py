@@ -19,7 +19,7 @@ SPLITS: Final = ("train", "test")
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
-    """A new .npy file of that shape, mapped for writing, with its disk space already taken.
+    """Creates a .npy file of that shape, mapped for writing, with its disk space already taken.
 
     Raises:
         OSError: if the disk is too full. Without taking the space first, a full disk would kill the
@@ -37,7 +37,7 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) ->
 
 
 def write_array(path: Path, array: Array) -> None:
-    """The .npy file holds `array`; for arrays that are small enough to be in memory."""
+    """Writes `array` to a .npy file; for arrays that are small enough to be in memory."""
     with path.open("wb") as file:
         np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 

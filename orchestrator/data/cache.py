@@ -110,15 +110,15 @@ class Entry:
 
 def entries(root: Path) -> list[Entry]:
     """All sources that have been decoded here."""
-    found = (read_entry(root, path.stem) for path in sorted((root / "sources").glob("*.json")))
-    return [entry for entry in found if entry]
+    readable = (read_entry(root, path.stem) for path in sorted((root / "sources").glob("*.json")))
+    return [entry for entry in readable if entry]
 
 
 def read_entry(root: Path, key: str) -> Entry | None:
     """The entry, or None if there is none or it is damaged: the data is then decoded again."""
     try:
-        found = json.loads(read_regular(root / "sources" / f"{key}.json", most=_LARGEST_META))
-        entry = Entry(**found | {"notes": tuple(found["notes"])})
+        values = json.loads(read_regular(root / "sources" / f"{key}.json", most=_LARGEST_META))
+        entry = Entry(**values | {"notes": tuple(values["notes"])})
     except _DAMAGED:
         return None
     texts = (entry.name, entry.signature, entry.images, entry.labels, *entry.notes)
@@ -147,8 +147,8 @@ def write_entry(root: Path, entry: Entry) -> None:
 
 
 def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | None:
-    """The data of an entry, or None if a file of it is missing, truncated, or (with `verify`)
-    changed.
+    """Opens the data of an entry; returns it, or None if a file of it is missing, truncated, or
+    (with `verify`) changed.
     """
     images, labels = root / "images" / entry.images, root / "labels" / entry.labels
     meta, labels_meta = intact(images, verify=verify), intact(labels, verify=verify)
@@ -253,8 +253,8 @@ def chunks(array: Array) -> Iterator[Array]:
 
 @contextlib.contextmanager
 def building(root: Path, key: str) -> Iterator[Path]:
-    """A folder to decode into, gone afterwards; one process at a time per key, the others wait.
-    Clears what killed processes left.
+    """Makes a folder to decode into and removes it afterwards; one process at a time per key, the
+    others wait. Clears what killed processes left.
     """
     place = root / "building"
     place.mkdir(parents=True, exist_ok=True)
@@ -392,9 +392,7 @@ def _write_meta(path: Path, meta: dict[str, Any]) -> None:
 
 
 def _put(folder: Path, target: Path) -> None:
-    """`target` is an intact folder with these files: this one, or one that another process put
-    there.
-    """
+    """Moves the folder to `target`, unless another process put an intact one there first."""
     for file in [*folder.iterdir(), folder]:
         handle = os.open(file, os.O_RDONLY)
         try:

@@ -26,8 +26,8 @@ Digests = npt.NDArray[np.object_]
 
 
 def check_content(where: str, folder: Path, loaded: Loaded) -> tuple[str, ...]:
-    """A line for each thing that the user should know of the arrays `train.npy` and `test.npy` in
-    `folder`.
+    """Returns a line for each thing that the user should know of the arrays `train.npy` and
+    `test.npy` in `folder`.
 
     Raises:
         DataError: all training items are equal.
@@ -116,7 +116,7 @@ def check_arrays(where: str, source: Source, folder: Path, loaded: Loaded) -> No
             )
 
 
-def check_sizes(where: str, source: Source, found: DatasetFacts) -> None:
+def check_sizes(where: str, source: Source, facts: DatasetFacts) -> None:
     """Checks that a published set has the sizes that `plan` reckons with.
 
     Raises:
@@ -124,7 +124,7 @@ def check_sizes(where: str, source: Source, found: DatasetFacts) -> None:
     """
     published: Contents | None = getattr(source, "holds", None)
     if published is not None:
-        _compare(where, source, found, published)
+        _compare(where, source, facts, published)
 
 
 def check_loaded(where: str, source: Source, known: Contents, loaded: Loaded) -> None:
@@ -134,14 +134,14 @@ def check_loaded(where: str, source: Source, known: Contents, loaded: Loaded) ->
         DataError: names both numbers.
     """
     train_items, test_items = (len(loaded.labels[split]) for split in SPLITS)
-    found = DatasetFacts(
+    facts = DatasetFacts(
         name=source.name,
         num_classes=len(loaded.class_names),
         train_items=train_items,
         test_items=test_items,
         kind=loaded.kind,
     )
-    _compare(where, source, found, known)
+    _compare(where, source, facts, known)
     if known.class_names not in ((), loaded.class_names):
         here, there = next(
             pair
@@ -216,7 +216,7 @@ def _copies(digests: dict[int, bytes], labels: npt.NDArray[np.int32], count: int
     copies = len(digests) - len(classes)
     if not copies:
         return []
-    torn = sum(len(found) > 1 for found in classes.values())
+    torn = sum(len(names) > 1 for names in classes.values())
     also = f"; {torn} items are there under more than one class" if torn else ""
     return [f"{copies} of {count} training items are copies of other training items{also}"]
 

@@ -96,8 +96,8 @@ def image_shape(file: str, crop: Crop | None) -> tuple[int, int, int]:
 def read_image(
     file: str, crop: Crop | None, remark: Callable[[Sort, str], None] = lambda sort, detail: None
 ) -> Image:
-    """The image as uint8 RGB [H, W, 3]: upright as its EXIF orientation says, transparent parts
-    over white, greyscale and palettes as RGB.
+    """Reads the image as uint8 RGB [H, W, 3]: upright as its EXIF orientation says, transparent
+    parts over white, greyscale and palettes as RGB.
 
     Args:
         remark: told (sort, detail) of what is not plain about it. Of several frames it gives the

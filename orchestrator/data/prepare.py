@@ -53,8 +53,8 @@ def _quiet(done: int, total: int) -> None:
 def prepare(
     source: Source, *, verify: bool = False, on_progress: Progress = _quiet
 ) -> PreparedData:
-    """The data set is decoded, checked and in the cache; done at once if it already is and its
-    source has not changed.
+    """Decodes a data set into the cache and checks it; does nothing if it is there and its source
+    has not changed.
 
     What the user should know of how the data was read stands in the `notes` of what is returned;
     `decoded_now` says whether this call read it.
@@ -76,15 +76,15 @@ def prepare(
     signature = _signature(source, where)
     entry = _entry(source, path, signature)
     try:
-        found = _cached(root, source, where, entry, verify=verify)
-        if found is not None:
-            return found
+        cached = _cached(root, source, where, entry, verify=verify)
+        if cached is not None:
+            return cached
         with building(root, entry.key) as built:
             # Another process may have decoded it while this one waited.
             entry = replace(entry, signature=_signature(source, where))
-            found = _cached(root, source, where, entry, verify=verify)
-            if found is not None:
-                return found
+            cached = _cached(root, source, where, entry, verify=verify)
+            if cached is not None:
+                return cached
             (built / "images").mkdir()
             known = _contents(source, where)
             loaded = source.load(built / "images", on_progress)
@@ -234,14 +234,14 @@ def _cached(
     root: Path, source: Source, where: str, wanted: Entry, *, verify: bool
 ) -> PreparedData | None:
     entry = read_entry(root, wanted.key)
-    found = (
+    prepared = (
         open_cached(root, entry, verify=verify)
         if entry and entry.signature == wanted.signature
         else None
     )
-    if found is not None:
-        check_sizes(where, source, found.facts)
-    return found
+    if prepared is not None:
+        check_sizes(where, source, prepared.facts)
+    return prepared
 
 
 def _cache_error(root: Path, error: OSError) -> DataError:

@@ -13,7 +13,7 @@ from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import StageRecord
 from orchestrator.sweeps.stage_store import LockedStages, StageStore
-from orchestrator.trial import Bench, TrialState, attempt_trial, open_pool
+from orchestrator.trial import TrialContext, TrialState, attempt_trial, open_pool
 from search_spaces.reading.config import ResourcesConfig, Trial
 
 
@@ -53,19 +53,21 @@ def run_inline(
     resources: ResourcesConfig,
     progress: Progress,
 ) -> Outcome:
-    """Every trial is finished, failed with its reason on record, or waiting for answers."""
+    """Runs every trial until it is finished, has failed with its reason on record, or waits for
+    answers.
+    """
     current: list[tuple[str, int]] = []
 
     def on_epoch(info: dict[str, Any]) -> None:
         progress.epoch(*current[-1], info["epoch"], info["epochs"])
 
     launcher = make_launcher(resources, on_epoch)
-    bench = Bench(
+    context = TrialContext(
         layout=layout,
         data=data,
         stages=LockedStages(StageStore(layout.store), launcher),
         resources=resources,
-        watcher=_Current(ProgressWatcher(progress), current),
+        observer=_Current(ProgressWatcher(progress), current),
         device=launcher.device,
     )
     waiting = []
@@ -75,7 +77,7 @@ def run_inline(
             continue
         pool = open_pool(trial, data, layout.trial(trial.id).segments)
         if (
-            attempt_trial(trial, pool, bench, partial(progress.trial_failed, label_of(trial)))
+            attempt_trial(trial, pool, context, partial(progress.trial_failed, label_of(trial)))
             is TrialState.WAITING
         ):
             waiting.append(trial.id)
@@ -89,12 +91,12 @@ def run_inline(
 class _Current:
     """Remembers which stage trains now, so that epochs can be shown under its name."""
 
-    watcher: ProgressWatcher
+    observer: ProgressWatcher
     current: list[tuple[str, int]]
 
     def stage_started(self, trial: Trial, stage: int) -> None:
         self.current[:] = [(label_of(trial), stage)]
-        self.watcher.stage_started(trial, stage)
+        self.observer.stage_started(trial, stage)
 
     def stage_finished(self, trial: Trial, record: StageRecord) -> None:
-        self.watcher.stage_finished(trial, record)
+        self.observer.stage_finished(trial, record)

@@ -1,5 +1,5 @@
 """Where a stage is trained: in this process, or in torch.distributed processes of this machine. (On
-a Ray cluster: orchestrator.engines.ray.gang.)
+a Ray cluster: orchestrator.engines.ray.worker_group.)
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class LocalLauncher:
 
 
 def choose_device(resources: ResourcesConfig) -> str:
-    """`cuda` if the spec asks for GPUs, else `cpu`.
+    """Returns `cuda` if the spec asks for GPUs, else `cpu`.
 
     Raises:
         UserError: GPUs are asked for and this machine has too few.

@@ -100,12 +100,12 @@ class Progress:
             )
 
     def stop(self) -> None:
-        """The terminal is as it was before; lines can still be printed."""
+        """Restores the terminal; lines can still be printed."""
         if self._live is not None:
             self._live.stop()
 
     def set_total(self, total_stages: int | None) -> None:
-        """A search that has drawn more candidates knows of more stages."""
+        """Sets the number of stages, which grows as a search draws candidates."""
         with self._lock:
             self._total = total_stages
 
@@ -114,7 +114,7 @@ class Progress:
             self._running[trial_label, stage] = None
 
     def epoch(self, trial_label: str, stage: int, epoch: int, epochs: int) -> None:
-        """`epoch` of `epochs` is done."""
+        """Notes that `epoch` of `epochs` is done."""
         with self._lock:
             self._running[trial_label, stage] = (epoch, epochs)
 
@@ -146,7 +146,7 @@ class Progress:
             )
 
     def note(self, message: str) -> None:
-        """One line that stays on the screen."""
+        """Prints one line that stays on the screen."""
         with self._lock:
             self._print(Text(printable(message)))
 

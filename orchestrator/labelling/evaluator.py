@@ -1,6 +1,4 @@
-"""Scores guesses on the test images: the only way from test labels to the rest of the program, and
-it passes right or wrong alone.
-"""
+"""Scores guesses on the test images as right or wrong. Only this module may read test labels."""
 
 from __future__ import annotations
 

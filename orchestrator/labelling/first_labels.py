@@ -252,7 +252,9 @@ CHOICES: Final[Mapping[str, Choice]] = {
 
 
 def _check(terms: PoolTerms) -> None:
-    """What D_S costs at least is within the budget, and some of it is left to train on."""
+    """Checks that the least that D_S costs is within the budget, and that some of it is left to
+    train on.
+    """
     price = terms.initial_labels_per_class * terms.num_classes * terms.label_bits
     if price > terms.budget_bits + 1e-6:
         raise DataError(

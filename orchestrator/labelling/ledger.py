@@ -107,13 +107,13 @@ class Ledger:
         return self._next, self._previous
 
     def read(self) -> tuple[Segment, ...]:
-        """Every segment, its chain verified.
+        """Reads every segment and verifies their chain.
 
         Raises:
             LedgerError: naming the first segment that is missing or damaged.
         """
         self._next, self._previous = 0, ""
-        found = self.news()
+        segments = self.news()
         while later := [
             name
             for name in self._segments.names()
@@ -128,13 +128,13 @@ class Ledger:
                     " there; restore it from a copy, or remove the trial's folder and run the"
                     " trial again"
                 )
-            found += more
-        return found
+            segments += more
+        return segments
 
     def news(self) -> tuple[Segment, ...]:
-        """The segments committed, by anyone, since this object last looked or wrote."""
+        """Reads the segments that anyone has committed since this object last looked or wrote."""
         seen = self._next, self._previous
-        found: list[Segment] = []
+        segments: list[Segment] = []
         try:
             # By name, one after the other: a listing taken while others write may show a segment
             # and not the one before it.
@@ -142,8 +142,8 @@ class Ledger:
                 try:
                     data = self._segments.get(segment_name(self._next))
                 except FileNotFoundError:
-                    return tuple(found)
-                found.append(self._advance(self._decode(self._next, data)))
+                    return tuple(segments)
+                segments.append(self._advance(self._decode(self._next, data)))
         except UserError:
             # A segment that could not be fetched is news again the next time, and those before it
             # too.
@@ -159,7 +159,7 @@ class Ledger:
         columns: Columns,
         terms: Mapping[str, Any] | None = None,
     ) -> Segment:
-        """The next segment is committed, and returned: ours, or that of whoever was first."""
+        """Commits the next segment and returns it; if another process was first, returns theirs."""
         data = encode(
             kind,
             trial=trial,
@@ -168,7 +168,7 @@ class Ledger:
             terms=terms or {},
             previous=self._previous,
         )
-        # Read back before it is put: what is committed can never be mended.
+        # Read back before it is put: what is committed can never be changed.
         ours = self._decode(self._next, data)
         if not self._segments.put_if_absent(segment_name(self._next), data):
             ours = self._decode(self._next, self._segments.get(segment_name(self._next)))
@@ -319,9 +319,9 @@ _ROLE_NAMES: Final = _strings(ROLES)
 
 
 def _role_index(roles: Any) -> Any:
-    found = roles.dictionary_encode()
-    codes = np.array([ROLES.index(role) for role in found.dictionary.to_pylist()], np.int8)
-    return _to_arrow(codes[np.from_dlpack(found.indices)])
+    encoded = roles.dictionary_encode()
+    codes = np.array([ROLES.index(role) for role in encoded.dictionary.to_pylist()], np.int8)
+    return _to_arrow(codes[np.from_dlpack(encoded.indices)])
 
 
 def _content_digest(meta: Mapping[str, str], columns: Columns) -> str:

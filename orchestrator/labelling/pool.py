@@ -1,9 +1,9 @@
 """The pool of one trial: who may be asked, what was answered, and what it cost. Every bit is
 charged exactly once.
 
-Nothing is true here that is not in a committed segment. A process may die at any instant, and
-another (or a zombie, at the same time) may go on: whoever commits a segment first has decided, and
-everybody uses what is committed.
+The committed segments are the only state; memory is derived from them. A process may die at any
+instant, and another (or a zombie, at the same time) may continue: whoever commits a segment first
+has decided, and everybody uses what is committed.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ class Pool:
                 hold them.
         """
         self._folded = None
-        found = self._buy_labels(self._ledger.read())
-        if found is None:
+        folded = self._buy_labels(self._ledger.read())
+        if folded is None:
             return False
-        self._folded = found
+        self._folded = folded
         self._record_answers()
         return True
 
@@ -188,7 +188,7 @@ class Pool:
         return self.state().rounds[number - 1]
 
     def poll(self) -> Round | None:
-        """The answers that came meanwhile are recorded; the last round, None before any."""
+        """Records the answers that came meanwhile. Returns the last round, None before any."""
         self._record_answers()
         rounds = self.state().rounds
         return rounds[-1] if rounds else None
@@ -230,7 +230,7 @@ class Pool:
         self._folded = fold(self.state(), self._ledger.news())
 
     def _record_answers(self) -> None:
-        """The oracle is asked once for what is outstanding, and what it says is committed."""
+        """Asks the oracle once for what is outstanding and commits its answers."""
         self._catch_up()
         while self.state().rounds and not self.state().rounds[-1].over:
             one = self.state().rounds[-1]
@@ -263,25 +263,27 @@ class Pool:
     def _check_terms(self, first: Segment) -> None:
         wanted = self._terms.to_mapping()
         try:
-            written = PoolTerms.from_mapping(first.terms, self._terms.task).to_mapping()
+            recorded = PoolTerms.from_mapping(first.terms, self._terms.task).to_mapping()
         except (KeyError, TypeError) as error:
             raise LedgerError(f"{first.place}: has no terms of a trial ({error})") from None
-        if written["data"] != wanted["data"]:
+        if recorded["data"] != wanted["data"]:
             raise LedgerError(
                 f"{self._ledger.location}: was begun with other data (fingerprint"
-                f" {written['data'][:12] or 'unknown'}, and now it is {wanted['data'][:12]}); put"
+                f" {recorded['data'][:12] or 'unknown'}, and now it is {wanted['data'][:12]}); put"
                 " the old data back, or choose another --out"
             )
-        for key in wanted.keys() | written.keys():
+        for key in wanted.keys() | recorded.keys():
             value = wanted.get(key)
-            if written.get(key) != value:
+            if recorded.get(key) != value:
                 raise LedgerError(
-                    f"{self._ledger.location}: was begun with {key} = {written.get(key)}, and this"
+                    f"{self._ledger.location}: was begun with {key} = {recorded.get(key)}, and this"
                     f" trial has {value}; choose another --out"
                 )
 
     def _check_plan(self, number: int, asked: Questions) -> None:
-        """A plan that breaks a rule is a defect of the caller, and nothing is committed."""
+        """Checks a plan before anything is committed; one that breaks a rule is a defect of the
+        caller.
+        """
         ids, sets, quota = asked.ids, asked.sets, self.quota(number)
         if len(sets) != ids.size or asked.confidences.size != ids.size:
             raise ValueError(f"round {number}: ids, classes and confidences must run in parallel")

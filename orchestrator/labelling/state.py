@@ -132,8 +132,8 @@ class PoolState:
         """Returns [n] how often each question was answered in the rounds so far."""
         count, codes = np.zeros(len(asked), np.int32), asked.sets.codes()
         for one in self.rounds:
-            at, found = _places_of(one.asked, asked.ids, codes)
-            count += found & (one.answers[at] >= NO) if len(one.asked) else 0
+            at, present = _places_of(one.asked, asked.ids, codes)
+            count += present & (one.answers[at] >= NO) if len(one.asked) else 0
         return count
 
     def training_inputs(self) -> StageInputs:
@@ -294,8 +294,8 @@ def _after_answers(state: PoolState, segment: Segment) -> PoolState:
     ids, sets = segment.columns["id"].astype(np.int64), as_sets(segment.columns["guess"])
     told = Questions(ids=ids, sets=sets, confidences=np.zeros(len(ids), np.float32))
     _require_ascending(told, state.terms)
-    at, found = _places_of(one.asked, told.ids, sets.codes())
-    _require(bool(np.all(found)), "answers a question that was not asked")
+    at, present = _places_of(one.asked, told.ids, sets.codes())
+    _require(bool(np.all(present)), "answers a question that was not asked")
     _require(bool(np.all(one.answers[at] == PENDING)), "answers a question twice")
     _require(bool(np.all((given >= SKIPPED) & (given <= YES))), "holds an answer that is none")
     answers = one.answers.copy()

@@ -32,5 +32,5 @@ def read(labels_dir: Path) -> Classes:
             f"{path}: expected int32 [T], found {labels.dtype} {list(labels.shape)}. Delete"
             f" {labels_dir} and prepare the data set again."
         )
-    found: Classes = labels
-    return found
+    classes: Classes = labels
+    return classes

@@ -68,7 +68,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ComparisonResult:
     """Where a row stands: in a comparison, or apart with the reason."""
 
     comparison: int | None
@@ -81,7 +81,7 @@ def rows(results: SweepResults) -> list[Row]:
     """Every candidate once for each name it has, in the order of the spec's cases, then of the
     candidates.
     """
-    found = []
+    table = []
     for number, candidate in enumerate(results.candidates, start=1):
         finished = tuple(
             sorted(
@@ -90,12 +90,14 @@ def rows(results: SweepResults) -> list[Row]:
             )
         )
         for case in candidate.cases or (None,):
-            found.append(Row(case, label(case, candidate.settings, number), candidate, finished))
+            table.append(Row(case, label(case, candidate.settings, number), candidate, finished))
     place = {case: index for index, case in enumerate(results.case_order)}
-    return sorted(found, key=lambda row: place.get(row.case or "", len(place)))
+    return sorted(table, key=lambda row: place.get(row.case or "", len(place)))
 
 
-def compare(table: list[Row], baseline_case: str | None) -> tuple[list[Comparison], list[Standing]]:
+def compare(
+    table: list[Row], baseline_case: str | None
+) -> tuple[list[Comparison], list[ComparisonResult]]:
     """Rows gathered by budget, and within a budget by what was spent; comparisons in order of
     budget, highest first.
     """
@@ -113,29 +115,29 @@ def compare(table: list[Row], baseline_case: str | None) -> tuple[list[Compariso
         for i in reversed(range(len(table)))
         if baseline_case is not None and table[i].case == baseline_case
     }
-    standings = []
+    results = []
     for index, row in enumerate(table):
         base = bases.get(_settings_key(row))
         at_equal_bits = base is not None and index in where and where.get(base) == where[index]
-        standings.append(
-            Standing(where.get(index), reasons.get(index), base if at_equal_bits else None)
+        results.append(
+            ComparisonResult(where.get(index), reasons.get(index), base if at_equal_bits else None)
         )
     comparisons = []
     for budget, members in groups:
         baseline = next(
-            (index for index in sorted(members) if standings[index].baseline == index), None
+            (index for index in sorted(members) if results[index].baseline == index), None
         )
         comparisons.append(_comparison(table, members, budget, baseline))
-    return comparisons, standings
+    return comparisons, results
 
 
-def main_comparison(comparisons: list[Comparison], standings: list[Standing]) -> int | None:
+def main_comparison(comparisons: list[Comparison], results: list[ComparisonResult]) -> int | None:
     """The comparison that holds the baseline; else the one with most rows, at the highest
     budget.
     """
-    for index, standing in enumerate(standings):
-        if standing.baseline == index:
-            return standing.comparison
+    for index, result in enumerate(results):
+        if result.baseline == index:
+            return result.comparison
     if not comparisons:
         return None
     return max(range(len(comparisons)), key=lambda i: (len(comparisons[i].members), -i))
@@ -238,12 +240,12 @@ def _comparison(
 def _unlike(
     settings: Mapping[int, Mapping[str, Any]], reference: int
 ) -> dict[int, tuple[Unlike, ...]]:
-    found = {
+    differing = {
         index: unlike(mine, settings[reference])
         for index, mine in settings.items()
         if index != reference
     }
-    return {index: items for index, items in found.items() if items}
+    return {index: items for index, items in differing.items() if items}
 
 
 def _leader(

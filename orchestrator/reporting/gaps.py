@@ -75,13 +75,13 @@ def test_difference(
         for side in (row, base)
     )
     right, other = (
-        {seed: found for seed, found in side.items() if found is not None}
+        {seed: right_ for seed, right_ in side.items() if right_ is not None}
         for side in (ours, theirs)
     )
     if (
         shared
         and right.keys() == other.keys() == shared
-        and len({found.shape for found in (*right.values(), *other.values())}) == 1
+        and len({right_.shape for right_ in (*right.values(), *other.values())}) == 1
     ):
         return crossed_difference(right, other)
     return difference(row, base, _test)
@@ -102,7 +102,7 @@ def validation_difference(row: Row, base: Row) -> Difference:
         return paired_difference(ours, theirs)
     images = chosen.per_class * trial.facts.num_classes
     right, other = (
-        {seed: found for seed in shared if (found := _right(side, seed, images)) is not None}
+        {seed: correct for seed in shared if (correct := _right(side, seed, images)) is not None}
         for side in (row, base)
     )
     if right.keys() == other.keys() == shared:
@@ -121,8 +121,8 @@ def corrected(differences: Sequence[Difference | None]) -> list[Gap | None]:
     """The differences of one table with Holm's correction for their number; None stays None and is
     no comparison.
     """
-    found = [item for item in differences if item is not None]
-    adjusted = iter(holm([item.p for item in found]))
+    tested = [item for item in differences if item is not None]
+    adjusted = iter(holm([item.p for item in tested]))
     return [None if item is None else Gap(item, next(adjusted)) for item in differences]
 
 
@@ -151,20 +151,20 @@ def to_leader(table: Sequence[Row], may_lead: Sequence[int], leader: int) -> dic
             )
         )
         # The leader stands first, so it is the first of its pairs.
-        found = {
+        by_candidate = {
             other: Gap(gap, adjusted[table[leader].candidate.id, other])
             for other, gap in gaps.items()
         }
     else:
         number = len(first) * (len(first) - 1) // 2
-        found = {
+        by_candidate = {
             other: Gap(gap, None if gap.p is None else min(1.0, number * gap.p))
             for other, gap in gaps.items()
         }
     return {
-        index: found[table[index].candidate.id]
+        index: by_candidate[table[index].candidate.id]
         for index in may_lead
-        if table[index].candidate.id in found
+        if table[index].candidate.id in by_candidate
     }
 
 

@@ -127,15 +127,15 @@ def _packaged(name: str) -> str:
 
 
 def _environment() -> Environment:
-    found = Environment(
+    environment = Environment(
         loader=PackageLoader("orchestrator.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["unbroken"] = _unbroken
-    return found
+    environment.filters["unbroken"] = _unbroken
+    return environment
 
 
 def _unbroken(text: str) -> Markup:
@@ -199,8 +199,8 @@ def _comparison(
     text += f" {table_caption(comparison)}"
     beside = legend(rows)
     beside += [
-        f"Also differs from {reference(report, comparison)}: {found}: {'; '.join(labels)}."
-        for found, labels in differing(report, comparison)
+        f"Also differs from {reference(report, comparison)}: {difference}: {'; '.join(labels)}."
+        for difference, labels in differing(report, comparison)
     ]
     columns: list[Column] = [
         ("bits", lambda row: number(row["bits"])),
@@ -346,11 +346,11 @@ def _figure(name: str, caption: str, draw: Callable[[int, str], str]) -> Figure:
 
 def _unlike(rows: Sequence[Row]) -> list[Row]:
     """Each candidate once, under the baseline's name or its first."""
-    found: dict[str, Row] = {}
+    unlike: dict[str, Row] = {}
     for row in rows:
-        if row["candidate"] not in found or row["is_baseline"]:
-            found[row["candidate"]] = row
-    return list(found.values())
+        if row["candidate"] not in unlike or row["is_baseline"]:
+            unlike[row["candidate"]] = row
+    return list(unlike.values())
 
 
 def _with_baseline(rows: Sequence[Row], most: int) -> list[Row]:

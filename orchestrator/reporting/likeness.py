@@ -42,13 +42,13 @@ def terms(candidate: CandidateResult) -> dict[str, Any]:
     if not candidate.trials:
         return {}
     trial = candidate.trials[0].trial
-    found = {
+    values = {
         key: value
         for key, value in flatten(config_to_mapping(trial.config)).items()
         if not key.startswith(_COMPARED) and key not in _SAME_DATA
     }
     facts = trial.facts
-    found |= {
+    values |= {
         "dataset.num_classes": facts.num_classes,
         "dataset.train_items": facts.train_items,
         "dataset.test_items": facts.test_items,
@@ -61,8 +61,8 @@ def terms(candidate: CandidateResult) -> dict[str, Any]:
     ):
         recorded = sorted({getattr(record, name) for record in records} - {""})
         if recorded:
-            found[key] = "/".join(recorded)
-    return found
+            values[key] = "/".join(recorded)
+    return values
 
 
 def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[Unlike, ...]:

@@ -27,9 +27,11 @@ def with_old_names(value: Any) -> Any:
         return [with_old_names(item) for item in value]
     if not isinstance(value, Mapping):
         return value
-    found = {key: with_old_names(item) for key, item in value.items()}
-    return found | {
-        old: found[name] for name, old in OLD_NAMES.items() if name in found and old not in found
+    renamed = {key: with_old_names(item) for key, item in value.items()}
+    return renamed | {
+        old: renamed[name]
+        for name, old in OLD_NAMES.items()
+        if name in renamed and old not in renamed
     }
 
 

@@ -50,8 +50,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def equal_bits(rows: Rows, width: int, name: str) -> str:
-    """Validation and test accuracy of each row: a dot at the mean, a bar of one standard deviation
-    to each side, a tick for every seed.
+    """Draws validation and test accuracy of each row: a dot at the mean, a bar of one standard
+    deviation to each side, a tick for every seed.
     """
     narrow = width < NARROW
     left = 4 if narrow else _label_room(rows)
@@ -92,7 +92,7 @@ def equal_bits(rows: Rows, width: int, name: str) -> str:
 
 
 def curves(rows: Rows, others: Rows, width: int, name: str) -> str:
-    """Test accuracy against bits, a panel for each of `rows`: mean and a band of one standard
+    """Draws test accuracy against bits, a panel for each of `rows`: mean and a band of one standard
     deviation; all of `others` in grey behind.
     """
     columns = max(1, min(len(rows), 2 if width < NARROW else 4))
@@ -158,8 +158,8 @@ def curves(rows: Rows, others: Rows, width: int, name: str) -> str:
 
 
 def guesses(rows: Rows, even: Mapping[str, float], width: int, name: str) -> str:
-    """Accuracy of the guesses in each round with the break-even line, and how many were answered
-    yes and no.
+    """Draws the accuracy of the guesses in each round with the break-even line, and how many were
+    answered yes and no.
     """
     narrow = width < NARROW
     left, right = (4, 78) if narrow else (_label_room(rows), 104)
@@ -302,7 +302,7 @@ def _curve(axes: Axes, row: Mapping[str, Any]) -> None:
 
 
 def _guess(axes: Axes, item: Mapping[str, Any], place: float, shift: float) -> None:
-    """One round: its number in a circle at its accuracy."""
+    """Draws one round: its number in a circle at its accuracy."""
     mean, std = item["guess_accuracy"]["mean"], item["guess_accuracy"]["std"]
     if mean is None:
         return
@@ -401,7 +401,7 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ruled(axes: Axes, *, both: bool = False) -> None:
-    """Light rules behind, no frame: the eye goes to the dots."""
+    """Draws light rules behind and no frame: the eye goes to the dots."""
     from matplotlib.ticker import MaxNLocator
 
     axes.grid(axis="both" if both else "x", color=RULE, linewidth=0.7)
@@ -445,8 +445,8 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
 
 @contextmanager
 def _figure(width: int, height: float) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure under settings of our own, whatever the machine's are; what is drawn in the block is
-    appended to the list.
+    """Opens a figure under fixed settings, whatever the machine's are; the block appends what it
+    has drawn to the list.
     """
     import matplotlib
     from matplotlib.figure import Figure as NewFigure

@@ -85,7 +85,7 @@ def budgets() -> tuple[Budget, ...]:
 def published() -> tuple[Published, ...]:
     """Every published row, in the order of the file."""
     document = _document()
-    found = []
+    entries = []
     for entry in document["results"]:
         values = (
             {"source": "hu2020", "nls": True, "strategy": "random", "confirmed": None}
@@ -96,8 +96,8 @@ def published() -> tuple[Published, ...]:
         values["quotas"] = None if quotas is None else tuple(quotas)
         values["rounds"] = values["rounds"] if quotas is None else len(quotas)
         values["top1"] = tuple(values["top1"])
-        found.append(Published(**values, **document["sources"][values["source"]]))
-    return tuple(found)
+        entries.append(Published(**values, **document["sources"][values["source"]]))
+    return tuple(entries)
 
 
 @cache
@@ -110,13 +110,13 @@ def matches(trial: Trial) -> list[Published]:
     """Published rows with the labels, questions, suppression and strategy of this trial, on its
     data or on data of the same shape; each experiment once.
     """
-    found = [
+    candidates = [
         entry for entry in published() if _same_shape(entry, trial) and _same_schedule(entry, trial)
     ]
-    here = [entry for entry in found if entry.dataset == trial.facts.name]
+    here = [entry for entry in candidates if entry.dataset == trial.facts.name]
     kept: list[Published] = []
     # The row with the longest chain stands for those that repeat its last number in another table.
-    for entry in sorted(here or found, key=lambda one: -len(one.top1)):
+    for entry in sorted(here or candidates, key=lambda one: -len(one.top1)):
         if not any(
             (one.source, one.dataset, one.top1[-1]) == (entry.source, entry.dataset, entry.top1[-1])
             for one in kept
@@ -161,7 +161,7 @@ def anchors(table: list[Row]) -> list[dict[str, Any]]:
     `gap` is our mean test accuracy of the last epoch minus the published accuracy; null on other
     data, for a third party's number of another network, and before a seed has finished.
     """
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for index, row in enumerate(table):
         if not row.candidate.trials:
             continue
@@ -174,7 +174,7 @@ def anchors(table: list[Row]) -> list[dict[str, Any]]:
             comparable = same_data and (
                 entry.source == OWN_SOURCE or ours["backbone"] == entry.backbone
             )
-            found.append(
+            rows.append(
                 {
                     "row": index,
                     "label": row.label,
@@ -188,7 +188,7 @@ def anchors(table: list[Row]) -> list[dict[str, Any]]:
                     "unlike": [*_unlike(entry, ours, same_data), *_unlike_settings(entry, trial)],
                 }
             )
-    return found
+    return rows
 
 
 def _ours(row: Row, trial: Trial) -> dict[str, Any]:
@@ -234,13 +234,13 @@ def _ours(row: Row, trial: Trial) -> dict[str, Any]:
 def _unlike_settings(entry: Published, trial: Trial) -> list[str]:
     """Answers and loss weights that the published row did not have."""
     oracle, method = trial.config.oracle, trial.config.method
-    found = [] if oracle.name == "labels" else [f"answers ({oracle.name})"]
+    differing = [] if oracle.name == "labels" else [f"answers ({oracle.name})"]
     theirs = {
         "negative_weight": 0.0,
         "entropy_weight": 0.0,
         "consistency_weight": entry.consistency_weight,
     }
-    return found + [
+    return differing + [
         f"{name.replace('_', ' ')} ({getattr(method, name):g}, theirs {value:g})"
         for name, value in theirs.items()
         if getattr(method, name) != value
@@ -251,10 +251,10 @@ def _unlike(entry: Published, ours: dict[str, Any], same_data: bool) -> list[str
     """What the two sides do not share, in words; that theirs was chosen by test accuracy is part of
     its protocol and so always among them.
     """
-    found = [] if same_data else ["data"]
-    found += [key for key in ("backbone", "epochs") if ours[key] != getattr(entry, key)]
+    differing = [] if same_data else ["data"]
+    differing += [key for key in ("backbone", "epochs") if ours[key] != getattr(entry, key)]
     if entry.quotas is None:
-        found.append("shares of the questions, which are not published")
+        differing.append("shares of the questions, which are not published")
     elif list(entry.quotas) != ours["quotas"]:
-        found.append("number of questions")
-    return [*found, "choice of the model"]
+        differing.append("number of questions")
+    return [*differing, "choice of the model"]

@@ -15,7 +15,7 @@ from orchestrator.reporting.comparison import (
     CHOICE_RULE,
     EQUAL_BITS,
     Comparison,
-    Standing,
+    ComparisonResult,
     compare,
     main_comparison,
     rows,
@@ -72,7 +72,8 @@ METRICS: Final[dict[str, Callable[[StageRecord], float | None]]] = {
 
 
 def build(sweep: SweepResults) -> dict[str, Any]:
-    """Everything that the report says, as plain JSON values. Equal folders give equal dictionaries.
+    """Returns everything that the report says, as plain JSON values. Equal folders give equal
+    dictionaries.
 
     Accuracies in percent; std is the sample one and null below two seeds. `yes`, `no`, `wasted` and
     the numbers of `rounds` are means over the finished seeds, as `bits` and `stages` are.
@@ -82,15 +83,15 @@ def build(sweep: SweepResults) -> dict[str, Any]:
         CorrectnessError: a file that says which test images were right is damaged.
     """
     table = rows(sweep)
-    comparisons, standings = compare(table, sweep.baseline)
-    main = main_comparison(comparisons, standings)
+    comparisons, results = compare(table, sweep.baseline)
+    main = main_comparison(comparisons, results)
     facts = sweep.trials[0].trial.facts if sweep.trials else None
-    gaps = _to_baseline(sweep, table, standings)
+    gaps = _to_baseline(sweep, table, results)
     lines = [
         _row(
             table,
             index,
-            standings[index],
+            results[index],
             comparisons,
             {name: gaps[name][index] for name in METRICS},
         )
@@ -130,9 +131,9 @@ def build(sweep: SweepResults) -> dict[str, Any]:
             for number, comparison in enumerate(comparisons)
         ],
         "apart": [
-            {"row": index, "reason": standing.reason}
-            for index, standing in enumerate(standings)
-            if standing.comparison is None
+            {"row": index, "reason": result.reason}
+            for index, result in enumerate(results)
+            if result.comparison is None
         ],
         "break_even": None if facts is None else break_even(facts.num_classes),
         "rules": {
@@ -155,7 +156,7 @@ def metric(sweep: SweepResults) -> str:
 
 
 def _to_baseline(
-    sweep: SweepResults, table: list[Row], standings: list[Standing]
+    sweep: SweepResults, table: list[Row], results: list[ComparisonResult]
 ) -> dict[str, list[Gap | None]]:
     """Metric -> each row's difference to its baseline, corrected for the number of unlike
     candidates in its comparison that have one.
@@ -182,26 +183,26 @@ def _to_baseline(
             row, base, METRICS["test_at_best_validation"]
         ),
     }
-    found: dict[str, list[Gap | None]] = {}
+    differences: dict[str, list[Gap | None]] = {}
     for name, of in measure.items():
         gaps: dict[tuple[str, int], Gap | None] = {}
-        for number in {standing.comparison for standing in standings}:
+        for number in {result.comparison for result in results}:
             once: dict[tuple[str, int], Difference] = {}
-            for row, standing in zip(table, standings, strict=True):
-                base = standing.baseline
+            for row, result in zip(table, results, strict=True):
+                base = result.baseline
                 if (
-                    standing.comparison == number
+                    result.comparison == number
                     and base is not None
                     and row.candidate.id != table[base].candidate.id
                 ):
                     key = row.candidate.id, base
                     once[key] = once[key] if key in once else of(row, table[base])
             gaps |= dict(zip(once, corrected(list(once.values())), strict=True))
-        found[name] = [
-            None if standing.baseline is None else gaps.get((row.candidate.id, standing.baseline))
-            for row, standing in zip(table, standings, strict=True)
+        differences[name] = [
+            None if result.baseline is None else gaps.get((row.candidate.id, result.baseline))
+            for row, result in zip(table, results, strict=True)
         ]
-    return found
+    return differences
 
 
 def stage_trainings(sweep: SweepResults) -> dict[str, int]:
@@ -325,14 +326,14 @@ def _folder_name(name: str) -> str:
 def _row(
     table: list[Row],
     index: int,
-    standing: Standing,
+    result: ComparisonResult,
     comparisons: list[Comparison],
     to_baseline: Mapping[str, Gap | None],
 ) -> dict[str, Any]:
     row = table[index]
     trials = row.candidate.trials
     schedule = trials[0].trial.schedule if trials else None
-    comparison = comparisons[standing.comparison] if standing.comparison is not None else None
+    comparison = comparisons[result.comparison] if result.comparison is not None else None
     hours = summarise(
         [
             annotation_hours(_bought(result), sum(record.questions for record in result.records))
@@ -369,8 +370,8 @@ def _row(
             else []
         ),
         "comparable": comparison is not None,
-        "reason": standing.reason,
-        "is_baseline": standing.baseline == index,
+        "reason": result.reason,
+        "is_baseline": result.baseline == index,
         "is_best": comparison is not None and comparison.best == index,
         "is_leader": comparison is not None and comparison.leader == index,
         "tied_with_best": comparison is not None and index in comparison.tied,

@@ -36,8 +36,7 @@ __all__ = [
 ]
 
 TrialState = Literal["finished", "failed", "running", "pending"]
-"""`running`: has left something on disk and is neither finished nor failed; whether a process is at
-it now, the disk cannot say.
+"""`running`: has files and is neither finished nor failed. Says nothing about a live process.
 """
 
 
@@ -130,7 +129,7 @@ class SweepResults:
     what to do, a line each.
     """
     repairable: frozenset[str]
-    """Those of them that going on with the sweep mends."""
+    """Those of them that resuming the sweep repairs."""
     sha256: str
     """Of every record that this was read from: equal folders, equal results."""
 
@@ -189,7 +188,7 @@ def load(
     sealed = seal.check(layout)
     damaged += sealed.problems
     names = tuple(str(case) for case in spec.get("cases") or ()) or tuple(
-        dict.fromkeys(case for found in candidates.values() for case in found.cases)
+        dict.fromkeys(case for member in candidates.values() for case in member.cases)
     )
     # An address is no path, though it too ends with a name.
     end = os.path.basename(os.path.abspath(layout.location))  # noqa: PTH100, PTH119
@@ -215,35 +214,35 @@ def _candidates(
     catalogue: Catalogue,
     damaged: list[str],
 ) -> list[Candidate]:
-    found: list[Candidate] = []
+    read: list[Candidate] = []
     listed = spec.get("listed")
     try:
         count = max(numbers(layout), default=-1) + 1 if listed is None else int(listed)
     except RecordsDamaged as error:
         damaged.append(str(error))
         return []
-    found += known[:count]
-    for number in range(len(found), count):
+    read += known[:count]
+    for number in range(len(read), count):
         try:
-            found.append(read_candidate(layout, number, catalogue))
+            read.append(read_candidate(layout, number, catalogue))
         except RecordsDamaged as error:
             damaged.append(str(error))
-    return found
+    return read
 
 
 def _old_candidates(
     layout: SweepLayout, spec: Mapping[str, Any], damaged: list[str]
 ) -> list[Candidate]:
-    found = []
+    read = []
     for row in old_sweeps.read_lines(layout.store, layout.candidate_lines, damaged):
         try:
-            found.append(candidate_from_row(row))
+            read.append(candidate_from_row(row))
         except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
             damaged.append(
                 f"{layout.place(layout.candidate_lines)}: damaged (a line is no candidate:"
                 f" {type(error).__name__} {error}); restore it from a copy"
             )
-    if not found:
+    if not read:
         damaged.append(
             f"{layout.place(layout.candidate_lines)}: names no candidate; restore it from a copy"
         )
@@ -251,15 +250,15 @@ def _old_candidates(
     lost = [
         case
         for case in spec.get("cases") or ()
-        if not any(case in candidate.cases for candidate in found)
+        if not any(case in candidate.cases for candidate in read)
     ]
-    if found and lost:
+    if read and lost:
         names = ", ".join(map(repr, lost[:5]))
         damaged.append(
             f"{layout.place(layout.candidate_lines)}: damaged (no candidate is called {names}, as"
             " cases of the spec are); restore it from a copy"
         )
-    return found
+    return read
 
 
 def _trial(

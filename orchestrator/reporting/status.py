@@ -132,14 +132,14 @@ def _trial(result: TrialResult, name: str) -> dict[str, Any]:
 
 def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
     """The same for a terminal: a line per trial, its validation accuracy after each training."""
-    found = as_dict(sweep, resources)
+    facts = as_dict(sweep, resources)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("trial", overflow="fold")
     table.add_column("seed", justify="right")
     table.add_column("state")
     table.add_column("bits", justify="right", no_wrap=True)
     table.add_column("validation after each training", overflow="fold")
-    for trial in found["trials"]:
+    for trial in facts["trials"]:
         done, of = len(trial["stages"]), trial["stages_in_all"]
         state = (
             trial["state"]
@@ -158,31 +158,31 @@ def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
             " → ".join(steps),
         )
     parts: list[RenderableType] = [
-        Text(printable(found["name"]), style="bold"),
+        Text(printable(facts["name"]), style="bold"),
         table,
-        Text(_summary(found)),
+        Text(_summary(facts)),
     ]
-    parts += [Text(printable(write.failure_line(item)), style="red") for item in found["failed"]]
-    parts += [Text(printable(problem), style="red") for problem in found["damaged"]]
+    parts += [Text(printable(write.failure_line(item)), style="red") for item in facts["failed"]]
+    parts += [Text(printable(problem), style="red") for problem in facts["damaged"]]
     return Group(*parts)
 
 
-def _summary(found: dict[str, Any]) -> str:
-    counts, trainings = found["counts"], found["stage_trainings"]
+def _summary(facts: dict[str, Any]) -> str:
+    counts, trainings = facts["counts"], facts["stage_trainings"]
     text = (
         ", ".join(f"{number} {state}" for state, number in counts.items() if number)
         or "no trial yet"
     )
-    drawn = found["candidates"]
+    drawn = facts["candidates"]
     if drawn["of"] is not None:
         text += f"; {drawn['drawn']} of {drawn['of']} candidates drawn"
     text += (
         f"; stage trainings: {trainings['trained']} trained, {trainings['shared']} shared,"
         f" {trainings['left']} left"
     )
-    if found["ended"]:
+    if facts["ended"]:
         return text + "."
-    return f"{text}; {duration(found['seconds_to_go'])} to go."
+    return f"{text}; {duration(facts['seconds_to_go'])} to go."
 
 
 def duration(seconds: float | None) -> str:

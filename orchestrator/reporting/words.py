@@ -77,12 +77,12 @@ def half_width(gap: Mapping[str, Any] | None) -> str:
 
 
 def _gap_marks(gap: Mapping[str, Any]) -> str:
-    found = APART if gap.get("told_apart") else ""
+    marks = APART if gap.get("told_apart") else ""
     if gap["n"] == 1:
-        found += ONE_SEED
+        marks += ONE_SEED
     elif gap.get("sources") == "seeds":
-        found += SEEDS_ONLY
-    return f" {found}" if found else ""
+        marks += SEEDS_ONLY
+    return f" {marks}" if marks else ""
 
 
 def table_caption(comparison: Mapping[str, Any]) -> str:
@@ -132,12 +132,14 @@ def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def schedule(row: Mapping[str, Any]) -> str:
     """`20 + 133 + 132`: labels bought at the start, then the questions of each round."""
-    found = row["schedule"]
-    if found is None:
+    planned = row["schedule"]
+    if planned is None:
         return NOTHING
     # What blind draws decided is a mean over seeds.
-    mark = "~" if found.get("drawn") else ""
-    return " + ".join(f"{mark}{value:,}" for value in [found["initial_labels"], *found["quotas"]])
+    mark = "~" if planned.get("drawn") else ""
+    return " + ".join(
+        f"{mark}{value:,}" for value in [planned["initial_labels"], *planned["quotas"]]
+    )
 
 
 def count(value: float | None) -> str:
@@ -166,7 +168,7 @@ def marks(row: Mapping[str, Any], *, short: bool = False) -> list[str]:
     holds = {key: bool(row[key]) for key in MARKS}
     holds["is_leader"] &= not row["is_best"]
     holds["like_with_like"] = not row["like_with_like"]
-    return [MARKS[key][short] for key, found in holds.items() if found]
+    return [MARKS[key][short] for key, holds_here in holds.items() if holds_here]
 
 
 def also_differs(row: Mapping[str, Any]) -> str:
@@ -189,15 +191,15 @@ def differing(
     """What rows of a comparison also differ in from its reference row, each difference with the
     labels of the rows that have it.
     """
-    found: dict[str, list[str]] = {}
+    labels_of: dict[str, list[str]] = {}
     for index in comparison["rows"]:
         row = report["rows"][index]
         text = also_differs(row)
         if text:
-            found.setdefault(
+            labels_of.setdefault(
                 text + ("" if row["like_with_like"] else " (not like with like)"), []
             ).append(row["label"])
-    return list(found.items())
+    return list(labels_of.items())
 
 
 def reference(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
@@ -220,29 +222,29 @@ def value_text(value: object) -> str:
 
 def headline(report: Mapping[str, Any]) -> str:
     """What the sweep says, in a few sentences of plain text."""
-    found = next((comparison for comparison in report["comparisons"] if comparison["main"]), None)
-    if found is None:
+    main = next((comparison for comparison in report["comparisons"] if comparison["main"]), None)
+    if main is None:
         return "No trial has finished yet."
-    if found["leader"] is None:
-        return f"No row leads: {found['no_leader']}."
-    row = report["rows"][found["leader"]]
+    if main["leader"] is None:
+        return f"No row leads: {main['no_leader']}."
+    row = report["rows"][main["leader"]]
     unfinished = report["trials"]["running"] + report["trials"]["pending"]
     text = (
-        f"{'So far, at' if unfinished else 'At'} {number(found['bits'][1])} bits, “{row['label']}”"
+        f"{'So far, at' if unfinished else 'At'} {number(main['bits'][1])} bits, “{row['label']}”"
         " has the highest validation accuracy of "
     )
     aside = (
-        sum(not report["rows"][index]["like_with_like"] for index in found["rows"])
-        if report["rows"][found["reference"]]["is_baseline"]
+        sum(not report["rows"][index]["like_with_like"] for index in main["rows"])
+        if report["rows"][main["reference"]]["is_baseline"]
         else 0
     )
     text += (
-        f"{found['candidates']} candidates{' that are like with like' if aside else ''}:"
+        f"{main['candidates']} candidates{' that are like with like' if aside else ''}:"
         f" {mean_std(row['validation'])} % (n = {row['n']}), "
     )
     text += f"with {mean_std(row['test'])} % on the test images."
-    if found["best"] is None:
-        text += f" No row is called best: {found['no_best']}."
+    if main["best"] is None:
+        text += f" No row is called best: {main['no_best']}."
         if row["n"] == 1:
             text += " Add seeds."
         elif row["n"] < FEW_SEEDS:
@@ -273,11 +275,11 @@ def apart(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Rows that are not compared, each with the reason; those that have nothing yet are gathered in
     one line.
     """
-    found, waiting = [], []
+    lines, waiting = [], []
     for item in report["apart"]:
         row = report["rows"][item["row"]]
         if row["n"]:
-            found.append(
+            lines.append(
                 (
                     row["label"],
                     (
@@ -287,27 +289,27 @@ def apart(report: Mapping[str, Any]) -> list[tuple[str, str]]:
                 )
             )
         elif all(seed["state"] == "failed" for seed in row["unfinished"]):
-            found.append((row["label"], item["reason"]))
+            lines.append((row["label"], item["reason"]))
         else:
             waiting.append(row["label"])
     if waiting:
-        found.append(
+        lines.append(
             (
                 f"{len(waiting)} {'row' if len(waiting) == 1 else 'rows'} without a finished seed",
                 "; ".join(waiting),
             )
         )
-    return found
+    return lines
 
 
 def training_line(report: Mapping[str, Any]) -> str:
-    found = report["stage_trainings"]
+    trainings = report["stage_trainings"]
     return (
-        f"{found['total']} stage trainings, {found['distinct']} distinct by configuration:"
-        f" {found['trained']} trained, {found['shared']} shared"
+        f"{trainings['total']} stage trainings, {trainings['distinct']} distinct by configuration:"
+        f" {trainings['trained']} trained, {trainings['shared']} shared"
         + (
-            f", {found['total'] - found['trained'] - found['shared']} not done."
-            if found["trained"] + found["shared"] < found["total"]
+            f", {trainings['total'] - trainings['trained'] - trainings['shared']} not done."
+            if trainings["trained"] + trainings["shared"] < trainings["total"]
             else "."
         )
     )
@@ -363,13 +365,13 @@ def anchor_cells(item: Mapping[str, Any]) -> list[str]:
 
 def protocols(report: Mapping[str, Any]) -> list[str]:
     """What ours and theirs were made by, each said once."""
-    found: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for item in report["anchors"]:
         theirs = item["published"]
-        found[f"[{theirs['source']}] {theirs['title']}: {theirs['protocol']}."] = None
+        lines[f"[{theirs['source']}] {theirs['title']}: {theirs['protocol']}."] = None
     for item in report["anchors"]:
-        found[f"Ours: {item['ours']['protocol']}."] = None
-    return list(found)
+        lines[f"Ours: {item['ours']['protocol']}."] = None
+    return list(lines)
 
 
 WORTH_HEAD = ("labels for a label's bits", "labels for a label's time")

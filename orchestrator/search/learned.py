@@ -101,7 +101,9 @@ class OptunaSource:
         return number_of_stages(self.spec.base)
 
     def next(self) -> Candidate | None:
-        """The next unfinished or new candidate; None once search.num_candidates have been drawn."""
+        """Returns the next unfinished or new candidate; None once search.num_candidates have been
+        drawn.
+        """
         if self._left:
             return self._left.popleft()
         if len(self.candidates) >= (self.spec.search.num_candidates or 0):

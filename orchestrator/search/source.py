@@ -15,18 +15,18 @@ class Source(Protocol):
     """Gives candidates one by one and is told what became of each."""
 
     def next(self) -> Candidate | None:
-        """The next candidate; None when there are no more."""
+        """Returns the next candidate; None when there are no more."""
         ...
 
     def tell(self, candidate: Candidate, value: float | None) -> None:
-        """The candidate reached `value` (mean validation accuracy over its seeds), or failed
-        (None).
+        """Takes note that the candidate reached `value` (mean validation accuracy over its seeds),
+        or failed (None).
         """
         ...
 
 
 @dataclass(slots=True)
-class Listed:
+class ListSource:
     """Gives the candidates of a list in order. Results do not change what comes next."""
 
     left: deque[Candidate] = field(default_factory=deque)
@@ -35,4 +35,4 @@ class Listed:
         return self.left.popleft() if self.left else None
 
     def tell(self, candidate: Candidate, value: float | None) -> None:
-        """Nothing to learn."""
+        """Does nothing: there is nothing to learn."""

@@ -32,7 +32,7 @@ class StorageError(UserError):
 
 
 def commit_file(path: Path, data: bytes, *, replace: bool) -> bool:
-    """`path` exists whole and survives a power cut; True if it now holds `data`.
+    """Writes `path` whole, so that it survives a power cut. Returns True if it now holds `data`.
 
     With replace=False an existing file stays as it is and False is returned. Missing folders are
     made.
@@ -55,7 +55,7 @@ def commit_file(path: Path, data: bytes, *, replace: bool) -> bool:
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written: {error.strerror or error}. What was recorded before is"
-            f" intact; {advice(error)} and run again."
+            f" intact; {advice(error)}, then run the command again."
         ) from error
     return ours
 
@@ -80,7 +80,7 @@ def commit_path(path: Path, source: Path) -> bool:
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written: {error.strerror or error}. What was recorded before is"
-            f" intact; {advice(error)} and run again."
+            f" intact; {advice(error)}, then run the command again."
         ) from error
     return ours
 
@@ -105,7 +105,7 @@ def commit_new_files(folder: Path, files: Mapping[str, bytes]) -> None:
         where = asides[-1][1] if asides else folder
         raise StorageError(
             f"{where}: cannot be written: {error.strerror or error}. What was recorded before is"
-            f" intact; {advice(error)} and run again."
+            f" intact; {advice(error)}, then run the command again."
         ) from error
     finally:
         for aside, _ in asides:
@@ -121,7 +121,7 @@ def advice(error: OSError) -> str:
         return "make the place writable for this user, or choose another,"
     if error.errno in (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV):
         return "check the disk or the connection to it (the system's log says more)"
-    return "mend this"
+    return "fix this"
 
 
 def _host() -> str:
@@ -158,8 +158,8 @@ def _link(aside: Path, path: Path) -> bool:
 
 
 def links_once(folder: Path) -> bool:
-    """Whether a second link to an existing name is refused. Raises OSError where there are no hard
-    links.
+    """Returns whether a second link to an existing name is refused. Raises OSError where there are
+    no hard links.
     """
     first, second = (_aside(folder) for _ in range(2))
     try:
@@ -197,7 +197,7 @@ def _writer_is_dead(name: str) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """`folder` exists and its name is durable in every folder above that was made for it."""
+    """Makes `folder`, and makes its name durable in every folder above that was made for it."""
     if folder.is_dir():
         return
     make_folder(folder.parent)

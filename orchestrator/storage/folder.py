@@ -108,8 +108,8 @@ class FolderStore(Store):
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[str]:
         try:
-            with os.scandir(folder) as found:
-                entries = [entry for entry in found if not entry.name.startswith(".")]
+            with os.scandir(folder) as scanned:
+                entries = [entry for entry in scanned if not entry.name.startswith(".")]
         except (FileNotFoundError, NotADirectoryError):
             return
         for entry in entries:
@@ -134,8 +134,8 @@ class FolderStore(Store):
 
     def is_empty(self) -> bool:
         try:
-            with os.scandir(self._root) as found:
-                return next(found, None) is None
+            with os.scandir(self._root) as scanned:
+                return next(scanned, None) is None
         except FileNotFoundError:
             if self._root.is_symlink():
                 raise NoStore(f"{self._root}: is a link to nothing") from None

@@ -37,10 +37,10 @@ class LockHeld(UserError):
 
 def _describe(fd: int) -> dict[str, object]:
     try:
-        found = json.loads(os.pread(fd, 4096, 0))
+        holder = json.loads(os.pread(fd, 4096, 0))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) and {"pid", "host", "since"} <= found.keys() else {}
+    return holder if isinstance(holder, dict) and {"pid", "host", "since"} <= holder.keys() else {}
 
 
 def _try_lock(fd: int) -> bool:

@@ -92,12 +92,12 @@ def _opened(point: EntryPoint, location: str) -> Store:
     except Exception as error:
         raise StorageError(
             f"{location}: the installed package {owner} keeps sweeps at such places and cannot be"
-            f" used ({type(error).__name__}: {one_line(str(error))[:200]}); mend or uninstall it,"
+            f" used ({type(error).__name__}: {one_line(str(error))[:200]}); fix or uninstall it,"
             " or name a folder"
         ) from error
     if not isinstance(store, Store):
         raise StorageError(
-            f"{location}: {point.value} of the installed package {owner} is no Store; mend or"
+            f"{location}: {point.value} of the installed package {owner} is no Store; fix or"
             " uninstall it, or name a folder"
         )
     return store

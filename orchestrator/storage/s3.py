@@ -80,8 +80,8 @@ class S3Segments:
         return f"{self._prefix}/{name}" if self._prefix else name
 
     def _put_new(self, key: str, data: bytes) -> bool:
-        """True: `key` was absent and is `data` now. False: it was there (412). A 409 means that
-        another write is under way: try again.
+        """Puts `key` if it is absent. True: it was absent and is `data` now. False: it was there
+        (412). A 409 means that another write is under way: try again.
         """
         for attempt in range(_CONFLICT_TRIES):
             try:

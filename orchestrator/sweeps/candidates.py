@@ -96,13 +96,13 @@ def put_candidates(
     )
     committed = []
     for number, candidate in enumerate(candidates, start=first):
-        found = read_candidate(layout, number, catalogue)
-        if found.id != candidate.id:
+        present = read_candidate(layout, number, catalogue)
+        if present.id != candidate.id:
             raise RecordsDamaged(
                 layout.place(layout.candidate(number)),
-                f"it holds candidate {found.id}, and {candidate.id} was to be put there",
+                f"it holds candidate {present.id}, and {candidate.id} was to be put there",
             )
-        committed.append(found)
+        committed.append(present)
     return committed
 
 

@@ -58,12 +58,12 @@ def unpack(data: bytes, items: int) -> Correct:
             f"not a .npy file that can be read ({type(error).__name__})"
         ) from None
     if not isinstance(packed, np.ndarray) or packed.dtype != np.uint8 or packed.shape != (size,):
-        found = (
+        form = (
             f"{packed.dtype} {list(packed.shape)}"
             if isinstance(packed, np.ndarray)
             else "several arrays"
         )
-        raise CorrectnessError(f"expected uint8 [{size}] for {items} test images, found {found}")
+        raise CorrectnessError(f"expected uint8 [{size}] for {items} test images, found {form}")
     bits = np.unpackbits(packed)
     if bits[items:].any():
         raise CorrectnessError(f"says something of images after the last of {items}")
@@ -114,10 +114,10 @@ def of_trial(files: TrialLayout, stage: int, items: int, sha256: str | None) -> 
             " and the report gives this row the interval of its seeds alone."
         ) from None
     path = files.place(name)
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != sha256:
         raise CorrectnessError(
-            f"{path}: is damaged: its SHA-256 is {found[:12]}..., the record of stage {stage} says"
+            f"{path}: is damaged: its SHA-256 is {digest[:12]}..., the record of stage {stage} says"
             f" {sha256[:12]}.... Restore it from a copy; or delete it, and the report gives this"
             " row the interval of its seeds alone."
         )

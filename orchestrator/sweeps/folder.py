@@ -1,6 +1,4 @@
-"""A sweep as a folder: made once, run until every trial is finished or failed, and gone on with
-from nothing but its own records.
-"""
+"""A sweep's folder: created once, resumed from its own files."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ from search_spaces.reading.config import Spec
 from search_spaces.reading.trials import enumerate_trials
 
 FREE_RESOURCES: Final = ("max_concurrent", "start_timeout", "max_failures", "checkpoint_seconds")
-"""Keys of `resources` that change no result: a sweep may be gone on with under others."""
+"""Keys of `resources` that change no result: a sweep may be resumed under others."""
 
 _FREE_KEYS: Final = (PATH_KEY, *(f"resources.{name}" for name in FREE_RESOURCES))
 
@@ -52,7 +50,7 @@ def code_hash() -> str:
 
 def located(spec: Spec) -> Spec:
     """Returns the spec with the data's path absolute, so that the sweep means the same data from
-    whatever folder it is gone on with.
+    whatever folder it is resumed.
     """
     path = spec.base.get(PATH_KEY)
     if path is None:
@@ -68,7 +66,7 @@ def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
 
     Raises:
         SweepError: the folder holds another sweep or anything else, or its sweep is damaged or too
-            old to be gone on with.
+            old to be resumed.
     """
     try:
         if layout.store.is_empty():
@@ -80,19 +78,19 @@ def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
     if not layout.store.has(layout.resolved):
         _check_unused(spec, layout)
         return None
-    found = resolved_file.read(layout)
-    _check_schema(layout, found)
+    resolved = resolved_file.read(layout)
+    _check_schema(layout, resolved)
     overrides = [text for text in spec.overrides if override_key(text) != PATH_KEY]
     if (
-        found["spec_sha256"] == hashlib.sha256(spec.text.encode()).hexdigest()
-        and found.get("extended", []) == resolved_file.extended_of(spec)
-        and found["overrides"] == overrides
+        resolved["spec_sha256"] == hashlib.sha256(spec.text.encode()).hexdigest()
+        and resolved.get("extended", []) == resolved_file.extended_of(spec)
+        and resolved["overrides"] == overrides
     ):
-        return found
+        return resolved
     if not _nothing_recorded(layout):
         raise SweepError(
             f"{layout.location}: already holds another sweep (its resolved.yaml differs from what"
-            f" {spec.source} asks for). Choose another folder with --out, or go on with that one:"
+            f" {spec.source} asks for). Choose another folder with --out, or resume that one:"
             f" orchestrate resume {layout.location}"
         )
     return None
@@ -104,7 +102,7 @@ def create(
     """Puts the folder of the sweep in place and returns its candidates; an adaptive search has none
     yet.
 
-    A folder that already holds this very sweep is gone on with, so that a command may be given
+    A folder that already holds this very sweep is resumed, so that a command may be given
     twice.
 
     Args:
@@ -113,10 +111,10 @@ def create(
     Raises:
         SweepError: as `examine`, or the data is not what the sweep was begun with.
     """
-    found = examine(spec, layout)
-    if found is not None:
-        check_data(layout, found, data, spec)
-        return _whole(layout, found, spec.keys.catalogue)
+    resolved = examine(spec, layout)
+    if resolved is not None:
+        check_data(layout, resolved, data, spec)
+        return _whole(layout, resolved, spec.keys.catalogue)
     # What a creation that was cut short left, or one that was refused before its first label: the
     # corrected command takes its place.
     for folder in (layout.trials, layout.candidates, layout.extended):
@@ -151,11 +149,11 @@ def _manifest(spec: Spec, engine: str, device: str) -> dict[str, Any]:
     }
 
 
-def _check_schema(layout: SweepLayout, found: dict[str, Any]) -> None:
-    if resolved_file.is_old(found):
+def _check_schema(layout: SweepLayout, resolved: dict[str, Any]) -> None:
+    if resolved_file.is_old(resolved):
         raise SweepError(
             f"{layout.location}: is a sweep of version 0.1.0, which can be reported and verified,"
-            " not gone on with; start a new one in another folder: --out DIR"
+            " not resumed; start a new one in another folder: --out DIR"
         )
 
 
@@ -187,9 +185,9 @@ def _check_unused(spec: Spec, layout: SweepLayout) -> None:
         )
 
 
-def check_data(layout: SweepLayout, found: dict[str, Any], data: str, spec: Spec) -> None:
+def check_data(layout: SweepLayout, resolved: dict[str, Any], data: str, spec: Spec) -> None:
     """Raises SweepError where the data, labels included, is not what the sweep was begun with."""
-    begun_with = found["data"]["fingerprint"]
+    begun_with = resolved["data"]["fingerprint"]
     if data != begun_with:
         where = spec.base.get(PATH_KEY) or spec.facts.name
         raise SweepError(
@@ -210,38 +208,40 @@ def open_sweep(
         plugins: classes that the sweep was begun with from Python.
 
     Raises:
-        SweepError: the folder holds no sweep that can be gone on with, its records are damaged, or
+        SweepError: the folder holds no sweep that can be resumed, its records are damaged, or
             an override is of something else.
     """
-    found = resolved_file.read(layout)
-    _check_schema(layout, found)
-    for problem in resolved_file.check_whole(layout, found):
+    resolved = resolved_file.read(layout)
+    _check_schema(layout, resolved)
+    for problem in resolved_file.check_whole(layout, resolved):
         raise SweepError(problem)
     for text in overrides:
         if override_key(text) not in _FREE_KEYS:
             raise SweepError(
-                f"--set {text}: a sweep that has begun can be gone on with under another"
+                f"--set {text}: a sweep that has begun can be resumed under another"
                 f" {', '.join(_FREE_KEYS)}; anything else is another sweep."
             )
-    catalogue = resolved_file.catalogue_of(layout, found, plugins)
-    spec = resolved_file.read_spec(layout, found, overrides, catalogue)
-    return located(spec), _whole(layout, found, catalogue), found
+    catalogue = resolved_file.catalogue_of(layout, resolved, plugins)
+    spec = resolved_file.read_spec(layout, resolved, overrides, catalogue)
+    return located(spec), _whole(layout, resolved, catalogue), resolved
 
 
-def is_as_read(layout: SweepLayout, found: dict[str, Any], candidates: Sequence[Candidate]) -> bool:
+def is_as_read(
+    layout: SweepLayout, resolved: dict[str, Any], candidates: Sequence[Candidate]
+) -> bool:
     """Returns whether a sweep that was opened is still what it was: its resolved.yaml, and how many
     candidates it has, which are never replaced.
     """
-    return resolved_file.read(layout) == found and (
-        found["listed"] is not None or len(numbers(layout)) == len(candidates)
+    return resolved_file.read(layout) == resolved and (
+        resolved["listed"] is not None or len(numbers(layout)) == len(candidates)
     )
 
 
-def _whole(layout: SweepLayout, found: dict[str, Any], catalogue: Catalogue) -> list[Candidate]:
+def _whole(layout: SweepLayout, resolved: dict[str, Any], catalogue: Catalogue) -> list[Candidate]:
     """Returns the sweep's candidates; raises SweepError where some of a list are gone, which would
     leave them out of the report without a word.
     """
-    candidates, listed = load_candidates(layout, catalogue), found["listed"]
+    candidates, listed = load_candidates(layout, catalogue), resolved["listed"]
     if listed is not None and len(candidates) < listed:
         raise SweepError(
             f"{layout.place(layout.candidates)}: damaged: it holds {len(candidates)} of {listed}"
@@ -251,19 +251,19 @@ def _whole(layout: SweepLayout, found: dict[str, Any], catalogue: Catalogue) -> 
     return candidates[:listed]
 
 
-def relocate(layout: SweepLayout, found: dict[str, Any], spec: Spec) -> dict[str, Any]:
+def relocate(layout: SweepLayout, resolved: dict[str, Any], spec: Spec) -> dict[str, Any]:
     """Records where the data lies now, which may have been moved; returns resolved.yaml's
     content.
     """
     path = spec.base.get(PATH_KEY)
-    if found["data"]["path"] == path:
-        return found
-    moved = found | {"data": found["data"] | {"path": path}}
+    if resolved["data"]["path"] == path:
+        return resolved
+    moved = resolved | {"data": resolved["data"] | {"path": path}}
     resolved_file.write(layout, moved)
     return moved
 
 
-def forgive(layout: SweepLayout, candidates: list[Candidate]) -> int:
+def clear_failures(layout: SweepLayout, candidates: list[Candidate]) -> int:
     """Makes failed trials unfinished again; returns how many there were. Their records, ledgers and
     checkpoints are kept.
     """
@@ -275,11 +275,11 @@ def forgive(layout: SweepLayout, candidates: list[Candidate]) -> int:
     return len(failed)
 
 
-def check_extendable(layout: SweepLayout, found: dict[str, Any]) -> None:
+def check_extendable(layout: SweepLayout, resolved: dict[str, Any]) -> None:
     """Raises SweepError where the sweep is a list of cases or a grid, which has no more
     candidates.
     """
-    if found["search"]["algorithm"] == "grid":
+    if resolved["search"]["algorithm"] == "grid":
         raise SweepError(
             f"{layout.location}: is a grid, which is complete; only a search (random, tpe) can be"
             " extended. Start a new sweep with more values."
@@ -287,7 +287,11 @@ def check_extendable(layout: SweepLayout, found: dict[str, Any]) -> None:
 
 
 def extend(
-    layout: SweepLayout, found: dict[str, Any], spec: Spec, candidates: list[Candidate], more: int
+    layout: SweepLayout,
+    resolved: dict[str, Any],
+    spec: Spec,
+    candidates: list[Candidate],
+    more: int,
 ) -> tuple[Spec, list[Candidate]]:
     """Asks for `more` candidates than before; a random search's are drawn, as a longer search would
     have drawn them.
@@ -295,10 +299,10 @@ def extend(
     Raises:
         SweepError: the sweep is a list of cases or a grid, which has no more.
     """
-    check_extendable(layout, found)
-    total = found["search"]["num_candidates"] + more
+    check_extendable(layout, resolved)
+    total = resolved["search"]["num_candidates"] + more
     text = f"search.num_candidates={total}"
-    longer = located(resolved_file.read_spec(layout, found, [text], spec.keys.catalogue))
+    longer = located(resolved_file.read_spec(layout, resolved, [text], spec.keys.catalogue))
     drawn = enumerate_trials(longer)
     listed = None
     if drawn is not None:
@@ -308,9 +312,10 @@ def extend(
             layout, fresh, first=len(candidates), catalogue=spec.keys.catalogue
         )
         listed = len(candidates)
-    search = found["search"] | {"num_candidates": total}
+    search = resolved["search"] | {"num_candidates": total}
     resolved_file.write(
         layout,
-        found | {"overrides": [*found["overrides"], text], "search": search, "listed": listed},
+        resolved
+        | {"overrides": [*resolved["overrides"], text], "search": search, "listed": listed},
     )
     return replace(longer, resources=spec.resources), candidates

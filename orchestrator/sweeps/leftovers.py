@@ -44,13 +44,13 @@ def _superseded(store: StageStore, key: str, files: Iterable[str]) -> Iterator[s
     has committed.
     """
     try:
-        found = store.find(key)
+        artefact = store.find(key)
     except (UserError, ValueError):
         return
-    if found is None:
+    if artefact is None:
         # Whoever trains it may be about to commit these very files.
         return
-    kept = {str(entry["name"]) for entry in found.record["files"].values()}
+    kept = {str(entry["name"]) for entry in artefact.record["files"].values()}
     for file in files:
         if file.startswith(_ARTEFACTS) and not file.endswith(".tmp") and file not in kept:
             yield file

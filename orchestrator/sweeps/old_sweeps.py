@@ -1,5 +1,5 @@
 """Reads the records of sweeps of version 0.1.0: JSON lines without checksums. They can be reported
-and verified, and not gone on with.
+and verified, and not resumed.
 """
 
 from __future__ import annotations

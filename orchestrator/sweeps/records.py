@@ -24,13 +24,13 @@ MOST_BYTES: Final = 1 << 26
 class RecordsDamaged(UserError):
     """A record is missing or is not what was written."""
 
-    def __init__(self, place: str, problem: str, mend: str = "restore it from a copy") -> None:
-        self.place, self.problem, self.mend = place, problem, mend
-        super().__init__(f"{place}: damaged ({problem}); {mend}")
+    def __init__(self, place: str, problem: str, fix: str = "restore it from a copy") -> None:
+        self.place, self.problem, self.fix = place, problem, fix
+        super().__init__(f"{place}: damaged ({problem}); {fix}")
 
     def __reduce__(self) -> tuple[type[RecordsDamaged], tuple[str, str, str]]:
         # Exceptions are otherwise pickled by their message alone.
-        return RecordsDamaged, (self.place, self.problem, self.mend)
+        return RecordsDamaged, (self.place, self.problem, self.fix)
 
 
 def checksum(body: dict[str, Any]) -> str:
@@ -50,14 +50,14 @@ def parse_object(data: bytes) -> dict[str, Any]:
     if not data.strip():
         raise ValueError("it is empty")
     try:
-        found = json.loads(data, parse_constant=_not_finite, parse_float=_finite)
+        value = json.loads(data, parse_constant=_not_finite, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ValueError("it is not an object")
-    return found
+    return value
 
 
 def _not_finite(word: str) -> NoReturn:
@@ -72,7 +72,7 @@ def _finite(text: str) -> float:
 
 
 def read_object(
-    store: Store, name: str, mend: str = "restore it from a copy"
+    store: Store, name: str, fix: str = "restore it from a copy"
 ) -> dict[str, Any] | None:
     """Returns the object that was put under a name; None if none was.
 
@@ -83,16 +83,16 @@ def read_object(
         data = store.get(name, MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB, which no record is")
-        found = parse_object(data)
+        record = parse_object(data)
     except FileNotFoundError:
         return None
     except Unreadable as error:
-        raise RecordsDamaged(error.place, error.reason, mend) from error
+        raise RecordsDamaged(error.place, error.reason, fix) from error
     except ValueError as error:
-        raise RecordsDamaged(store.place(name), str(error), mend) from error
-    if found.get(CHECKSUM) != checksum(found):
-        raise RecordsDamaged(store.place(name), "its content does not match its checksum", mend)
-    return found
+        raise RecordsDamaged(store.place(name), str(error), fix) from error
+    if record.get(CHECKSUM) != checksum(record):
+        raise RecordsDamaged(store.place(name), "its content does not match its checksum", fix)
+    return record
 
 
 def encode_object(body: dict[str, Any]) -> bytes:
@@ -138,7 +138,7 @@ def read_error(files: TrialLayout) -> dict[str, Any] | None:
     is the fact, its words are a help.
     """
     try:
-        found = parse_object(files.store.get(files.error, MOST_BYTES))
+        record = parse_object(files.store.get(files.error, MOST_BYTES))
     except FileNotFoundError:
         return None
     except (Unreadable, ValueError):
@@ -148,9 +148,9 @@ def read_error(files: TrialLayout) -> dict[str, Any] | None:
             "message": "the reason could not be read",
             "traceback": "",
         }
-    stage = found.get("stage")
+    stage = record.get("stage")
     whole = isinstance(stage, int) and not isinstance(stage, bool)
     return {
         "stage": stage if whole else None,
-        **{key: str(found.get(key, "")) for key in ("kind", "message", "traceback")},
+        **{key: str(record.get(key, "")) for key in ("kind", "message", "traceback")},
     }

@@ -142,7 +142,7 @@ def qualified(cls: type[Any]) -> str:
 
 
 def catalogue_of(
-    layout: SweepLayout, found: Mapping[str, Any], plugins: Sequence[type[Any]] = ()
+    layout: SweepLayout, resolved: Mapping[str, Any], plugins: Sequence[type[Any]] = ()
 ) -> Catalogue:
     """Returns the plug-ins that a sweep may name: what is installed, and the classes that it was
     begun with from Python.
@@ -151,7 +151,7 @@ def catalogue_of(
         SweepError: one of those classes is not among `plugins`; the message names it.
     """
     catalogue = INSTALLED
-    for entry in found.get("plugins") or ():
+    for entry in resolved.get("plugins") or ():
         cls = next(
             (
                 cls
@@ -191,7 +191,7 @@ def write(layout: SweepLayout, resolved: dict[str, Any]) -> None:
 
 
 def is_old(resolved: Mapping[str, Any]) -> bool:
-    """Returns whether the sweep is one of 0.1.0, which can be read and not gone on with."""
+    """Returns whether the sweep is one of 0.1.0, which can be read and not resumed."""
     return "schema" not in resolved
 
 
@@ -214,7 +214,7 @@ def read(layout: SweepLayout) -> dict[str, Any]:
     place = layout.place(layout.resolved)
     damaged = f"{place}: damaged: "
     try:
-        found = yaml.safe_load(layout.store.get(layout.resolved, MOST_BYTES))
+        resolved = yaml.safe_load(layout.store.get(layout.resolved, MOST_BYTES))
     except FileNotFoundError:
         if holds_sweep(layout):
             raise SweepError(
@@ -235,25 +235,28 @@ def read(layout: SweepLayout) -> dict[str, Any]:
         raise SweepError(
             f"{place}: cannot be read ({reason[:200]}). Restore it from a copy."
         ) from error
-    if not isinstance(found, dict) or not {"overrides", "search", "spec_sha256"} <= found.keys():
+    if (
+        not isinstance(resolved, dict)
+        or not {"overrides", "search", "spec_sha256"} <= resolved.keys()
+    ):
         raise SweepError(f"{damaged}it is not whole. Restore it from a copy.")
     try:
-        if not is_old(found):
-            if not isinstance(found["schema"], int) or found["schema"] > SCHEMA:
+        if not is_old(resolved):
+            if not isinstance(resolved["schema"], int) or resolved["schema"] > SCHEMA:
                 raise SweepError(
-                    f"{place}: schema {found['schema']!r:.20} is newer than this version"
+                    f"{place}: schema {resolved['schema']!r:.20} is newer than this version"
                     " of orchestrate; install the one that wrote it."
                 )
-            if found.get(CHECKSUM) != checksum(found):
+            if resolved.get(CHECKSUM) != checksum(resolved):
                 raise ValueError(
                     "it is not what the sweep wrote: its content does not match its checksum"
                 )
-        _check(found)
+        _check(resolved)
     except (TypeError, ValueError, RecursionError) as error:
         raise SweepError(
             f"{damaged}{str(error) or 'it is not what the sweep wrote'}. Restore it from a copy."
         ) from error
-    return found
+    return resolved
 
 
 def _extended(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -267,8 +270,8 @@ def _extended(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return entries
 
 
-def _check(found: Mapping[str, Any]) -> None:
-    """The keys that readers use are of their kind; those of 0.1.0 have no checksum."""
+def _check(resolved: Mapping[str, Any]) -> None:
+    """Checks that the keys that readers use are of their kind; those of 0.1.0 have no checksum."""
     kinds: dict[str, tuple[type, ...]] = {
         "overrides": (list,),
         "search": (dict,),
@@ -281,20 +284,20 @@ def _check(found: Mapping[str, Any]) -> None:
         "name": (str, type(None)),
     }
     for key, allowed in kinds.items():
-        if not isinstance(found.get(key), allowed):
+        if not isinstance(resolved.get(key), allowed):
             raise ValueError(f"{key} is not what the sweep wrote there")
-    number = found["search"].get("num_candidates")
+    number = resolved["search"].get("num_candidates")
     if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
         raise ValueError("search.num_candidates is no number")
-    resources(found)
-    _extended(found)
+    resources(resolved)
+    _extended(resolved)
 
 
-def resources(found: Mapping[str, Any]) -> ResourcesConfig:
+def resources(resolved: Mapping[str, Any]) -> ResourcesConfig:
     """Returns the resources that the sweep was begun with; a setting added since has its
     default.
     """
-    recorded = found.get("resources") or {}
+    recorded = resolved.get("resources") or {}
     return ResourcesConfig(
         **{
             item.name: recorded[item.name]

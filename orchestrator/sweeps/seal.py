@@ -57,7 +57,7 @@ class Checked:
     Records made since are no damage.
     """
     repairable: frozenset[str]
-    """Those of them that going on with the sweep mends: records of stages that are gone, and follow
+    """Those of them that resuming the sweep repairs: records of stages that are gone, and follow
     from ledger and stages.
     """
 

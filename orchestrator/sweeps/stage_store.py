@@ -19,7 +19,7 @@ import numpy.typing as npt
 from orchestrator.storage.store import Store, Unreadable, check_name
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import CHECKSUM, checksum, encode_object, parse_object
-from search_spaces.reading.schema import written_method, written_plan
+from search_spaces.reading.schema import changed_of_method, written_plan
 from trainers.artefacts import SCORES, StageDamaged, StageFile, StageFiles, sha256_of
 from trainers.errors import UserError
 from trainers.method import Method, StagePlan
@@ -29,9 +29,9 @@ _ADDED: Final = re.compile(r"added-[^/]*\.json")
 """Records of score arrays that a stage was first trained without."""
 
 
-class CannotGoOn(UserError):
-    """The engine is at fault and not the trial, which stays unfinished and may go on later: nothing
-    can train, or the sweep is being stopped.
+class SweepStopped(UserError):
+    """No stage can be trained: the engine failed, or the sweep is being stopped. The trial stays
+    unfinished; resume continues it.
     """
 
 
@@ -64,7 +64,7 @@ def stage_key(
     parts = {
         "method": type(method).name,
         "version": type(method).version,
-        "settings": written_method(type(method), plan.settings),
+        "settings": changed_of_method(type(method), plan.settings),
         "data": fingerprint,
         "inputs": inputs.digest(),
         "seed": seed,
@@ -188,16 +188,16 @@ class StageStore:
             StageDamaged: its record is not what was committed.
         """
         folder = self.folder(key)
-        found = self._read_record(f"{folder}/record.json", key)
-        if found is None:
+        record = self._read_record(f"{folder}/record.json", key)
+        if record is None:
             return None
-        if not isinstance(found.get("metrics"), dict):
+        if not isinstance(record.get("metrics"), dict):
             raise self._damaged(f"{folder}/record.json", key, "it is the record of another stage")
         for name in self.store.names(folder):
             if _ADDED.fullmatch(name, len(folder) + 1):
                 added = self._read_record(name, key)
-                found["files"] = (added or {"files": {}})["files"] | found["files"]
-        return StageArtefact(self.store, folder, found)
+                record["files"] = (added or {"files": {}})["files"] | record["files"]
+        return StageArtefact(self.store, folder, record)
 
     def _read_record(self, name: str, key: str) -> dict[str, Any] | None:
         """Returns the record of a stage's files; None where there is none.
@@ -296,7 +296,7 @@ class StageStore:
         return found
 
 
-class TrainsStages(Protocol):
+class StageTrainer(Protocol):
     """Trains one stage somewhere: in this process, in processes of its own, on a cluster."""
 
     @property
@@ -308,7 +308,7 @@ class TrainsStages(Protocol):
     def train(self, request: StageRequest) -> StageOutcome: ...
 
 
-class ObtainsStages(Protocol):
+class StageProvider(Protocol):
     """What a trial asks for its stages: the artefact of a request, trained now or found."""
 
     @property
@@ -337,7 +337,7 @@ class LockedStages:
     """
 
     store: StageStore
-    launcher: TrainsStages
+    launcher: StageTrainer
 
     @property
     def world_size(self) -> int:

@@ -11,10 +11,10 @@ from importlib import metadata
 def versions() -> dict[str, str]:
     """Versions of what computed a result, read without importing any of it."""
     names = ("one-bit-orchestrator", "torch", "numpy", "pyarrow", "ray")
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

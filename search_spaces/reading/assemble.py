@@ -27,7 +27,7 @@ from search_spaces.reading.settings import (
     Field,
     Keys,
     class_fields,
-    written,
+    key_of,
 )
 from trainers.errors import SettingsError
 
@@ -159,7 +159,7 @@ def _plugin(section: str, done: Mapping[str, Any], keys: Keys) -> Any:
 
 
 def _instance(cls: type[Any], prefix: str, values: Mapping[str, Any]) -> Any:
-    return cls(**{item.name: values[written(prefix, item.name)] for item in fields(cls)})
+    return cls(**{item.name: values[key_of(prefix, item.name)] for item in fields(cls)})
 
 
 def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
@@ -281,7 +281,7 @@ def _items(config: TrialConfig) -> Iterator[tuple[str, tuple[Any, Field | None]]
 def _values(part: Any, prefix: str) -> Iterator[tuple[str, tuple[Any, Field | None]]]:
     known = class_fields(type(part), prefix)
     for item in fields(part):
-        key, value = written(prefix, item.name), getattr(part, item.name)
+        key, value = key_of(prefix, item.name), getattr(part, item.name)
         if isinstance(value, ValidationConfig):
             yield from _values(value, key)
         elif key in known:

@@ -116,13 +116,13 @@ class Simplex:
 
     def numbers(self, shares: Sequence[float]) -> tuple[float, ...]:
         """Numbers that stand for these shares: the inverse of `split`."""
-        left, found = self.free_units(len(shares)), []
+        left, units = self.free_units(len(shares)), []
         for others, share in zip(range(len(shares) - 1, 0, -1), shares, strict=False):
             taken = round(share * self.units) - self.floor_units
             more, as_much = _ways(left - taken - 1, others), _ways(left - taken, others)
-            found.append((more + as_much) / (2 * _ways(left, others)))
+            units.append((more + as_much) / (2 * _ways(left, others)))
             left -= taken
-        return tuple(found)
+        return tuple(units)
 
 
 def _ways(steps: int, others: int) -> int:
@@ -133,7 +133,7 @@ def _ways(steps: int, others: int) -> int:
 Domain = Choice | IntRange | Uniform | LogUniform | Simplex
 
 
-def parse_domain(key: str, written: Any) -> Domain:
+def parse_domain(key: str, value: Any) -> Domain:
     """The domain that a value under `vary` describes.
 
     Raises:
@@ -143,14 +143,14 @@ def parse_domain(key: str, written: Any) -> Domain:
         "{choice: [1, 2, 4]}, {int: [1, 4]}, {uniform: [0.9, 0.99]}, {loguniform: [1, 100]} or"
         " {simplex: {floor: 0.05, step: 0.05}}"
     )
-    if not isinstance(written, Mapping) or len(written) != 1:
+    if not isinstance(value, Mapping) or len(value) != 1:
         hint = (
-            f"write {{choice: {show(written)}}}"
-            if isinstance(written, list) and len(written) < 10
+            f"write {{choice: {show(value)}}}"
+            if isinstance(value, list) and len(value) < 10
             else f"write {forms}"
         )
-        raise SpecError("is not a domain", key=key, value=written, hint=hint)
-    ((form, inside),) = written.items()
+        raise SpecError("is not a domain", key=key, value=value, hint=hint)
+    ((form, inside),) = value.items()
     match form:
         case "choice":
             return _choice(key, inside)
@@ -169,10 +169,10 @@ def _choice(key: str, inside: Any) -> Choice:
     options = tuple(tuple(item) if isinstance(item, list) else item for item in inside)
     known: set[str] = set()
     for item in options:
-        written = f"{type(item).__name__} {item!r}"
-        if written in known:
+        text = f"{type(item).__name__} {item!r}"
+        if text in known:
             raise SpecError("choice lists a value twice", key=key, value=item)
-        known.add(written)
+        known.add(text)
     return Choice(options)
 
 
@@ -306,7 +306,7 @@ def grid(vary: Mapping[str, Domain], stages: int | None) -> Iterator[dict[str, A
             for key, domain in vary.items()
         ]
         for point in itertools.product(*values):
-            yield {key: as_written(value) for key, value in zip(vary, point, strict=True)}
+            yield {key: to_plain(value) for key, value in zip(vary, point, strict=True)}
 
 
 def corners(vary: Mapping[str, Domain], stages: int | None) -> Iterator[dict[str, Any]]:
@@ -323,7 +323,7 @@ def corners(vary: Mapping[str, Domain], stages: int | None) -> Iterator[dict[str
         if isinstance(simplex := vary.get(SPLIT), Simplex):
             count = settings.get(STAGES, stages or 0)
             settings[SPLIT] = simplex.equal(count)
-        yield {key: as_written(settings[key]) for key in vary}
+        yield {key: to_plain(settings[key]) for key in vary}
 
 
 def _ends(domain: Domain) -> tuple[Any, ...]:
@@ -334,6 +334,6 @@ def _ends(domain: Domain) -> tuple[Any, ...]:
     return (domain.low,) if domain.low == domain.high else (domain.low, domain.high)
 
 
-def as_written(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """The value as YAML and JSON have it: a list, not a tuple."""
     return list(value) if isinstance(value, tuple) else value

@@ -104,8 +104,8 @@ class SpecError(UserError):
             shown = "" if self.value is ABSENT else f" = {show(self.value)}"
             parts.append(printable(self.key, _LONGEST_KEY) + shown)
         # They may quote a name or path from a file, as long and as strange as its writer liked.
-        said = [printable(part, _LONGEST_PART) for part in (self.problem, self.hint) if part]
-        return ": ".join([*parts, "; ".join(said)])
+        texts = [printable(part, _LONGEST_PART) for part in (self.problem, self.hint) if part]
+        return ": ".join([*parts, "; ".join(texts)])
 
     def located(self, places: Mapping[str, Place], values: Mapping[str, Any]) -> SpecError:
         """The same error with its place, unless it has one.
@@ -115,16 +115,16 @@ class SpecError(UserError):
         """
         if self.place is not None:
             return self
-        written = [key for key in self.keys if key in places]
-        if not written:
+        known = [key for key in self.keys if key in places]
+        if not known:
             return self._in_section(places)
         key = next(
             (
                 k
-                for k in written
+                for k in known
                 if places[k].case is not None or places[k].varied or places[k].override is not None
             ),
-            written[0],
+            known[0],
         )
         value = values.get(key, ABSENT) if key != self.key or self.value is ABSENT else self.value
         return SpecError(

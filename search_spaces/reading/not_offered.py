@@ -7,8 +7,8 @@ from typing import Final
 NOT_OFFERED: Final = {
     **dict.fromkeys(
         ("pbt", "pb2", "population_based", "population_based_training"),
-        "population-based training is not offered: a copied checkpoint without its ledger would lie"
-        " about its bits",
+        "population-based training is not offered: it copies checkpoints between trials, so"
+        " reported bits would be wrong; use tpe or random",
     ),
     **dict.fromkeys(
         (

@@ -137,8 +137,8 @@ def resolve(
     apart: int = 0,
     label_bits: float | None = None,
 ) -> tuple[Schedule, float]:
-    """The schedule in whole numbers and the budget in bits. What the schedule costs never exceeds
-    the budget.
+    """Resolves the schedule to whole numbers and the budget to bits. What the schedule costs never
+    exceeds the budget.
 
     Args:
         apart: as for `draws`.
@@ -206,9 +206,7 @@ def _check_budget_keys(budget: BudgetConfig) -> None:
             keys=("budget.questions", "budget.mode"),
         )
     elif len(given) != 1:
-        problem = (
-            "bits and full_labels say the same thing twice" if given else "the budget is not given"
-        )
+        problem = "give bits or full_labels, not both" if given else "the budget is not given"
         raise SpecError(
             problem,
             keys=("budget.bits", "budget.full_labels", "budget.mode"),
@@ -305,8 +303,8 @@ def check_pool(
     per_class: int,
     blind: bool = False,
 ) -> None:
-    """The images suffice for the labels bought and, where no image is asked twice, for the
-    questions.
+    """Checks that the images suffice for the labels bought and, where no image is asked twice, for
+    the questions.
 
     Args:
         smallest_class: training images of the class that has the fewest.

@@ -93,7 +93,7 @@ them.
 """
 
 
-def written(flat: Mapping[str, Any], known: Mapping[str, Field] | None = None) -> dict[str, Any]:
+def changed(flat: Mapping[str, Any], known: Mapping[str, Field] | None = None) -> dict[str, Any]:
     """Returns, of these settings (key path -> value), the ones that differ from the schema's
     defaults.
 
@@ -108,7 +108,7 @@ def written(flat: Mapping[str, Any], known: Mapping[str, Field] | None = None) -
     }
 
 
-def written_method(method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def changed_of_method(method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns, of a method's settings (name -> value), the ones that differ from the schema's
     defaults.
     """
@@ -116,7 +116,7 @@ def written_method(method: type[Any], settings: Mapping[str, Any]) -> dict[str, 
         "method.name": method.name,
         **{f"method.{key}": value for key, value in settings.items()},
     }
-    differing = written(flat, class_fields(method, "method"))
+    differing = changed(flat, class_fields(method, "method"))
     return {
         key.removeprefix("method."): value
         for key, value in differing.items()

@@ -69,7 +69,7 @@ class Sections:
 
 
 def read_sections(root: Node, source: Place, keys: Keys) -> Sections:
-    """The sections of a document.
+    """Reads the sections of a document.
 
     Raises:
         SpecError: it is no mapping, a key is unknown or stands at the wrong level, or a section is
@@ -81,24 +81,24 @@ def read_sections(root: Node, source: Place, keys: Keys) -> Sections:
         )
     if not isinstance(root.value, dict):
         raise SpecError(f"must be a mapping with the keys {', '.join(TOP_LEVEL)}", place=root.place)
-    found = Sections(source=source, keys=keys)
+    sections = Sections(source=source, keys=keys)
     for key, node in root.value.items():
-        found.headings[key] = node.place
+        sections.headings[key] = node.place
         if key == "extends":
-            found.extends = node
+            sections.extends = node
         elif key in _WHOLE:
-            found.top[key] = node
+            sections.top[key] = node
         elif key in SWEEP_SECTIONS:
-            found.outside.update(leaves(node, key, keys))
+            sections.outside.update(leaves(node, key, keys))
         elif key in ("dataset", "budget"):
             _check_name(node, key, keys)
-            found.trial.update(leaves(node, key, keys))
-            _note_headings(found, node, key)
+            sections.trial.update(leaves(node, key, keys))
+            _note_headings(sections, node, key)
         elif key == "base":
-            _read_base(found, node)
+            _read_base(sections, node)
         else:
             raise _unknown_top(key, node.place)
-    return found
+    return sections
 
 
 def entries(sections: Sections, key: str) -> dict[str, Node]:
@@ -111,7 +111,7 @@ def entries(sections: Sections, key: str) -> dict[str, Node]:
     return {} if node is None or node.value is None else _mapping(node, key, NAMED[key])
 
 
-def _read_base(found: Sections, node: Node) -> None:
+def _read_base(sections: Sections, node: Node) -> None:
     for key, child in _mapping(
         node, "base", "the sections method, schedule, query, oracle and task"
     ).items():
@@ -132,12 +132,12 @@ def _read_base(found: Sections, node: Node) -> None:
                 or did_you_mean(key, BASE)
                 or f"known here: {', '.join(BASE)}",
             )
-        _check_name(child, section, found.keys)
-        for path, leaf in leaves(child, key, found.keys).items():
-            if path in found.trial:
-                raise written_twice(path, leaf.place, found.trial[path].place)
-            found.trial[path] = leaf
-        _note_headings(found, child, key)
+        _check_name(child, section, sections.keys)
+        for path, leaf in leaves(child, key, sections.keys).items():
+            if path in sections.trial:
+                raise written_twice(path, leaf.place, sections.trial[path].place)
+            sections.trial[path] = leaf
+        _note_headings(sections, child, key)
 
 
 def _check_name(node: Node, section: str, keys: Keys) -> None:
@@ -156,12 +156,12 @@ def _check_name(node: Node, section: str, keys: Keys) -> None:
         raise error.located({key: named.place}, {key: named.value}) from None
 
 
-def _note_headings(found: Sections, node: Node, path: str) -> None:
-    found.headings[path] = node.place
+def _note_headings(sections: Sections, node: Node, path: str) -> None:
+    sections.headings[path] = node.place
     if isinstance(node.value, dict):
         for key, child in node.value.items():
             if isinstance(child.value, dict):
-                _note_headings(found, child, f"{path}.{key}")
+                _note_headings(sections, child, f"{path}.{key}")
 
 
 def _unknown_top(key: str, place: Place) -> SpecError:
@@ -237,13 +237,13 @@ def leaves(node: Node, path: str, keys: Keys) -> Leaves:
             place=node.place,
             hint=NOT_OFFERED.get(word) or error.hint,
         )
-    found: Leaves = {}
+    leaf_of: Leaves = {}
     for key, child in _mapping(node, path, ", ".join(inside)).items():
         for leaf_path, leaf in leaves(child, f"{path}.{key}", keys).items():
-            if leaf_path in found:
-                raise written_twice(leaf_path, leaf.place, found[leaf_path].place)
-            found[leaf_path] = leaf
-    return found
+            if leaf_path in leaf_of:
+                raise written_twice(leaf_path, leaf.place, leaf_of[leaf_path].place)
+            leaf_of[leaf_path] = leaf
+    return leaf_of
 
 
 def trial_leaves(key: str, node: Node, what: str, keys: Keys) -> Leaves:
@@ -272,7 +272,7 @@ def trial_leaves(key: str, node: Node, what: str, keys: Keys) -> Leaves:
 
 
 def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
-    """The sections hold what each `--set key.path=value` says, a later one over an earlier one.
+    """Sets in the sections what each `--set key.path=value` says, a later one over an earlier one.
 
     Where a key holds text (a path, a name), the value is that text as it stands; elsewhere it is
     YAML without comments.
@@ -319,10 +319,10 @@ def _set_trial_key(sections: Sections, key: str, node: Node) -> None:
     if key == "base":
         apart = Sections(source=node.place, keys=sections.keys)
         _read_base(apart, node)
-        written = apart.trial
+        added = apart.trial
     else:
-        written = leaves(node, key.removeprefix("base."), sections.keys)
-    if not written:
+        added = leaves(node, key.removeprefix("base."), sections.keys)
+    if not added:
         raise SpecError(
             "sets nothing: its mapping is empty",
             key=key,
@@ -330,7 +330,7 @@ def _set_trial_key(sections: Sections, key: str, node: Node) -> None:
             hint=f"write what it sets, as in {key}={{...}}",
         )
     plain_trial, plain_written = (
-        {path: plain(leaf) for path, leaf in part.items()} for part in (sections.trial, written)
+        {path: plain(leaf) for path, leaf in part.items()} for part in (sections.trial, added)
     )
     left = sections.keys.overlay(plain_trial, plain_written)
     # What another --set wrote stands, also where this one names another plug-in: the order of --set
@@ -340,8 +340,8 @@ def _set_trial_key(sections: Sections, key: str, node: Node) -> None:
         for path, leaf in sections.trial.items()
         if path in left or path in sections.overridden
     }
-    sections.trial = kept | written
-    sections.overridden.update(written)
+    sections.trial = kept | added
+    sections.overridden.update(added)
 
 
 def _set_domain(sections: Sections, key: str, node: Node) -> None:

@@ -268,7 +268,7 @@ def _documented(cls: Hashable) -> Mapping[str, str]:
     except (OSError, TypeError, SyntaxError, IndexError):
         return {}
     body = tree.body if isinstance(tree, ast.ClassDef) else []
-    found = {}
+    texts = {}
     for node, after in itertools.pairwise(body):
         text = (
             after.value.value
@@ -280,11 +280,11 @@ def _documented(cls: Hashable) -> Mapping[str, str]:
             and isinstance(node.target, ast.Name)
             and isinstance(text, str)
         ):
-            found[node.target.id] = " ".join(text.split())
-    return found
+            texts[node.target.id] = " ".join(text.split())
+    return texts
 
 
-def written(prefix: str, attribute: str) -> str:
+def key_of(prefix: str, attribute: str) -> str:
     """Returns the key path of an attribute."""
     return f"{prefix}.{_WRITTEN.get((prefix, attribute), attribute)}"
 
@@ -299,15 +299,15 @@ def class_fields(cls: Any, prefix: str) -> dict[str, Field]:
 @cache
 def _class_fields(cls: Any, prefix: str) -> Mapping[str, Field]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    found: dict[str, Field] = {}
+    known: dict[str, Field] = {}
     for item in fields(cls):
-        key, hint = written(prefix, item.name), hints[item.name]
+        key, hint = key_of(prefix, item.name), hints[item.name]
         if hint is ValidationConfig:
-            found.update(class_fields(ValidationConfig, key))
+            known.update(class_fields(ValidationConfig, key))
         elif hint is not Any:
             default = ABSENT if item.default is MISSING else item.default
-            found[key] = Field(hint=hint, default=default, owner=cls, attribute=item.name)
-    return found
+            known[key] = Field(hint=hint, default=default, owner=cls, attribute=item.name)
+    return known
 
 
 def names_field(names: tuple[str, ...], default: Any) -> Field:
@@ -391,12 +391,12 @@ class Keys:
         """
         if ("plugin", section, name) in self._cache:
             return self._cache["plugin", section, name]
-        found = dict(class_fields(_OWN[section], section)) if section in _OWN else {}
-        found[PLUGINS[section].key] = self.name_field(section)
+        known = dict(class_fields(_OWN[section], section)) if section in _OWN else {}
+        known[PLUGINS[section].key] = self.name_field(section)
         if section == "method" and self.recorded:
-            found["method.preset"] = _PRESET
-        found |= class_fields(self.plugin(section, name), section)
-        return self._cache.setdefault(("plugin", section, name), found)
+            known["method.preset"] = _PRESET
+        known |= class_fields(self.plugin(section, name), section)
+        return self._cache.setdefault(("plugin", section, name), known)
 
     def section(self, section: str, values: Flat) -> Mapping[str, Field]:
         """Returns key path -> field of a section, with the plug-in that the values name."""
@@ -414,22 +414,22 @@ class Keys:
         if section not in PLUGINS:
             return dict(self.section(section, {}))
         kind = PLUGINS[section].kind
-        found: dict[str, Field] = {}
+        known: dict[str, Field] = {}
         for name in self.catalogue.names(kind) if foreign else self.catalogue.own(kind):
             try:
-                found = self.of_plugin(section, name) | found
+                known = self.of_plugin(section, name) | known
             except SpecError:
                 continue
-        return found
+        return known
 
     def trial(self, *, foreign: bool = True) -> dict[str, Field]:
         """Returns every key that a trial can have."""
         cached = ("trial", str(foreign))
         if cached not in self._cache:
             self._cache[cached] = {
-                key: found
+                key: field_
                 for section in TRIAL_SECTIONS
-                for key, found in self.any_plugin(section, foreign=foreign).items()
+                for key, field_ in self.any_plugin(section, foreign=foreign).items()
             }
         return self._cache[cached]
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from search_spaces.reading.assemble import build_config, complete, resources_config, search_config
 from search_spaces.reading.config import Extended, ResourcesConfig, SearchConfig, Spec
 from search_spaces.reading.datasets import contents
-from search_spaces.reading.domains import as_written
+from search_spaces.reading.domains import to_plain
 from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable
 from search_spaces.reading.extends import kept, on_disk, own_file, put_together
 from search_spaces.reading.not_offered import NOT_OFFERED
@@ -45,8 +45,8 @@ def load_spec(
     recorded: bool = False,
     extended: Sequence[Extended] = (),
 ) -> Spec:
-    """The spec in a file, all of it checked: the file and those that it extends, the overrides, the
-    base trial and every candidate.
+    """Reads the spec in a file and checks all of it: the file and those that it extends, the
+    overrides, the base trial and every candidate.
 
     Args:
         path_or_name: a path, or a bare name to be found in the working folder or among the packaged
@@ -82,7 +82,7 @@ def read_spec(
     recorded: bool = False,
     extended: Sequence[Extended] = (),
 ) -> Spec:
-    """The spec in a text; as `load_spec`.
+    """Reads the spec in a text, as `load_spec` does.
 
     Args:
         path: of the file that it came from.
@@ -100,22 +100,22 @@ def read_spec(
 
 def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]) -> Spec:
     name = _name(sections)
-    written = {key: plain(node) for key, node in sections.trial.items()}
+    given = {key: plain(node) for key, node in sections.trial.items()}
     places = _places(sections)
     base_places = {key[1]: place for key, place in places.items()}
     for needed in ("dataset", "budget", "base"):
         _needed(sections, needed, needed in sections.headings)
     try:
-        base = {key: as_written(value) for key, value in complete(written, sections.keys).items()}
+        base = {key: to_plain(value) for key, value in complete(given, sections.keys).items()}
         source = build_config(base, sections.keys).dataset.source
         data = contents(source)
     except SpecError as error:
-        raise explained(error).located(base_places, written) from None
+        raise explained(error).located(base_places, given) from None
     cases = read_cases(sections, places, base)
     vary = read_vary(sections, places, base, cases)
     if any("method.preset" in layer for layer in (vary, *cases.values())):
         # In a recorded spec a row's own preset supplies what the base has not written.
-        for key in supplied() - written.keys():
+        for key in supplied() - given.keys():
             base.pop(key, None)
     search = _search(sections, base_places)
     check_crossing(sections.keys, search, base, cases, vary, places)
@@ -155,10 +155,10 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
 
 
 def _places(sections: Sections) -> Places:
-    found: Places = {("base", heading): place for heading, place in sections.headings.items()}
+    places: Places = {("base", heading): place for heading, place in sections.headings.items()}
     for leaves in (sections.top, sections.trial, sections.outside):
-        found.update({("base", key): node.place for key, node in leaves.items()})
-    return found
+        places.update({("base", key): node.place for key, node in leaves.items()})
+    return places
 
 
 def _needed(sections: Sections, key: str, given: bool) -> None:

@@ -21,8 +21,8 @@ from search_spaces.reading.domains import (
     LogUniform,
     Simplex,
     Uniform,
-    as_written,
     stage_counts,
+    to_plain,
 )
 
 _DIGITS: Final = 6
@@ -54,13 +54,13 @@ def flatten(vary: Mapping[str, Domain], stages: int | None) -> tuple[Parameter, 
     """Every parameter that any candidate can need; for a simplex one for each share of the longest
     split but its last, which is what is left.
     """
-    found: list[Parameter] = []
+    parameters: list[Parameter] = []
     for key, domain in vary.items():
         if isinstance(domain, Simplex):
-            found += _shares_parameters(key, max(stage_counts(vary, stages)))
+            parameters += _shares_parameters(key, max(stage_counts(vary, stages)))
         else:
-            found.append(_parameter(key, domain))
-    return tuple(found)
+            parameters.append(_parameter(key, domain))
+    return tuple(parameters)
 
 
 def settings_from(vary: Mapping[str, Domain], stages: int | None, ask: Ask) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def settings_from(vary: Mapping[str, Domain], stages: int | None, ask: Ask) -> d
             )
         else:
             settings[key] = _value(domain, ask(_parameter(key, domain)))
-    return {key: as_written(settings[key]) for key in vary}
+    return {key: to_plain(settings[key]) for key in vary}
 
 
 def numbers_of(vary: Mapping[str, Domain], settings: Mapping[str, Any]) -> dict[str, float]:
@@ -97,9 +97,7 @@ def numbers_of(vary: Mapping[str, Domain], settings: Mapping[str, Any]) -> dict[
             names = [parameter.name for parameter in _shares_parameters(key, len(value))]
             numbers.update(zip(names, domain.numbers(value), strict=True))
         elif isinstance(domain, Choice):
-            numbers[key] = [as_written(option) for option in _in_order(domain)].index(
-                as_written(value)
-            )
+            numbers[key] = [to_plain(option) for option in _in_order(domain)].index(to_plain(value))
         else:
             numbers[key] = value
     return numbers

@@ -23,7 +23,7 @@ from search_spaces.reading.assemble import (
     number_of_stages,
 )
 from search_spaces.reading.config import DatasetFacts, Schedule, Spec, Trial, TrialConfig
-from search_spaces.reading.domains import as_written, corners, grid
+from search_spaces.reading.domains import corners, grid, to_plain
 from search_spaces.reading.errors import Place, SpecError, printable, show
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.schedule import (
@@ -36,9 +36,9 @@ from search_spaces.reading.schedule import (
 from search_spaces.reading.schema import (
     SCHEMA,
     UNREAD,
+    changed,
+    changed_of_method,
     with_defaults,
-    written,
-    written_method,
     written_plan,
 )
 from search_spaces.reading.settings import PLUGINS, Keys
@@ -52,7 +52,8 @@ _MOST_CORNERS: Final = 20_000
 def make_trial(
     spec: Spec, settings: Mapping[str, Any], seed: int, cases: tuple[str, ...] = ()
 ) -> Trial:
-    """The trial that `settings` (key path -> value) make of the spec's base, checked as a whole.
+    """Makes the trial of `settings` (key path -> value) over the spec's base and checks it as a
+    whole.
 
     Raises:
         SpecError: the settings do not make a valid trial; says which line, case or varied key is to
@@ -63,22 +64,22 @@ def make_trial(
         unread = _unread(spec, values, settings)
         values = {key: value for key, value in values.items() if key not in unread}
         config = build_config(values, spec.keys)
-        found = spec.facts
-        label_bits = config.task.prices(found.num_classes)[config.task.label]
+        facts = spec.facts
+        label_bits = config.task.prices(facts.num_classes)[config.task.label]
         schedule, budget_bits = resolve(
-            config.budget, config.schedule, found, held_out(config.dataset), label_bits
+            config.budget, config.schedule, facts, held_out(config.dataset), label_bits
         )
         blind = config.schedule.initial_choice == "uniform"
         check_pool(
             schedule,
             config.dataset,
             config.query,
-            found,
+            facts,
             spec.smallest_class,
             config.schedule.initial_labels_per_class,
             blind,
         )
-        check_plugins(config, found, spec.resources.workers)
+        check_plugins(config, facts, spec.resources.workers)
         _check_labels(config.task, spec)
     except SpecError as error:
         raise error.located(_places(spec, values, settings, cases), values) from None
@@ -89,17 +90,17 @@ def make_trial(
         candidate=candidate,
         cases=cases,
         settings={
-            key: as_written(value)
+            key: to_plain(value)
             for key, value in settings.items()
             if key in spec.vary and key not in unread
         },
         seed=seed,
         config=config,
-        facts=found,
+        facts=facts,
         schedule=schedule,
         budget_bits=budget_bits,
         bits=schedule.initial_labels * label_bits + questions,
-        validation_bits=validation_bits(config.dataset, found, label_bits),
+        validation_bits=validation_bits(config.dataset, facts, label_bits),
         annotation_hours=annotation_hours(schedule.initial_labels, questions),
     )
 
@@ -121,16 +122,16 @@ def _unread(spec: Spec, values: Mapping[str, Any], settings: Mapping[str, Any]) 
     """Returns the varied keys that this candidate's plug-ins do not have, where the plug-in is
     varied too: `mixed` alone reads its share.
     """
-    found = set()
+    unread = set()
     for section, plugin in PLUGINS.items():
         if plugin.key in spec.vary:
             known = spec.keys.section(section, values)
-            found |= {
+            unread |= {
                 key
                 for key in settings
                 if key.startswith(f"{section}.") and key in spec.vary and key not in known
             }
-    return found
+    return unread
 
 
 def enumerate_trials(spec: Spec) -> list[Trial] | None:
@@ -142,16 +143,16 @@ def enumerate_trials(spec: Spec) -> list[Trial] | None:
     """
     if spec.search.algorithm.adaptive:
         return None
-    found: dict[str, Trial] = {}
+    trials: dict[str, Trial] = {}
     for cases, settings in _candidates(spec):
         trial = make_trial(spec, settings, spec.seeds[0], cases)
-        first = found.get(trial.candidate)
-        found[trial.candidate] = (
+        first = trials.get(trial.candidate)
+        trials[trial.candidate] = (
             trial
             if first is None
             else replace(first, cases=first.cases + tuple(c for c in cases if c not in first.cases))
         )
-    return [with_seed(trial, seed) for trial in found.values() for seed in spec.seeds]
+    return [with_seed(trial, seed) for trial in trials.values() for seed in spec.seeds]
 
 
 def with_seed(trial: Trial, seed: int) -> Trial:
@@ -167,11 +168,10 @@ def candidate_settings(spec: Spec, ask: Ask) -> dict[str, Any]:
 
 
 def check_candidates(spec: Spec) -> None:
-    """Every candidate makes a valid trial; of a search, whose candidates are not known yet, those
-    at the ends of its domains.
+    """Checks that every candidate makes a valid trial; of a search, whose candidates are not known
+    yet, those at the ends of its domains.
 
-    What a schedule needs grows or shrinks with each of its keys, so that the ends decide for all
-    between.
+    Each requirement is monotone in each key, so checking the corners of the domains is enough.
 
     Raises:
         SpecError: one does not.
@@ -193,14 +193,14 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     of rounds with questions before it. As in an id, defaults and the data's path are no part of it.
     """
     config, rounds = trial.config, len(trial.schedule.quotas)
-    said = _said(config)
+    settings = _changed_settings(config)
     key = _hash(
         {
             "schema": SCHEMA,
-            "dataset": said["dataset"],
+            "dataset": settings["dataset"],
             "seed": trial.seed,
-            "schedule": said["schedule"],
-            **({"task": said["task"]} if "task" in said else {}),
+            "schedule": settings["schedule"],
+            **({"task": settings["task"]} if "task" in settings else {}),
             "method": _planned(config.method, 0, rounds, has_negatives=False),
         }
     )
@@ -221,7 +221,7 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
                 "parent": key,
                 "quota": quota,
                 "strategy": config.query.strategy.name,
-                "oracle": said.get("oracle", {}),
+                "oracle": settings.get("oracle", {}),
             }
             parts |= asdict(config.query.strategy)
             if drawn:
@@ -270,14 +270,14 @@ def trials_from_mappings(
         SpecError: one is no such description.
     """
     known: list[tuple[Any, TrialConfig]] = []
-    found = []
+    trials = []
     for mapping in mappings:
         settings = mapping.get("config") if isinstance(mapping, dict) else None
         config = next((config for other, config in known if other == settings), None)
-        found.append(trial_from_mapping(mapping, catalogue, config))
+        trials.append(trial_from_mapping(mapping, catalogue, config))
         if config is None:
-            known.append((settings, found[-1].config))
-    return tuple(found)
+            known.append((settings, trials[-1].config))
+    return tuple(trials)
 
 
 def trial_from_mapping(
@@ -391,24 +391,24 @@ def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> di
     """What makes a candidate itself. The budget is in bits and the schedule in whole questions,
     however they were written.
     """
-    said = _said(config)
-    said["budget"] = {"bits": budget_bits}
+    identity = _changed_settings(config)
+    identity["budget"] = {"bits": budget_bits}
     # The quotas of priced_balanced are expectations: its shares are what was decided.
     drawn = config.schedule.initial_choice == "priced_balanced"
-    said["schedule"] |= (
+    identity["schedule"] |= (
         {"split": list(config.schedule.split)} if drawn else {"quotas": list(schedule.quotas)}
     )
-    return {"schema": SCHEMA, **said}
+    return {"schema": SCHEMA, **identity}
 
 
-def _said(config: TrialConfig) -> dict[str, Any]:
+def _changed_settings(config: TrialConfig) -> dict[str, Any]:
     """The settings that are no default, by section. Without the path, for where the data lies is no
     part of what a trial is, and without the shares.
     """
-    said = written(flat_settings(config), config_fields(config))
-    said.pop("dataset.path", None)
-    del said["schedule.split"]
-    return nest(said)
+    settings = changed(flat_settings(config), config_fields(config))
+    settings.pop("dataset.path", None)
+    del settings["schedule.split"]
+    return nest(settings)
 
 
 @lru_cache(maxsize=1024)
@@ -419,7 +419,7 @@ def _planned(method: Any, number: int, rounds: int, *, has_negatives: bool) -> M
     return {
         "name": method.name,
         "version": method.version,
-        **written_method(type(method), plan.settings),
+        **changed_of_method(type(method), plan.settings),
         **({"plan": beside} if beside else {}),
     }
 

@@ -18,11 +18,11 @@ from search_spaces.reading.domains import (
     LogUniform,
     Simplex,
     Uniform,
-    as_written,
     grid_size,
     is_continuous,
     parse_domain,
     stage_counts,
+    to_plain,
 )
 from search_spaces.reading.errors import Place, SpecError, printable, written_twice
 from search_spaces.reading.sections import Leaves, Sections, entries, trial_leaves
@@ -30,7 +30,7 @@ from search_spaces.reading.settings import PLUGINS, Field, Keys
 from search_spaces.reading.yaml_source import plain
 
 MOST_TRIALS: Final = 20_000
-"""Of a sweep; more is a slip of the pen."""
+"""Largest sweep accepted; a larger one is almost certainly a mistake."""
 
 Places = dict[tuple[str, ...], Place]
 
@@ -40,12 +40,12 @@ _LONGEST_CASE: Final = 120
 def read_cases(
     sections: Sections, places: Places, base: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Case -> key path -> value; notes in `places` where each was written.
+    """Reads the cases: case -> key path -> value. Notes in `places` where each was written.
 
     Raises:
         SpecError: a name, key or value is wrong.
     """
-    found: dict[str, dict[str, Any]] = {}
+    cases: dict[str, dict[str, Any]] = {}
     for name, node in entries(sections, "cases").items():
         if not name.strip() or name != printable(name, _LONGEST_CASE):
             raise SpecError(
@@ -69,17 +69,15 @@ def read_cases(
                 if path in leaves:
                     raise written_twice(path, leaf.place, leaves[path].place)
                 leaves[path] = leaf
-        found[name] = {}
+        cases[name] = {}
         values = sections.keys.overlay(base, {path: plain(leaf) for path, leaf in leaves.items()})
         for path, leaf in leaves.items():
             place = Place(
                 file=leaf.place.file, line=leaf.place.line, override=leaf.place.override, case=name
             )
             places["cases", name, path] = place
-            found[name][path] = as_written(
-                _convert(path, plain(leaf), place, values, sections.keys)
-            )
-    return found
+            cases[name][path] = to_plain(_convert(path, plain(leaf), place, values, sections.keys))
+    return cases
 
 
 def explained(error: SpecError) -> SpecError:
@@ -109,12 +107,12 @@ def read_vary(
     base: Mapping[str, Any],
     cases: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Domain]:
-    """Key path -> domain; notes in `places` where each was written.
+    """Reads `vary`: key path -> domain. Notes in `places` where each was written.
 
     Raises:
         SpecError: a key or domain is wrong, or holds values that the key cannot have.
     """
-    found: dict[str, Domain] = {}
+    domains: dict[str, Domain] = {}
     for key, node in entries(sections, "vary").items():
         path = key.removeprefix("base.")
         place = Place(
@@ -130,7 +128,7 @@ def read_vary(
                 hint=f"write {inside[0]}: ...",
             )
         trial_leaves(key, node, "vary", sections.keys)
-        if path in found:
+        if path in domains:
             raise written_twice(path, place, places["vary", path])
         if path in sections.overridden:
             problem = "is varied, and --set gives it one value"
@@ -141,15 +139,15 @@ def read_vary(
                 hint=f"write --set 'vary.{path}={{choice: [...]}}' or remove it from vary",
             )
         try:
-            found[path] = _fit(
+            domains[path] = _fit(
                 path,
                 parse_domain(path, plain(node)),
-                _field(path, sections.keys, base, cases, found),
+                _field(path, sections.keys, base, cases, domains),
             )
         except SpecError as error:
             raise error.located({path: place}, {path: plain(node)}) from None
         places["vary", path] = place
-    return found
+    return domains
 
 
 def _field(
@@ -288,7 +286,7 @@ def check_crossing(
 
 
 def check_number_of_trials(spec: Spec) -> None:
-    """The trials are not absurdly many; counted without listing them.
+    """Checks that the trials are not absurdly many, without listing them.
 
     Raises:
         SpecError: they are. Names what asks for most of them.
@@ -330,5 +328,5 @@ def check_number_of_trials(spec: Spec) -> None:
 
 
 def _counted(number: int, word: str) -> str:
-    said = str(number) if number < 10**12 else f"about 10^{len(str(number)) - 1}"
-    return f"{said} {word}{'' if number == 1 else 's'}"
+    amount = str(number) if number < 10**12 else f"about 10^{len(str(number)) - 1}"
+    return f"{amount} {word}{'' if number == 1 else 's'}"

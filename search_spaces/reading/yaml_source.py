@@ -118,14 +118,14 @@ def _nearest(written: str, beside: Path, *, parts: bool) -> str:
     )
 
 
-def _at_home(written: str, beside: Path, refused: Callable[[str, str], SpecError]) -> Path:
+def _at_home(text: str, beside: Path, refused: Callable[[str, str], SpecError]) -> Path:
     """The path, with a home folder for a leading ~ unless there is a file of that very name.
 
     Raises:
         SpecError: nobody has that home folder.
     """
-    path = Path(written)
-    if not written.startswith("~") or (beside / path).exists():
+    path = Path(text)
+    if not text.startswith("~") or (beside / path).exists():
         return path
     try:
         return path.expanduser()
@@ -135,7 +135,7 @@ def _at_home(written: str, beside: Path, refused: Callable[[str, str], SpecError
 
 
 def read_text(path: Path, shown: str) -> str:
-    """The whole file as text.
+    """Reads the whole file as text.
 
     Raises:
         SpecError: it cannot be read, is larger than a spec can be, or is not UTF-8.
@@ -158,7 +158,7 @@ def read_text(path: Path, shown: str) -> str:
 
 
 def parse(text: str, origin: Place, key: str | None = None) -> Node:
-    """The one document in `text`.
+    """Parses the one document in `text`.
 
     Args:
         origin: the file or override that the text came from; its line is filled in for a file.
@@ -175,9 +175,9 @@ def parse(text: str, origin: Place, key: str | None = None) -> Node:
         return _Reader(text, origin).document(key)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = printable(" ".join(filter(None, (error.context, error.problem))), 200)
+        mistake = printable(" ".join(filter(None, (error.context, error.problem))), 200)
         raise SpecError(
-            f"is not valid YAML: {said}", place=_at(origin, mark.line if mark else 0)
+            f"is not valid YAML: {mistake}", place=_at(origin, mark.line if mark else 0)
         ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position))
@@ -191,7 +191,7 @@ def parse(text: str, origin: Place, key: str | None = None) -> Node:
 
 
 def read_word(text: str, key: str, place: Place, *, optional: bool) -> Node:
-    """Text from a shell, as it stands: nothing in it is a comment, a number or a flag.
+    """Reads text from a shell as it stands: nothing in it is a comment, a number or a flag.
 
     `null` is no text where the key is optional. A value that is one quoted YAML scalar as a whole
     is what it quotes: shells' users write 'key="a b"'.
@@ -215,11 +215,11 @@ def read_word(text: str, key: str, place: Place, *, optional: bool) -> Node:
         and not has_comment(quoted)
     ):
         try:
-            found = parse(quoted, place).value
+            parsed = parse(quoted, place).value
         except SpecError:
-            found = None
-        if isinstance(found, str):
-            return Node(found, place)
+            parsed = None
+        if isinstance(parsed, str):
+            return Node(parsed, place)
     return Node(text, place)
 
 
@@ -303,7 +303,7 @@ class _Reader:
         return Node(_scalar(event, key, place), place)
 
     def _mapping(self, depth: int, path: str | None) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+        children: dict[str, Node] = {}
         while not isinstance(event := next(self._events), ev.MappingEndEvent):
             place = self._place(event)
             if (
@@ -322,16 +322,16 @@ class _Reader:
                     place=place,
                     hint="write the values out",
                 )
-            if key in found:
-                raise written_twice(below, place, found[key].place)
-            found[key] = Node(self._node(next(self._events), depth + 1, below).value, place)
-        return found
+            if key in children:
+                raise written_twice(below, place, children[key].place)
+            children[key] = Node(self._node(next(self._events), depth + 1, below).value, place)
+        return children
 
     def _sequence(self, depth: int, key: str | None) -> list[Node]:
-        found = []
+        children = []
         while not isinstance(event := next(self._events), ev.SequenceEndEvent):
-            found.append(self._node(event, depth + 1, key))
-        return found
+            children.append(self._node(event, depth + 1, key))
+        return children
 
 
 def _scalar(event: Any, key: str | None, place: Place) -> Scalar:

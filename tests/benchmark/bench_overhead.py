@@ -25,7 +25,7 @@ from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray import engine as engine_ray
 from orchestrator.engines.ray.cluster import Cluster, connect
 from orchestrator.labelling.questions import Questions
-from orchestrator.search.source import Listed
+from orchestrator.search.source import ListSource
 from orchestrator.storage.segments import open_segments
 from orchestrator.sweeps import folder as sweep
 from orchestrator.sweeps.layout import SweepLayout
@@ -127,8 +127,8 @@ def bare_round(trials: list[Trial], data: PreparedData, root: Path) -> float:
 def our_round(
     spec_path: Path, data: PreparedData, cluster: Cluster, root: Path
 ) -> tuple[float, float, float]:
-    """Seconds a candidate, seconds of it that are training, and the share of time that the gang was
-    training.
+    """Seconds a candidate, seconds of it that are training, and the share of time that the worker
+    group was training.
     """
     spec, layout = load_spec(str(spec_path)), SweepLayout.at(root)
     root.mkdir()
@@ -139,7 +139,7 @@ def our_round(
         with Progress(None, Console(file=nowhere)) as progress:
             _, use = engine_ray.run_on_ray(
                 layout,
-                Listed(deque(candidates)),
+                ListSource(deque(candidates)),
                 candidates,
                 len(candidates),
                 data,
@@ -176,15 +176,15 @@ def main() -> None:
     trials = sweep.enumerate_trials(spec) or []
     data = prepare(trials[0].config.dataset.source)
     bare: list[float] = []
-    ours: dict[int, list[tuple[float, float, float]]] = {1: [], engine_ray.CANDIDATES_PER_GANG: []}
+    ours: dict[int, list[tuple[float, float, float]]] = {1: [], engine_ray.CANDIDATES_PER_GROUP: []}
     try:
         with connect(local=True) as cluster:
             for number in range(args.rounds):
                 bare.append(bare_round(trials, data, root / f"bare-{number}"))
-                for per_gang, found in ours.items():
-                    engine_ray.CANDIDATES_PER_GANG = per_gang
+                for per_group, found in ours.items():
+                    engine_ray.CANDIDATES_PER_GROUP = per_group
                     found.append(
-                        our_round(spec_path, data, cluster, root / f"ours-{number}-{per_gang}")
+                        our_round(spec_path, data, cluster, root / f"ours-{number}-{per_group}")
                     )
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -195,23 +195,24 @@ def main() -> None:
     stages = len(trials[0].schedule.quotas) + 1
     print(
         f"{args.rounds} rounds of {args.candidates} candidates ({WARM} of them to warm up),"
-        f" {stages} stages of {args.epochs} epochs each, one gang"
+        f" {stages} stages of {args.epochs} epochs each, one worker group"
     )
     base = statistics.median(bare)
     print(
         f"bare function trial            {base:7.3f} s a candidate "
         f" {[round(value, 2) for value in bare]}"
     )
-    for per_gang, found in ours.items():
+    for per_group, found in ours.items():
         each = [seconds for seconds, _, _ in found]
         trained, share = (
             statistics.median(t for _, t, _ in found),
             statistics.median(s for _, _, s in found),
         )
         print(
-            f"ours, {per_gang} candidate(s) a gang     {statistics.median(each):7.3f} s a candidate"
+            f"ours, {per_group} candidate(s) a worker group     {statistics.median(each):7.3f} s a"
+            " candidate"
             f"  {[round(value, 2) for value in each]}  ratio {statistics.median(each) / base:.2f};"
-            f" training {trained:.2f} s of it, gang busy {100 * share:.0f}%"
+            f" training {trained:.2f} s of it, worker group busy {100 * share:.0f}%"
         )
 
 

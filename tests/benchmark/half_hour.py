@@ -126,7 +126,7 @@ def main() -> int:
     restore(args.results, sweep)
     before = stages(sweep)
     # Named from the working folder, the data is at the same place on every machine: a sweep with
-    # the same words is gone on with, one with others refused.
+    # the same words is resumed, one with others refused.
     settings = [
         word
         for text in [f"dataset.path={data.relative_to(work)}", *args.set]

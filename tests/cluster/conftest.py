@@ -29,7 +29,7 @@ def alone(spec: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def two_ranks(spec: Path) -> dict[str, Any]:
-    """What the trials of its first seed come to with gangs of two ranks."""
+    """What the trials of its first seed come to with worker groups of two ranks."""
     root = spec.parent / "two"
     uninterrupted(root, ["sweep", str(spec), "--local", "--out", str(root), *TWO_RANKS])
     return outcome_of(root)

@@ -48,7 +48,7 @@ def _loaded_after(code: str) -> set[str]:
         "engines.ray.engine",
         "engines.ray.cluster",
         "engines.ray.broker",
-        "engines.ray.gang",
+        "engines.ray.worker_group",
         "engines.ray.pool_actor",
         "engines.ray.candidate",
     ],

@@ -136,7 +136,7 @@ def records_of(root: Path) -> list[dict[str, Any]]:
     return [record for trial in root.glob("trials/*") for record in read_stages(trial_in(trial))]
 
 
-def test_a_gang_larger_than_the_machine_is_refused_before_anything_is_trained(
+def test_a_worker_group_larger_than_the_machine_is_refused_before_anything_is_trained(
     spec: Path, temp: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "large"
@@ -153,11 +153,11 @@ def test_a_gang_larger_than_the_machine_is_refused_before_anything_is_trained(
         sweep.assert_nothing_is_left()
 
 
-def test_candidates_beyond_the_gangs_and_a_stage_that_all_of_them_want(
+def test_candidates_beyond_the_worker_groups_and_a_stage_that_all_of_them_want(
     spec: Path, temp: Path, tmp_path: Path
 ) -> None:
     """Six candidates differ in what they do from the second stage on; all want the same first
-    stage, and there is one gang.
+    stage, and there is one worker group.
     """
     cases = {
         f"lambda {number}": {"query.strategy": name}
@@ -186,8 +186,8 @@ def test_candidates_beyond_the_gangs_and_a_stage_that_all_of_them_want(
 def test_nodes_may_die_while_they_train(
     ranks: int, spec: Path, temp: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The head has no CPU to train with: gangs run on the other nodes, of which one after the other
-    is killed and replaced.
+    """The head has no CPU to train with: worker groups run on the other nodes, of which one after
+    the other is killed and replaced.
     """
     whole = request.getfixturevalue({1: "alone", 2: "two_ranks"}[ranks])
     root = tmp_path / "nodes"
@@ -212,7 +212,7 @@ def test_nodes_may_die_while_they_train(
     assert found == {trial: whole[trial] for trial in found}
 
 
-def test_a_gang_that_no_node_can_hold_or_that_others_keep_out_is_said(
+def test_a_worker_group_that_no_node_can_hold_or_that_others_keep_out_is_said(
     spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path
 ) -> None:
     with cluster(1, 1) as nodes:
@@ -242,8 +242,8 @@ def test_a_gang_that_no_node_can_hold_or_that_others_keep_out_is_said(
         assert records_of(root) == []
         assert not list(root.glob("trials/*/error.json")), "no trial is to blame"
         nodes.assert_free()
-        # One of two gangs fits: it does all the work. A driver that is killed leaves the cluster
-        # free for its successor.
+        # One of two worker groups fits: it does all the work. A driver that is killed leaves the
+        # cluster free for its successor.
         root = tmp_path / "narrow"
         with RealSweep(root, temp, [*argv, "--out", str(root), "--set", "seeds=[0]"]) as sweep:
             sweep.until("some of it is on record", lambda sweep: sweep.records() >= 2)

@@ -1,5 +1,5 @@
 """The Ray under a sweep dies, or does not come up: one message that names the command to go on
-with, exit status 2, and the sweep can be gone on with.
+with, exit status 2, and the sweep can be resumed.
 """
 
 from __future__ import annotations

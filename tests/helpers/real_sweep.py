@@ -28,7 +28,7 @@ TWO_RANKS = [
     "--set",
     "seeds=[0]",
 ]
-"""One gang of two ranks fits on two cores."""
+"""One worker group of two ranks fits on two cores."""
 
 PATIENCE = 240.0
 """Seconds after which something that must happen has not. Generous: no test is about speed."""

@@ -32,10 +32,10 @@ from search_spaces.reading.domains import (
     LogUniform,
     Simplex,
     Uniform,
-    as_written,
     grid,
     grid_size,
     grid_values,
+    to_plain,
 )
 from search_spaces.reading.errors import SpecError
 from search_spaces.reading.schedule import (
@@ -608,7 +608,7 @@ def test_a_searchers_numbers_make_a_trial_and_it_keeps_the_varied_keys() -> None
         assert trial.settings == chosen and list(chosen) == list(spec.vary)
         assert len(trial.schedule.quotas) == chosen["schedule.stages"]
         assert trial.bits <= trial.budget_bits < trial.bits + 1
-        assert [as_written(value) for value in chosen.values()] == list(chosen.values())
+        assert [to_plain(value) for value in chosen.values()] == list(chosen.values())
 
 
 # --- shared stages

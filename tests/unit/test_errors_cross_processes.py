@@ -12,7 +12,7 @@ from pathlib import Path
 import orchestrator
 import search_spaces
 import trainers
-from orchestrator.engines.ray.broker import GangBroken
+from orchestrator.engines.ray.broker import WorkerGroupBroken
 from orchestrator.storage.locks import LockHeld
 from orchestrator.storage.store import Unreadable
 from orchestrator.sweeps.records import RecordsDamaged
@@ -45,7 +45,8 @@ def all_errors() -> list[Exception]:
         RecordsDamaged: RecordsDamaged("trials/a/stages/0003.json", "it is not an object"),
     }
     return [
-        made.get(kind) or kind(MESSAGE) for kind in [*kinds(UserError), TrainingFailed, GangBroken]
+        made.get(kind) or kind(MESSAGE)
+        for kind in [*kinds(UserError), TrainingFailed, WorkerGroupBroken]
     ]
 
 

@@ -13,7 +13,7 @@ from orchestrator import driver as run
 from orchestrator.catalogue import load_spec
 from orchestrator.engines.ray import cluster
 from orchestrator.sweeps.layout import SweepLayout
-from orchestrator.sweeps.stage_store import CannotGoOn
+from orchestrator.sweeps.stage_store import SweepStopped
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -27,12 +27,12 @@ def test_an_exit_that_ray_asks_for_becomes_a_message_with_the_way_to_go_on(
         yield None
 
     monkeypatch.setattr(cluster, "connect", connect)
-    monkeypatch.setattr(cluster, "gangs_that_fit", lambda *_: 1)
+    monkeypatch.setattr(cluster, "groups_that_fit", lambda *_: 1)
     layout = SweepLayout.at(tmp_path)
     if begun:
         layout.store.put(layout.resolved, b"")
     with (
-        pytest.raises(CannotGoOn) as refused,
+        pytest.raises(SweepStopped) as refused,
         run._cluster(load_spec("smoke.yaml"), run.Engine(), layout),
     ):
         raise SystemExit(1)

@@ -83,7 +83,7 @@ class StageData:
 
 
 def open_data(images_dir: Path) -> StageData:
-    """The cache in this folder, checked against its meta.json; opened once per process.
+    """Opens the cache in this folder and checks it against its meta.json; once per process.
 
     Raises:
         DataError: a file is missing, cannot be read, or is not what meta.json says.
@@ -133,15 +133,15 @@ def _open(meta_path: Path, changed: int) -> StageData:
     )
 
 
-def _recipe(path: Path, found: dict[str, Any]) -> Recipe:
-    unknown = sorted(set(found) - {field.name for field in fields(Recipe)})
+def _recipe(path: Path, recorded: dict[str, Any]) -> Recipe:
+    unknown = sorted(set(recorded) - {field.name for field in fields(Recipe)})
     if unknown:
         raise DataError(
             f"{path}: augment: {', '.join(unknown)} is not known here; remove the folder and"
             " prepare the data again"
         )
     values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
+        name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()
     }
     return Recipe(**values)
 

@@ -26,20 +26,20 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over ranks, in place."""
+        """Sums over ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def mean(self, tensors: list[Tensor]) -> None:
-        """Every tensor replaced by its mean over ranks."""
+        """Replaces every tensor by its mean over ranks."""
         if self.world_size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
                 tensor.div_(self.world_size)
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """The rows of all ranks one under the other; every rank brings the same number."""
+        """Gathers the rows of all ranks one under the other; every rank brings the same number."""
         if self.world_size == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.world_size)]
@@ -47,7 +47,7 @@ class Ranks:
         return torch.cat(parts)
 
     def share_bytes(self, data: bytes | None, device: torch.device) -> bytes | None:
-        """What the first rank holds, on every rank. Others pass None."""
+        """Sends what the first rank holds to every rank. Others pass None."""
         if self.world_size == 1:
             return data
         size = torch.tensor([-1 if data is None else len(data)], dtype=torch.int64, device=device)
@@ -61,7 +61,7 @@ class Ranks:
         return content.cpu().numpy().tobytes()
 
     def wait(self) -> None:
-        """Every rank has come this far."""
+        """Waits until every rank has come this far."""
         if self.world_size > 1:
             dist.barrier()
 

@@ -20,5 +20,5 @@ def decay_at(step: int, decay: float) -> float:
 
 @torch.no_grad()
 def update(teacher: Sequence[Tensor], student: Sequence[Tensor], keep: float) -> None:
-    """teacher <- keep * teacher + (1 - keep) * student, in place, all tensors in one call."""
+    """Updates teacher <- keep * teacher + (1 - keep) * student, in place, in one call."""
     torch._foreach_lerp_(list(teacher), list(student), 1.0 - keep)

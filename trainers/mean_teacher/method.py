@@ -165,8 +165,8 @@ class MeanTeacher(Trainer):
         return {"loss": loss, "loss_class": by_class, "loss_consistency": by_consistency}
 
     def train_epoch(self, number: int) -> Tensor:
-        """One pass over the images without a label; returns loss, class loss and consistency loss
-        of each step, [steps, 3] on the device.
+        """Trains one pass over the images without a label. Returns loss, class loss and consistency
+        loss of each step, [steps, 3] on the device.
         """
         config = self.config
         epoch = self.sampler.epoch(number)
@@ -196,8 +196,8 @@ class MeanTeacher(Trainer):
     def take_step(
         self, batch: Batch, *, consistency_weight: float, learning_rate: float, batch_size: float
     ) -> Tensor:
-        """Student and teacher have moved by one batch; returns `stage_loss`'s terms, [3] on the
-        device. Nothing here waits for the device.
+        """Moves student and teacher by one batch. Returns `stage_loss`'s terms, [3] on the device.
+        Nothing here waits for the device.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             with torch.no_grad():
@@ -409,8 +409,8 @@ def _compiled(net: nn.Module) -> nn.Module:
             " Install g++, or set CXX, or leave it out."
         )
     compiled: Any = torch.compile(net)
-    found: nn.Module = compiled
-    return found
+    module: nn.Module = compiled
+    return module
 
 
 def _by_batch(values: Tensor, rows: int) -> Tensor:

@@ -116,7 +116,7 @@ class MeanTeacherConfig:
                 raise SettingsError(
                     "labelled_share",
                     "labelled_per_batch",
-                    problem="labelled_share and labelled_per_batch say the same thing twice",
+                    problem="give labelled_share or labelled_per_batch, not both",
                     hint="write one of them",
                 )
             most = max(self.labelled_per_batch)

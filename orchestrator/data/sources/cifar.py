@@ -212,8 +212,8 @@ class Batches:
 
 def _batch(path: Path, layout: BatchLayout, items: int) -> tuple[Array, Labels]:
     """uint8 [items, 32, 32, 3] and int32 [items]."""
-    found = _read(path, layout, items)
-    data, labels = found.get("data"), found.get(layout.labels_key)
+    batch = _read(path, layout, items)
+    data, labels = batch.get("data"), batch.get(layout.labels_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (items, 3072):
         what = (
             f"{data.dtype} {list(data.shape)}"
@@ -245,7 +245,7 @@ def _batch(path: Path, layout: BatchLayout, items: int) -> tuple[Array, Labels]:
 def _read(path: Path, layout: BatchLayout, items: int) -> dict[str, Any]:
     """The dict in a batch of so many images, or (0) in the file of names."""
     try:
-        found = read_pickle(read_regular(path, most=_LARGEST_NAMES + items * _LARGEST_ITEM))
+        batch = read_pickle(read_regular(path, most=_LARGEST_NAMES + items * _LARGEST_ITEM))
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}). {layout.expected}."
@@ -254,6 +254,6 @@ def _read(path: Path, layout: BatchLayout, items: int) -> dict[str, Any]:
         raise DataError(
             f"{path}: cannot be read ({error}); truncated or damaged? {layout.expected}."
         ) from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: holds {type(found).__name__}, not a batch. {layout.expected}.")
-    return found
+    if not isinstance(batch, dict):
+        raise DataError(f"{path}: holds {type(batch).__name__}, not a batch. {layout.expected}.")
+    return batch

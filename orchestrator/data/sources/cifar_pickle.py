@@ -84,8 +84,8 @@ _MOST_AXES: Final = 4
 
 
 def read_pickle(content: bytes) -> Any:
-    """The value in a pickle of dicts, lists, tuples, strings, numbers and numpy arrays of numbers
-    (protocols 2 to 5; Python 2's strings as latin-1).
+    """Reads the value in a pickle of dicts, lists, tuples, strings, numbers and numpy arrays of
+    numbers (protocols 2 to 5; Python 2's strings as latin-1).
 
     Raises:
         PickleRefused: it holds anything else, or is damaged.
@@ -197,10 +197,10 @@ class _Machine:
         target.update(zip(keys, pairs[1::2], strict=True))
 
     def _refer(self, module: Any, name: Any) -> None:
-        found = _Name(f"{module}.{name}")
-        if found not in _NAMES:
-            raise PickleRefused(f"it refers to {found.text[:100]}, which no CIFAR batch does")
-        self._stack.append(found)
+        name_ = _Name(f"{module}.{name}")
+        if name_ not in _NAMES:
+            raise PickleRefused(f"it refers to {name_.text[:100]}, which no CIFAR batch does")
+        self._stack.append(name_)
 
 
 def _made(function: Any, arguments: Any) -> Any:

@@ -67,47 +67,47 @@ class Features:
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
         path = existing(self)
-        found = read_feature_file(path)
-        _check_space(found, folder)
-        y = found.y
-        if found.x_test is not None and found.y_test is not None:
+        file = read_feature_file(path)
+        _check_space(file, folder)
+        y = file.y
+        if file.x_test is not None and file.y_test is not None:
             _write_rows(
-                path, "x", found.x, {folder / "train.npy": np.ones(len(y), bool)}, on_progress
+                path, "x", file.x, {folder / "train.npy": np.ones(len(y), bool)}, on_progress
             )
             _write_rows(
                 path,
                 "x_test",
-                found.x_test,
-                {folder / "test.npy": np.ones(len(found.y_test), bool)},
+                file.x_test,
+                {folder / "test.npy": np.ones(len(file.y_test), bool)},
                 on_progress,
             )
             return Loaded(
                 kind="features",
-                labels={"train": y, "test": found.y_test},
-                class_names=found.class_names,
+                labels={"train": y, "test": file.y_test},
+                class_names=file.class_names,
             )
         is_test = np.zeros(len(y), bool)
         is_test[held_out_rows(y, len(y) // TEST_SHARE)] = True
         _write_rows(
             path,
             "x",
-            found.x,
+            file.x,
             {folder / "train.npy": ~is_test, folder / "test.npy": is_test},
             on_progress,
         )
         return Loaded(
             kind="features",
             labels={"train": y[~is_test], "test": y[is_test]},
-            class_names=found.class_names,
+            class_names=file.class_names,
         )
 
 
-def _check_space(found: FeatureFile, folder: Path) -> None:
-    rows = found.x.shape[0] + (found.x_test.shape[0] if found.x_test else 0)
-    needed, free = rows * found.x.shape[1] * 4, shutil.disk_usage(folder).free
+def _check_space(file: FeatureFile, folder: Path) -> None:
+    rows = file.x.shape[0] + (file.x_test.shape[0] if file.x_test else 0)
+    needed, free = rows * file.x.shape[1] * 4, shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{found.path}: {rows:,} rows of {found.x.shape[1]:,} features take {needed / 1e9:.1f}"
+            f"{file.path}: {rows:,} rows of {file.x.shape[1]:,} features take {needed / 1e9:.1f}"
             f" GB; the cache has {free / 1e9:.1f} GB free. Set ORCHESTRATE_CACHE to a folder on a"
             " larger disk."
         )
@@ -116,23 +116,23 @@ def _check_space(found: FeatureFile, folder: Path) -> None:
 def _write_rows(
     path: Path, name: str, header: ArrayHeader, targets: dict[Path, Array], on_progress: Progress
 ) -> None:
-    """Each target holds, as float32, the rows of array `name` where its mask [N] is true, in their
-    order.
+    """Writes to each target, as float32, the rows of array `name` where its mask [N] is true, in
+    their order.
     """
     rows, features = header.shape
     outs = [
         (create_array(target, (int(mask.sum()), features), np.float32), mask)
         for target, mask in targets.items()
     ]
-    written = [0] * len(outs)
+    filled = [0] * len(outs)
     for first, stored in row_blocks(path, name):
         for start in range(0, len(stored), CHUNK_ROWS):
             part = stored[start : start + CHUNK_ROWS]
             block = _finite(path, name, first + start, part)
             for k, (out, mask) in enumerate(outs):
                 chosen = block[mask[first + start : first + start + len(part)]]
-                out[written[k] : written[k] + len(chosen)] = chosen
-                written[k] += len(chosen)
+                out[filled[k] : filled[k] + len(chosen)] = chosen
+                filled[k] += len(chosen)
             on_progress(first + start + len(part), rows)
 
 

@@ -260,13 +260,14 @@ def mini_imagenet(root: Path, passed: PassedOver | None = None) -> Splits:
         is not published.
     """
     passed = passed or PassedOver(root)
-    found = class_images(root, passed)
-    if len(found) != MINI_CLASSES:
+    files_of = class_images(root, passed)
+    if len(files_of) != MINI_CLASSES:
         raise DataError(
-            f"{root}: {len(found)} class folders ({', '.join(list(found)[:3])}, ...); Mini-ImageNet"
-            f" has {MINI_CLASSES}. Expected PATH/<class>/*.jpg, all classes side by side."
+            f"{root}: {len(files_of)} class folders ({', '.join(list(files_of)[:3])}, ...);"
+            f" Mini-ImageNet has {MINI_CLASSES}. Expected PATH/<class>/*.jpg, all classes side by"
+            " side."
         )
-    for name, files in found.items():
+    for name, files in files_of.items():
         if len(files) < MINI_TRAIN + MINI_TEST:
             raise DataError(
                 f"{root / name}: {len(files)} images; Mini-ImageNet has {MINI_TRAIN + MINI_TEST} in"
@@ -274,8 +275,8 @@ def mini_imagenet(root: Path, passed: PassedOver | None = None) -> Splits:
             )
         passed.surplus += files[MINI_TRAIN:-MINI_TEST]
     return {
-        "train": {name: files[:MINI_TRAIN] for name, files in found.items()},
-        "test": {name: files[-MINI_TEST:] for name, files in found.items()},
+        "train": {name: files[:MINI_TRAIN] for name, files in files_of.items()},
+        "test": {name: files[-MINI_TEST:] for name, files in files_of.items()},
     }
 
 
@@ -299,8 +300,8 @@ def _decode_split(
     crop: Crop | None,
     on_done: Callable[[int], None],
 ) -> tuple[Labels, list[str], Remarks]:
-    """The labels and files in the order in which the images are kept, and what was not plain about
-    these.
+    """Decodes the images of a split. Returns the labels and files in the order in which the images
+    are kept, and what was not plain about these.
     """
     from orchestrator.data.decoding import decode
 
@@ -367,7 +368,7 @@ def _check_space(root: Path, folder: Path, images: int, shape: tuple[int, int, i
 
 def _stat(file: str) -> os.stat_result:
     try:
-        found = os.stat(file)  # noqa: PTH116 (a million Path objects would be slow)
+        status = os.stat(file)  # noqa: PTH116 (a million Path objects would be slow)
     except FileNotFoundError:
         link = Path(file).is_symlink()
         what = (
@@ -376,5 +377,5 @@ def _stat(file: str) -> os.stat_result:
         raise DataError(f"{file}: {what}.") from None
     except OSError as error:
         raise DataError(f"{file}: {error.strerror or error}.") from None
-    check_regular(file, found.st_mode)
-    return found
+    check_regular(file, status.st_mode)
+    return status

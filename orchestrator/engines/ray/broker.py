@@ -1,10 +1,11 @@
-"""Who trains which stage where: one broker a sweep owns the gangs and trains every stage once,
-first come first served.
+"""Who trains which stage where: one broker a sweep owns the worker groups and trains every stage
+once, first come first served.
 
 A stage is a pure function of its request, so the broker trains it on its own account: whoever asks
 for a stage that is being trained waits for that training, and a candidate that dies while it waits
 loses nothing, for the result is committed under the stage's key all the same. Plain asyncio without
-Ray; the actor around it and the gangs of Ray ranks are in orchestrator.engines.ray.gang.
+Ray; the actor around it and the worker groups of Ray ranks are in
+orchestrator.engines.ray.worker_group.
 """
 
 from __future__ import annotations
@@ -17,40 +18,40 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.engines.patience import Deaths, epochs_done
-from orchestrator.sweeps.stage_store import CannotGoOn, StageStore, new_attempt
+from orchestrator.sweeps.stage_store import StageStore, SweepStopped, new_attempt
 from trainers.stage import StageOutcome, StageRequest, TrainingFailed
 
 
-class GangBroken(Exception):
-    """A rank of the gang died or cannot be reached; the message says which and why."""
+class WorkerGroupBroken(Exception):
+    """A rank of the worker group died or cannot be reached; the message says which and why."""
 
 
-class NoGang(CannotGoOn):
-    """No gang can be had: the cluster does not grant one, or each dies while it starts."""
+class NoWorkerGroup(SweepStopped):
+    """No worker group can be had: the cluster does not grant one, or each dies while it starts."""
 
 
-class Gang(Protocol):
+class WorkerGroup(Protocol):
     """n ranks that train one stage at a time."""
 
     async def alive(self) -> bool:
-        """Whether every rank of the idle gang still answers."""
+        """Returns whether every rank of the idle worker group still answers."""
         ...
 
     async def train(self, request: StageRequest) -> StageOutcome:
         """Raises:
-        GangBroken: a rank died; the stage can go on elsewhere from its last checkpoint.
+        WorkerGroupBroken: a rank died; the stage can go on elsewhere from its last checkpoint.
         TrainingFailed: the stage itself cannot be trained, here or anywhere.
         """
         ...
 
     def kill(self) -> None:
-        """Every rank is gone and its resources are free; may be called twice."""
+        """Ends every rank and frees its resources; may be called twice."""
         ...
 
 
 @dataclass(slots=True)
-class Use:
-    """How busy the gangs were."""
+class Utilisation:
+    """How busy the worker groups were."""
 
     busy_seconds: float = 0.0
     first: float | None = None
@@ -58,13 +59,13 @@ class Use:
     trained: int = 0
     broken: int = 0
 
-    def share(self, gangs: int) -> float | None:
-        """Share of the gangs' time spent training, from the first stage's start to the last one's
-        end.
+    def share(self, groups: int) -> float | None:
+        """Share of the worker groups' time spent training, from the first stage's start to the last
+        one's end.
         """
         if self.first is None or self.last <= self.first:
             return None
-        return self.busy_seconds / (gangs * (self.last - self.first))
+        return self.busy_seconds / (groups * (self.last - self.first))
 
     def began(self) -> float:
         now = time.monotonic()
@@ -83,49 +84,51 @@ class _Job:
     request: StageRequest
     done: asyncio.Future[None]
     deaths: Deaths
-    """Gangs that broke while they trained it."""
+    """Worker groups that broke while they trained it."""
 
 
 @dataclass(slots=True)
 class Broker:
-    """Leases at most `gangs` gangs, made when first needed and kept warm; a broken one is killed,
-    never reused.
+    """Leases at most `groups` worker groups, made when first needed and kept warm; a broken one is
+    killed, never reused.
     """
 
-    make_gang: Callable[[], Awaitable[Gang]]
-    """Raises NoGang or GangBroken; leaves nothing behind when it raises or is cancelled."""
-    gangs: int
+    make_group: Callable[[], Awaitable[WorkerGroup]]
+    """Raises NoWorkerGroup or WorkerGroupBroken; leaves nothing behind when it raises or is
+    cancelled.
+    """
+    groups: int
     store: StageStore
     max_failures: int
-    """Gangs that one stage may break in a row, its checkpoints not moving on, and starts in a row
-    that may break before there is no gang to be had.
+    """Worker groups that one stage may break in a row, its checkpoints not moving on, and starts in
+    a row that may break before there is no worker group to be had.
     """
-    use: Use = field(default_factory=Use)
+    use: Utilisation = field(default_factory=Utilisation)
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _queue: deque[_Job] = field(default_factory=deque)
-    _idle: list[Gang] = field(default_factory=list)
+    _idle: list[WorkerGroup] = field(default_factory=list)
     _live: int = 0
-    """Gangs that have started and have not been killed, at work or idle."""
+    """Worker groups that have started and have not been killed, at work or idle."""
     _starting: int = 0
     _broken_starts: int = 0
-    _refused: NoGang | None = None
-    """Why no more gangs are started; void once the last live one is gone."""
+    _refused: NoWorkerGroup | None = None
+    """Why no more worker groups are started; void once the last live one is gone."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _closed: bool = False
 
     async def train(self, request: StageRequest) -> bool:
-        """The stage of the request is committed to the store. Returns whether this call had it
-        trained, rather than finding it or waiting for another's.
+        """Has the stage of the request trained and committed to the store. Returns whether this
+        call trained it; False if it was there or another call trained it.
 
         Raises:
             TrainingFailed: to everyone who waits for the stage.
-            NoGang: to everyone who waits.
+            NoWorkerGroup: to everyone who waits.
         """
         job = self._jobs.get(request.key)
         first = job is None
         if job is None:
             if self._closed:
-                raise CannotGoOn("the sweep is being stopped")
+                raise SweepStopped("the sweep is being stopped")
             left = self.store.left(request)
             if left is None:
                 return False
@@ -144,8 +147,8 @@ class Broker:
         return first
 
     def _dispatch(self) -> None:
-        """Idle gangs work while stages wait, and as many gangs are being started as waiting stages
-        can use.
+        """Gives waiting stages to idle groups, and starts as many groups as the other waiting
+        stages can use.
         """
         if self._closed:
             return
@@ -154,7 +157,7 @@ class Broker:
         while (
             self._refused is None
             and len(self._queue) > self._starting
-            and self._live + self._starting < self.gangs
+            and self._live + self._starting < self.groups
         ):
             self._starting += 1
             self._spawn(self._start())
@@ -166,26 +169,28 @@ class Broker:
 
     async def _start(self) -> None:
         try:
-            gang = await self.make_gang()
-        except NoGang as error:
+            group = await self.make_group()
+        except NoWorkerGroup as error:
             # With others at work there is no hurry: this place is asked for again, and the stages
             # in the queue go to whoever is free first.
             self._refused = error if self._live == 0 else None
-        except GangBroken as error:
+        except WorkerGroupBroken as error:
             self.use.broken += 1
             self._broken_starts += 1
             if self._broken_starts > self.max_failures:
-                self._refused = NoGang(
-                    f"{self._broken_starts} gangs in a row died while they started, at last:"
-                    f" {error}"
+                self._refused = NoWorkerGroup(
+                    f"{self._broken_starts} worker groups in a row died while they started, at"
+                    f" last: {error}"
                 )
         except Exception as error:
             # Whatever a start stumbles over would otherwise be lost in this task, and those who
             # wait would wait for ever.
-            self._refused = NoGang(f"a gang cannot be started: {type(error).__name__}: {error}")
+            self._refused = NoWorkerGroup(
+                f"a worker group cannot be started: {type(error).__name__}: {error}"
+            )
         else:
             self._live += 1
-            self._idle.append(gang)
+            self._idle.append(group)
             self._broken_starts, self._refused = 0, None
         finally:
             self._starting -= 1
@@ -199,51 +204,51 @@ class Broker:
         while self._queue:
             self._end(self._queue.popleft(), refused)
 
-    async def _work(self, job: _Job, gang: Gang) -> None:
-        if not await self._answers(gang):
+    async def _work(self, job: _Job, group: WorkerGroup) -> None:
+        if not await self._answers(group):
             # Died while idle: not this stage's doing, which keeps its place.
-            self._discard(gang)
+            self._discard(group)
             self._queue.appendleft(job)
             self._dispatch()
             return
         began = self.use.began()
         try:
-            outcome = await gang.train(replace(job.request, attempt=new_attempt()))
-        except GangBroken as error:
-            self._discard(gang)
+            outcome = await group.train(replace(job.request, attempt=new_attempt()))
+        except WorkerGroupBroken as error:
+            self._discard(group)
             self.use.broken += 1
             if job.deaths.too_many(epochs_done(job.request.work_dir)):
-                said = (
-                    f"{job.deaths.in_vain} gangs in a row broke while training it, and no"
+                problem = (
+                    f"{job.deaths.in_vain} worker groups in a row broke while training it, and no"
                     f" checkpoint moved on in between; at last: {error}"
                 )
-                self._end(job, TrainingFailed(f"stage {job.request.stage}: {said}"))
+                self._end(job, TrainingFailed(f"stage {job.request.stage}: {problem}"))
             else:
                 self._queue.appendleft(job)
         except asyncio.CancelledError:
-            self._discard(gang)
+            self._discard(group)
             raise
         except Exception as error:
-            # What else its ranks are in the middle of nobody knows.
-            self._discard(gang)
+            # Its ranks may still be running, so the group is discarded.
+            self._discard(group)
             self._end(job, error)
         else:
-            self._idle.append(gang)
+            self._idle.append(group)
             self._spawn(self._commit(job, outcome))
         finally:
             self.use.ended(began)
         self._dispatch()
 
-    async def _answers(self, gang: Gang) -> bool:
+    async def _answers(self, group: WorkerGroup) -> bool:
         try:
-            return await gang.alive()
+            return await group.alive()
         except asyncio.CancelledError:
-            self._discard(gang)
+            self._discard(group)
             raise
 
     async def _commit(self, job: _Job, outcome: StageOutcome) -> None:
         try:
-            # Checksums of large models and fsync must not hold up the other gangs.
+            # Checksums of large models and fsync must not hold up the other worker groups.
             await asyncio.to_thread(self.store.commit, job.request, outcome)
         except Exception as error:
             self._end(job, error)
@@ -262,14 +267,14 @@ class Broker:
             # Marked as seen: all who asked may have gone away, which is no fault.
             job.done.exception()
 
-    def _discard(self, gang: Gang) -> None:
-        gang.kill()
+    def _discard(self, group: WorkerGroup) -> None:
+        group.kill()
         self._live -= 1
         if self._live == 0:
             self._broken_starts, self._refused = 0, None
 
     async def close(self) -> None:
-        """No training goes on and no gang is left."""
+        """Ends all training and every worker group."""
         self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -278,5 +283,5 @@ class Broker:
         while self._idle:
             self._discard(self._idle.pop())
         for job in list(self._jobs.values()):
-            self._end(job, CannotGoOn("the sweep is being stopped"))
+            self._end(job, SweepStopped("the sweep is being stopped"))
         self._queue.clear()

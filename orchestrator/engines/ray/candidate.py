@@ -1,5 +1,5 @@
 """A Tune trial: one candidate, which runs the stage loops of its seeds and owns their pool actors.
-It never loads torch and holds no gang while it waits.
+It never loads torch and holds no worker group while it waits.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.inline import label_of
-from orchestrator.engines.ray.gang import first_line, remote_error
 from orchestrator.engines.ray.pool_actor import RETRY_SECONDS, PoolActors, PoolClient, ProcessLost
+from orchestrator.engines.ray.worker_group import first_line, remote_error
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout, TrialLayout
 from orchestrator.sweeps.stage_records import StageRecord, has_stages, read_stage
-from orchestrator.sweeps.stage_store import CannotGoOn, StageArtefact, StageStore
-from orchestrator.trial import Bench, TrialState, attempt_trial
+from orchestrator.sweeps.stage_store import StageArtefact, StageStore, SweepStopped
+from orchestrator.trial import TrialContext, TrialState, attempt_trial
 from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.errors import UserError
 from trainers.stage import StageRequest
@@ -36,7 +36,7 @@ FATAL = "fatal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
+class SweepContext:
     """What the driver hands to every candidate."""
 
     layout: SweepLayout
@@ -60,7 +60,7 @@ class BrokerStages:
 
     def obtain(self, request: StageRequest) -> StageArtefact:
         if self.stopped.is_set():
-            raise CannotGoOn("the trial is being stopped")
+            raise SweepStopped("the trial is being stopped")
         # Another's training of the same stage, which this call may have waited for, need not have
         # made every array that is wanted here.
         for _ in range(1 + len(request.wants)):
@@ -68,13 +68,13 @@ class BrokerStages:
                 break
             self.broker.tell.remote((ASKED, request.trial, str(request.work_dir)))
             self._train(request)
-        found = self.store.find(request.key)
-        if found is None or self.store.left(request) is not None:
-            raise CannotGoOn(
+        artefact = self.store.find(request.key)
+        if artefact is None or self.store.left(request) is not None:
+            raise SweepStopped(
                 f"{self.store.place(request.key)}: was trained and is not there; all nodes of the"
                 " cluster must see the same folder"
             )
-        return found
+        return artefact
 
     def _train(self, request: StageRequest) -> None:
         """Waits as long as the training takes; a broker that died is asked again once it is back,
@@ -105,7 +105,7 @@ class BrokerStages:
 
 
 @dataclass(frozen=True, slots=True)
-class TellsBroker:
+class BrokerObserver:
     """Passes on what a trial loop says, by way of the broker, to the driver's display; a lost event
     loses nothing else.
     """
@@ -122,7 +122,7 @@ class TellsBroker:
 
 
 @dataclass(slots=True)
-class SeedLoop:
+class SeedThread:
     """The stage loop of one seed in a thread of the candidate."""
 
     trial: Trial
@@ -139,48 +139,48 @@ class CandidateRun:
     """
 
     candidate: Candidate
-    shared: Shared
+    context: SweepContext
     pools: PoolActors
-    loops: list[SeedLoop] = field(default_factory=list)
+    loops: list[SeedThread] = field(default_factory=list)
     stage: int = -1
     stopped: threading.Event = field(default_factory=threading.Event)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def start(self) -> None:
         for trial in self.candidate.trials:
-            loop = SeedLoop(trial)
+            loop = SeedThread(trial)
             self.loops.append(loop)
-            if is_finished(self.shared.layout, trial) or is_failed(self.shared.layout, trial):
+            if is_finished(self.context.layout, trial) or is_failed(self.context.layout, trial):
                 continue
             loop.thread = threading.Thread(
                 target=self._run, args=(loop,), name=f"seed-{trial.seed}", daemon=True
             )
             loop.thread.start()
 
-    def _run(self, loop: SeedLoop) -> None:
-        shared, trial = self.shared, loop.trial
+    def _run(self, loop: SeedThread) -> None:
+        context, trial = self.context, loop.trial
         pool = PoolClient(
-            trial, shared.data, shared.layout.trial(trial.id).segments, self.pools, self.stopped
+            trial, context.data, context.layout.trial(trial.id).segments, self.pools, self.stopped
         )
-        kind = shared.device.partition(":")[0]
+        kind = context.device.partition(":")[0]
         stages = BrokerStages(
-            StageStore(shared.layout.store),
-            shared.broker,
-            shared.resources.workers,
+            StageStore(context.layout.store),
+            context.broker,
+            context.resources.workers,
             kind,
             self.stopped,
         )
-        bench = Bench(
-            layout=shared.layout,
-            data=shared.data,
+        trial_context = TrialContext(
+            layout=context.layout,
+            data=context.data,
             stages=stages,
-            resources=shared.resources,
-            watcher=TellsBroker(shared.broker, self._notify),
-            device=shared.device,
+            resources=context.resources,
+            observer=BrokerObserver(context.broker, self._notify),
+            device=context.device,
         )
         try:
             loop.state = attempt_trial(
-                trial, pool, bench, lambda message: self._tell_failure(trial, message)
+                trial, pool, trial_context, lambda message: self._tell_failure(trial, message)
             )
         except BaseException as error:
             loop.crash = error
@@ -189,17 +189,19 @@ class CandidateRun:
             self._notify()
 
     def _tell_failure(self, trial: Trial, message: str) -> None:
-        self.shared.broker.tell.remote(("trial_failed", label_of(trial), message))
+        self.context.broker.tell.remote(("trial_failed", label_of(trial), message))
 
     def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
-    def _files(self, loop: SeedLoop) -> TrialLayout:
-        return self.shared.layout.trial(loop.trial.id)
+    def _files(self, loop: SeedThread) -> TrialLayout:
+        return self.context.layout.trial(loop.trial.id)
 
     def stop(self) -> None:
-        """No seed goes on to another step; a stage that is being trained is left to the broker."""
+        """Stops every seed before its next step; a stage that is being trained is left to the
+        broker.
+        """
         self.stopped.set()
 
     def advance(self) -> dict[str, Any]:
@@ -228,7 +230,7 @@ class CandidateRun:
                     # The metric that Tune insists on, though it has no value.
                     return {
                         "candidate": self.candidate.id,
-                        FATAL: _said(loop.crash),
+                        FATAL: _message(loop.crash),
                         METRIC: float("nan"),
                         "done": True,
                     }
@@ -250,12 +252,12 @@ class CandidateRun:
             "done": last or not reached,
         }
 
-    def _ready(self, loop: SeedLoop) -> bool:
+    def _ready(self, loop: SeedThread) -> bool:
         ended = loop.thread is None or not loop.thread.is_alive() or loop.crash is not None
         return ended or has_stages(self._files(loop), self.stage + 1)
 
 
-def _said(error: UserError | OSError) -> str:
+def _message(error: UserError | OSError) -> str:
     if isinstance(error, OSError):
         unnamed = (
             "a file of the sweep's folder, or of a node's temporary folder (the system does not say"
@@ -263,8 +265,8 @@ def _said(error: UserError | OSError) -> str:
         )
         named = error.filename or unnamed
         return (
-            f"{named}: {error.strerror or error}. Everything recorded so far is kept; mend this and"
-            " resume the sweep."
+            f"{named}: {error.strerror or error}. Everything recorded so far is kept; fix this"
+            " and resume the sweep."
         )
     return str(error)
 
@@ -272,14 +274,14 @@ def _said(error: UserError | OSError) -> str:
 class CandidateTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     """The shell that Tune schedules, stops and restarts; reused from one candidate to the next."""
 
-    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
-        assert shared is not None
-        self._shared = shared
+    def setup(self, config: dict[str, Any], context: SweepContext | None = None) -> None:
+        assert context is not None
+        self._context = context
         self._pools = PoolActors()
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._current = CandidateRun(config["candidate"], self._shared, self._pools)
+        self._current = CandidateRun(config["candidate"], self._context, self._pools)
         self._current.start()
 
     def step(self) -> dict[str, Any]:
@@ -295,7 +297,7 @@ class CandidateTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
         self._pools.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a candidate's state is the ledgers and records of its trials."""
+        """Does nothing: a candidate's state is the ledgers and records of its trials."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing, for the same reason."""
+        """Does nothing, for the same reason."""

@@ -40,13 +40,12 @@ QUIET = {
     "TUNE_WARN_THRESHOLD_S": "3600",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""Ray's own output and files are nobody's record here: progress is ours, and nothing of Tune's is
-read back.
+"""Turns off Ray's own output and files: we print our own progress and never read Tune's files.
 """
 
 
 class ClusterError(UserError):
-    """Ray cannot be started or reached, or cannot hold one gang."""
+    """Ray cannot be started or reached, or cannot hold one worker group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +69,9 @@ class Cluster:
         return f"{where}: {self.nodes} node(s), {self.cpus:g} CPUs, {self.gpus:g} GPUs"
 
 
-def hush() -> None:
-    """Ray keeps to what QUIET says; some of it is read when Ray is first imported, so this comes
-    before.
+def quieten_ray() -> None:
+    """Turns off Ray's own output by QUIET. Some of it is read when Ray is first imported, so call
+    this before.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -82,13 +81,13 @@ def hush() -> None:
 def connect(
     *, address: str | None = None, local: bool = False, verbose: bool = False
 ) -> Iterator[Cluster]:
-    """Connected to Ray for the length of the block: `address`, else RAY_ADDRESS, else a node
+    """Connects to Ray for the length of the block: to `address`, else RAY_ADDRESS, else a node
     running here, else an embedded Ray (at once if `local`).
 
     Raises:
         ClusterError: Ray cannot be started, or the one at the address cannot be reached.
     """
-    hush()
+    quieten_ray()
     wanted = _wanted(address, local)
     _check(wanted)
     import ray
@@ -103,7 +102,7 @@ def connect(
     with redirect_stdout(sys.stderr):
         try:
             with _own_sigterm(), _guarded(wanted):
-                found = _join(ray, wanted, quiet) if wanted else _embed(ray, quiet)
+                cluster = _join(ray, wanted, quiet) if wanted else _embed(ray, quiet)
         # Where the head is lost while it connects, Ray ends the process; what a start that fails
         # raises is anything, down to a bare Exception.
         except (Exception, SystemExit) as error:
@@ -111,19 +110,19 @@ def connect(
                 _leave_nothing(ray)
             raise ClusterError(joining.explain(error, wanted)) from error
         try:
-            yield found
+            yield cluster
         except RayError as error:
-            said = str(error).strip().partition("\n")[0]
+            reason = str(error).strip().partition("\n")[0]
             raise ClusterError(
-                f"{found}: failed ({type(error).__name__}: {said}). What is recorded is kept; go on"
-                " with: orchestrate resume DIR"
+                f"{cluster}: failed ({type(error).__name__}: {reason}). What is recorded is"
+                " kept; continue with: orchestrate resume DIR"
             ) from error
         finally:
             ray.shutdown()
 
 
 def _leave_nothing(ray: Any) -> None:
-    """No process is left of a Ray that did not come up."""
+    """Ends every process of a Ray that did not come up."""
     with suppress(Exception, SystemExit):
         ray.shutdown()
     with suppress(psutil.Error):
@@ -173,9 +172,7 @@ def _check(address: str | None) -> None:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Ray, when it connects, makes SIGTERM exit with status 15; what this process does about it
-    stays in force.
-    """
+    """Restores this process's handler of SIGTERM, which Ray replaces when it connects."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -186,8 +183,8 @@ def _own_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _guarded(wanted: str | None) -> Iterator[None]:
-    """Where the Ray dies while this process connects to it, Ray would wait for a minute and end the
-    process: here it ends soon, with a message.
+    """Ends the process soon and with a message if Ray dies while it connects; Ray itself would wait
+    for a minute first.
     """
 
     def lost(name: str) -> None:
@@ -258,14 +255,15 @@ def _embed(ray: Any, quiet: dict[str, Any]) -> Cluster:
 
 
 def _protect_token() -> None:
-    """Ray writes its access token readable by everyone on the machine."""
+    """Makes Ray's access token readable by its owner alone; Ray writes it readable by everyone."""
     token = joining.token_file()
     if token is not None and token.is_file() and stat.S_IMODE(token.stat().st_mode) & 0o077:
         token.chmod(0o600)
 
 
-def gangs_that_fit(cluster: Cluster, resources: ResourcesConfig) -> int:
-    """How many gangs the cluster can hold at once, at most resources.max_concurrent.
+def groups_that_fit(cluster: Cluster, resources: ResourcesConfig) -> int:
+    """Returns how many worker groups the cluster can hold at once, at most
+    resources.max_concurrent.
 
     Raises:
         ClusterError: not one; the message says what is missing.
@@ -280,7 +278,7 @@ def gangs_that_fit(cluster: Cluster, resources: ResourcesConfig) -> int:
     if fit >= 1:
         return min(fit, resources.max_concurrent)
     each = f"{cpus} CPU(s)" + (f" and {gpus:g} GPU(s)" if gpus else "")
-    short = f"one gang of resources.workers = {ranks} needs {ranks * cpus} CPU(s)" + (
+    short = f"one worker group of resources.workers = {ranks} needs {ranks * cpus} CPU(s)" + (
         f" and {ranks * gpus:g} GPU(s)" if gpus else ""
     )
     if ranks * cpus <= cluster.cpus and ranks * gpus <= cluster.gpus:

@@ -1,5 +1,5 @@
-"""Runs a sweep on Ray: Tune schedules candidates, a broker owns the gangs that train, an actor per
-trial holds its pool.
+"""Runs a sweep on Ray: Tune schedules candidates, a broker owns the worker groups that train, an
+actor per trial holds its pool.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.inline import Outcome
 from orchestrator.engines.patience import epochs_done
 from orchestrator.engines.progress import Progress
-from orchestrator.engines.ray.candidate import ASKED, FATAL, CandidateTrainable, Shared
-from orchestrator.engines.ray.cluster import Cluster, gangs_that_fit
-from orchestrator.engines.ray.gang import HEAD, BrokerActor, first_line, new_name
+from orchestrator.engines.ray.candidate import ASKED, FATAL, CandidateTrainable, SweepContext
+from orchestrator.engines.ray.cluster import Cluster, groups_that_fit
 from orchestrator.engines.ray.scratch import scratch_folder
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.engines.ray.watch import leave, services, watched
+from orchestrator.engines.ray.worker_group import HEAD, BrokerActor, first_line, new_name
 from orchestrator.search.source import Source
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout
-from orchestrator.sweeps.stage_store import CannotGoOn
+from orchestrator.sweeps.stage_store import SweepStopped
 from search_spaces.reading.config import ResourcesConfig
 
 LOOK_SECONDS = 0.5
 """Between two looks at how far the candidates are."""
-CANDIDATES_PER_GANG = 2
-"""Candidates at work for each gang: their seeds run side by side, so that one that waits for a
-shared stage leaves no gang idle.
+CANDIDATES_PER_GROUP = 2
+"""Candidates at work for each worker group: their seeds run side by side, so that one that waits
+for a shared stage leaves no worker group idle.
 """
 
 
@@ -53,22 +53,26 @@ def run_on_ray(
     progress: Progress,
     estimate: Callable[[], int] | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
-    """Every candidate of the source is finished or failed; returns how it ended and how busy the
-    gangs were.
+    """Runs every candidate of the source until it is finished or failed. Returns how it ended and
+    how busy the worker groups were.
 
     Args:
         candidates: all of the sweep, finished ones too; grows while a search draws.
         estimate: how many stage trainings a search will come to, by the candidates drawn so far.
 
     Raises:
-        CannotGoOn: nothing can be trained or recorded any more; the message says why.
+        SweepStopped: nothing can be trained or recorded any more; the message says why.
     """
-    gangs = gangs_that_fit(cluster, resources)
+    groups = groups_that_fit(cluster, resources)
     on_the_head: Any = BrokerActor.options(resources=HEAD)  # type: ignore[attr-defined]
-    broker = on_the_head.remote(new_name(), layout.store, gangs, resources, device)
-    shared = Shared(layout=layout, data=data, resources=resources, device=device, broker=broker)
+    broker = on_the_head.remote(new_name(), layout.store, groups, resources, device)
+    context = SweepContext(
+        layout=layout, data=data, resources=resources, device=device, broker=broker
+    )
     fatal, restarts = Fatal(broker), Restarts(layout, resources.max_failures)
-    go_on = f"Everything recorded so far is kept; go on with: orchestrate resume {layout.location}"
+    go_on = (
+        f"Everything recorded so far is kept; continue with: orchestrate resume {layout.location}"
+    )
 
     def lost(name: str) -> None:
         leave(f"{name} has died, and the sweep with it. {go_on}", lambda: _clear(scratch, progress))
@@ -77,9 +81,9 @@ def run_on_ray(
     try:
         # Tune insists on a folder of its own; nothing in it is ever read back.
         with scratch_folder() as scratch, guard, _shown(broker, progress, estimate, restarts):
-            ended = _tuner(shared, source, num_candidates, gangs, scratch, fatal, restarts).fit()
+            ended = _tuner(context, source, num_candidates, groups, scratch, fatal, restarts).fit()
         if fatal.message is not None:
-            raise CannotGoOn(fatal.message)
+            raise SweepStopped(fatal.message)
         for error in ended.errors:
             # A failure of a trial itself is on its record; this is one that could not be recorded,
             # such as one process too many that died.
@@ -94,7 +98,7 @@ def run_on_ray(
     # What Ray or Tune stumble over is not to blame on a trial: those record their own failures. Ray
     # ends a process that has lost its cluster by SystemExit.
     except (RayError, TuneError, SystemExit) as error:
-        raise CannotGoOn(
+        raise SweepStopped(
             f"Ray failed while the sweep ran ({type(error).__name__}: {first_line(error)}). {go_on}"
         ) from error
     finally:
@@ -111,15 +115,13 @@ def run_on_ray(
 
 
 def _clear(scratch: Path, progress: Progress) -> None:
-    """The terminal is as it was, and no temporary file is left."""
+    """Restores the terminal and removes temporary files."""
     progress.stop()
     shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _close(broker: Any) -> dict[str, Any]:
-    """No gang is left; how busy they were, as far as a broker that may have died in between
-    knows.
-    """
+    """Stops all worker groups. Returns how busy they were: incomplete after a broker's restart."""
     try:
         use: dict[str, Any] = ray.get(broker.use.remote())
         ray.get(broker.close.remote())
@@ -181,37 +183,38 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
         """Of each seed: how much is on record, and the checkpoint of the stage that is being
         trained.
         """
-        found = []
+        reached = []
         for seed in trial.config["candidate"].trials:
             training = self.training.get(seed.id)
-            found.append(
+            reached.append(
                 (
                     len(self._layout.store.names(self._layout.trial(seed.id).root)),
                     epochs_done(training) if training is not None else 0,
                 )
             )
-        return found
+        return reached
 
 
 def _tuner(
-    shared: Shared,
+    context: SweepContext,
     source: Source,
     num_candidates: int,
-    gangs: int,
+    groups: int,
     scratch: Path,
     fatal: Fatal,
     restarts: Restarts,
 ) -> tune.Tuner:
-    # 0.1 CPU for a candidate would keep a 2-CPU gang off 2 cores.
+    # 0.1 CPU for a candidate would keep a 2-CPU worker group off 2 cores.
     trainable = tune.with_resources(
-        tune.with_parameters(CandidateTrainable, shared=shared), tune.PlacementGroupFactory([HEAD])
+        tune.with_parameters(CandidateTrainable, context=context),
+        tune.PlacementGroupFactory([HEAD]),
     )
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=SourceSearcher(source),
             num_samples=max(1, num_candidates),
-            max_concurrent_trials=CANDIDATES_PER_GANG * gangs,
+            max_concurrent_trials=CANDIDATES_PER_GROUP * groups,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -221,7 +224,7 @@ def _tuner(
             verbose=0,
             stop=fatal,
             callbacks=[restarts],
-            failure_config=tune.FailureConfig(max_failures=shared.resources.max_failures),
+            failure_config=tune.FailureConfig(max_failures=context.resources.max_failures),
         ),
     )
 

@@ -1,4 +1,6 @@
-"""The pool service of a trial as a Ray actor, and the client that outlives its deaths."""
+"""A trial's pool as a Ray actor, and a client that starts a new actor and repeats the call when one
+dies.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.data.prepare import PreparedData
-from orchestrator.engines.ray.gang import first_line, new_name, remote_error
+from orchestrator.engines.ray.worker_group import first_line, new_name, remote_error
 from orchestrator.labelling.pool import PoolCounts, Round
 from orchestrator.labelling.questions import Questions
 from orchestrator.storage.segments import Segments
-from orchestrator.sweeps.stage_store import CannotGoOn
+from orchestrator.sweeps.stage_store import SweepStopped
 from search_spaces.reading.config import Trial
 from trainers.stage import Ids, StageInputs
 
@@ -26,7 +28,7 @@ room to start anew elsewhere.
 """
 
 
-class ProcessLost(CannotGoOn):
+class ProcessLost(SweepStopped):
     """A process that the trial needs cannot be had again; started on another node, the trial may
     find one.
     """
@@ -78,7 +80,7 @@ class PoolActors:
             self._idle.append(actor)
 
     def close(self) -> None:
-        """No idle actor is left."""
+        """Ends the idle actors."""
         with self._lock:
             while self._idle:
                 ray.kill(self._idle.pop(), no_restart=True)
@@ -105,35 +107,35 @@ class PoolClient:
         return found
 
     def training_inputs(self, after_round: int | None = None) -> StageInputs:
-        found: StageInputs = self._call("training_inputs", after_round)
-        return found
+        inputs: StageInputs = self._call("training_inputs", after_round)
+        return inputs
 
     def eligible(self) -> Ids:
-        found: Ids = self._call("eligible")
-        return found
+        ids: Ids = self._call("eligible")
+        return ids
 
     def quota(self, number: int) -> int:
-        found: int = self._call("quota", number)
-        return found
+        questions: int = self._call("quota", number)
+        return questions
 
     def round(self, number: int) -> Round | None:
-        found: Round | None = self._call("round", number)
-        return found
+        committed: Round | None = self._call("round", number)
+        return committed
 
     def ask(self, number: int, asked: Questions) -> Round:
-        found: Round = self._call("ask", number, asked)
-        return found
+        answered: Round = self._call("ask", number, asked)
+        return answered
 
     def counts(self, after_round: int | None = None) -> PoolCounts:
-        found: PoolCounts = self._call("counts", after_round)
-        return found
+        total: PoolCounts = self._call("counts", after_round)
+        return total
 
     def head(self, after_round: int | None = None) -> tuple[int, str]:
-        found: tuple[int, str] = self._call("head", after_round)
-        return found
+        committed: tuple[int, str] = self._call("head", after_round)
+        return committed
 
     def close(self) -> None:
-        """The actor is free for another trial."""
+        """Frees the actor for another trial."""
         if self._actor is not None:
             self.actors.give_back(self._actor)
             self._actor = None
@@ -142,7 +144,7 @@ class PoolClient:
         deadline = time.monotonic() + RETRY_SECONDS
         while True:
             if self.stopped.is_set():
-                raise CannotGoOn("the trial is being stopped")
+                raise SweepStopped("the trial is being stopped")
             try:
                 if self._actor is None:
                     self._actor = self._served(self.actors.take())

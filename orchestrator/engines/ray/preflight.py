@@ -110,7 +110,9 @@ def node_ip() -> str:
 
 
 def refused(ip: str) -> str | None:
-    """Why a socket of this machine cannot be reached at its own address `ip`; None if it can."""
+    """Returns why a socket of this machine cannot be reached at its own address `ip`; None if it
+    can.
+    """
     try:
         with (
             socket.create_server((ip, 0)) as server,
@@ -179,7 +181,9 @@ def _homeless() -> str | None:
 
 
 def unwritable(folder: Path) -> str | None:
-    """Why no file can be made in `folder`, which is made if it is missing; None if one can."""
+    """Tries to make a file. Returns why none can be made in `folder`, which is made if it is
+    missing; None if one can.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -189,9 +193,7 @@ def unwritable(folder: Path) -> str | None:
 
 
 def cannot_start(machine: Machine) -> str | None:
-    """The first reason why an embedded Ray would not start or not live, with what to do; None if
-    there is none.
-    """
+    """Returns why Ray cannot start here, with what to do; None if it can."""
     if machine.memory < LEAST_MEMORY:
         return (
             f"{machine.memory / GIB:.1f} GiB of memory are available; Ray with one rank needs about"

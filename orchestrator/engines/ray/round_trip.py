@@ -12,8 +12,8 @@ from orchestrator.engines.ray.cluster import ClusterError, connect
 
 
 def round_trip(address: str | None) -> dict[str, Any]:
-    """Where Ray was found or started, its version, and the seconds that starting, a task and an
-    actor took.
+    """Runs a task and an actor on Ray. Returns where Ray is, its version, and the seconds that
+    starting, the task and the actor took.
 
     Raises:
         ClusterError: Ray cannot be started or reached.
@@ -46,13 +46,13 @@ class _Echo:
 
 def main() -> int:
     try:
-        found = round_trip(sys.argv[1] if len(sys.argv) > 1 else None)
+        answer = round_trip(sys.argv[1] if len(sys.argv) > 1 else None)
     except ClusterError as error:
-        found = {"problem": str(error)}
+        answer = {"problem": str(error)}
     except Exception as error:
-        found = {"problem": f"{type(error).__name__}: {error}"}
-    print(json.dumps(found))
-    return 2 if "problem" in found else 0
+        answer = {"problem": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer))
+    return 2 if "problem" in answer else 0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ _LOCK: Final = "in-use"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder in the system's temporary folder, under a lock that dies with this
+    """Makes an empty folder in the system's temporary folder, under a lock that dies with this
     process.
     """
     temp = Path(tempfile.gettempdir())
@@ -38,7 +38,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove_left(temp: Path) -> None:
-    """No such folder of a process that has died is left in `temp`; those in use stay, and so does
+    """Removes such folders of processes that have died from `temp`. Those in use stay, and so does
     what is not known to be ours.
     """
     for folder in temp.glob(f"{PREFIX}*"):
@@ -48,8 +48,8 @@ def remove_left(temp: Path) -> None:
 
 
 def _is_free(lock: Path) -> bool:
-    """Whether the lock file is there and nobody alive holds it; in doubt (another user's, too many
-    open files) somebody does.
+    """Returns whether the lock file is there and nobody alive holds it; in doubt (another user's,
+    too many open files) somebody does.
     """
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

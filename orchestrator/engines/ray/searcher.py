@@ -37,7 +37,7 @@ class SourceSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         self._source.tell(candidate, None if value is None or value != value else float(value))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: Tune's own snapshots are never read back."""
+        """Does nothing: Tune's own snapshots are never read back."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
+        """Does nothing, for the same reason."""

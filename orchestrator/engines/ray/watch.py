@@ -80,7 +80,7 @@ class Starting:
     _seen: dict[int, psutil.Process] = field(default_factory=dict)
 
     def is_lost(self, now: float) -> bool:
-        """Whether one of them was there and is not any more."""
+        """Looks once. Returns whether one of them was there and is not any more."""
         with suppress(psutil.Error):
             self._seen |= {
                 child.pid: child
@@ -147,8 +147,8 @@ class Brood:
             }
 
     def kill(self) -> None:
-        """None of them is alive. (A number that a stranger has by now is left alone: psutil
-        compares the times of start.)
+        """Kills them all. (A number that a stranger has by now is left alone: psutil compares the
+        times of start.)
         """
         self.look()
         for process in self._known.values():
@@ -158,14 +158,14 @@ class Brood:
 
 @contextmanager
 def watched(
-    found: Sequence[Watched],
+    services_: Sequence[Watched],
     lost: Callable[[str], None],
     *,
     embedded: bool,
     every: float = EVERY_SECONDS,
 ) -> Iterator[None]:
-    """While the block runs, `lost` is called, in another thread and with the name, once one of
-    `found` is gone.
+    """Calls `lost`, in another thread and with the name, once one of `watched_` is gone while the
+    block runs.
 
     Args:
         embedded: the Ray is this process's own, and no process of it is left then.
@@ -177,7 +177,7 @@ def watched(
         while not stop.wait(every):
             if embedded:
                 brood.look()
-            gone = [each for each in found if each.is_lost(time.monotonic())]
+            gone = [each for each in services_ if each.is_lost(time.monotonic())]
             if gone and not stop.is_set():
                 if embedded:
                     brood.kill()

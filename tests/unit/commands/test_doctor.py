@@ -71,7 +71,7 @@ def test_each_lack_is_named_with_a_way_out(change: dict[str, object], said: str)
 def test_memory_is_judged_by_what_a_sweep_was_measured_to_hold(memory: int, state: str) -> None:
     (finding,) = doctor_ray.memory(dataclasses.replace(GOOD, memory=memory))
     assert finding.state == state
-    assert bool(finding.mend) == (state != "ok")
+    assert bool(finding.fix) == (state != "ok")
 
 
 def test_a_small_or_missing_shared_memory_is_told_apart() -> None:
@@ -82,7 +82,7 @@ def test_a_small_or_missing_shared_memory_is_told_apart() -> None:
     assert states == ["ok", "warn", "fail"]
 
 
-def test_a_token_that_others_can_read_fails_with_the_command_that_mends_it(
+def test_a_token_that_others_can_read_fails_with_the_command_that_fixes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -93,9 +93,9 @@ def test_a_token_that_others_can_read_fails_with_the_command_that_mends_it(
     path.chmod(0o644)
     finding = next(doctor_ray.token())
     assert finding.state == "fail"
-    assert subprocess.run(finding.mend.split(), check=True).returncode == 0
+    assert subprocess.run(finding.fix.split(), check=True).returncode == 0
     assert next(doctor_ray.token()).state == "ok"
-    assert "secret" not in finding.found + finding.mend
+    assert "secret" not in finding.found + finding.fix
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_what_a_check_says_to_the_user_is_a_failure_of_it(
         finding for finding in doctor.check(tmp_path, with_ray=False) if finding.check == "cache"
     ]
     assert [finding.state for finding in found] == ["fail"]
-    assert found[0].mend
+    assert found[0].fix
     assert "\x1b" not in doctor._line(found[0]).plain
 
 
@@ -167,10 +167,10 @@ def test_an_output_folder_is_probed_and_left_as_it_was(tmp_path: Path) -> None:
 def test_an_output_folder_that_cannot_be_written_fails(folder: str) -> None:
     finding = next(doctor.output(Path(folder)))
     assert finding.state == "fail"
-    assert "--out" in finding.mend
+    assert "--out" in finding.fix
 
 
-def test_every_failing_or_doubtful_line_says_how_to_mend_it(
+def test_every_failing_or_doubtful_line_says_how_to_fix_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "file"
@@ -180,7 +180,7 @@ def test_every_failing_or_doubtful_line_says_how_to_mend_it(
     found = list(doctor.check(Path("/proc/nothing"), with_ray=False))
     failed = {finding.check for finding in found if finding.state == "fail"}
     assert {"output", "cache", "ray here"} <= failed
-    assert all(finding.mend for finding in found if finding.state == "fail")
+    assert all(finding.fix for finding in found if finding.state == "fail")
     assert all(finding.found for finding in found)
 
 
@@ -213,7 +213,7 @@ def test_a_version_too_old_fails_and_a_missing_ray_leaves_the_inline_engine(
     monkeypatch.setattr(metadata, "version", version)
     found = {finding.check: finding for finding in doctor_versions.packages()}
     assert found["torch"].state == "fail"
-    assert "pip install 'torch" in found["torch"].mend
+    assert "pip install 'torch" in found["torch"].fix
     assert found["ray"].state == "warn"
     assert "inline" in found["ray"].found
     assert "torch" in found["pins"].found
@@ -229,7 +229,7 @@ def test_the_verb_prints_one_object_and_its_exit_status_says_whether_anything_fa
         == told["ok"]
         == all(row["state"] != "fail" for row in told["checks"])
     )
-    assert [set(row) for row in told["checks"]] == [{"check", "state", "found", "mend"}] * len(
+    assert [set(row) for row in told["checks"]] == [{"check", "state", "found", "fix"}] * len(
         told["checks"]
     )
     assert "ray" not in {row["check"] for row in told["checks"]}

@@ -117,7 +117,7 @@ def test_a_user_without_a_home_is_told_which_variable_to_set(
         assert "Set ORCHESTRATE_CACHE (or HOME)" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     (found,) = doctor.cache()
-    assert (found.state, found.mend) == ("fail", "export ORCHESTRATE_CACHE=/a/folder/you/may/write")
+    assert (found.state, found.fix) == ("fail", "export ORCHESTRATE_CACHE=/a/folder/you/may/write")
     assert [
         finding.found.partition(" for ")[2].split()[0] for finding in doctor.disk(tmp_path)
     ] == ["output", "Ray's"]

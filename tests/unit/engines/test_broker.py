@@ -1,4 +1,4 @@
-"""The laws of the broker, with gangs that train nothing."""
+"""The laws of the broker, with worker groups that train nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.engines.ray.broker import Broker, Gang, GangBroken, NoGang
+from orchestrator.engines.ray.broker import Broker, NoWorkerGroup, WorkerGroup, WorkerGroupBroken
 from orchestrator.storage.folder import FolderStore
-from orchestrator.sweeps.stage_store import CannotGoOn, StageStore
+from orchestrator.sweeps.stage_store import StageStore, SweepStopped
 from trainers.checkpoint import save_epoch
 from trainers.errors import DataError
 from trainers.mean_teacher.settings import MeanTeacherConfig
@@ -34,10 +34,10 @@ NOTHING = StageInputs(
 
 @dataclass
 class World:
-    """Gangs as a test wants them, and what became of each."""
+    """Worker groups as a test wants them, and what became of each."""
 
     root: Path
-    gangs: int = 2
+    groups: int = 2
     max_failures: int = 2
     outcomes: dict[str, list[Any]] = field(default_factory=dict)
     """key -> what its trainings end with, in order: an exception to raise, or a future to wait for;
@@ -46,25 +46,25 @@ class World:
     epochs: dict[str, list[int]] = field(default_factory=dict)
     """key -> the epoch of the checkpoint that each of its trainings leaves, in order; then none."""
     starts: list[BaseException | None] = field(default_factory=list)
-    """What the starts of gangs end with, in order; then success."""
+    """What the starts of worker groups end with, in order; then success."""
     trained: list[str] = field(default_factory=list)
     attempts: list[str] = field(default_factory=list)
-    made: list[FakeGang] = field(default_factory=list)
+    made: list[FakeWorkerGroup] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.broker = Broker(
-            make_gang=self.make_gang,
-            gangs=self.gangs,
+            make_group=self.make_group,
+            groups=self.groups,
             store=StageStore(FolderStore(self.root)),
             max_failures=self.max_failures,
         )
 
-    async def make_gang(self) -> Gang:
+    async def make_group(self) -> WorkerGroup:
         await asyncio.sleep(0)
         error = self.starts.pop(0) if self.starts else None
         if error is not None:
             raise error
-        self.made.append(FakeGang(self))
+        self.made.append(FakeWorkerGroup(self))
         return self.made[-1]
 
     def request(self, key: str) -> StageRequest:
@@ -85,12 +85,12 @@ class World:
         request = replace(self.request(key), wants=wants)
         return asyncio.create_task(self.broker.train(request))
 
-    def left(self) -> list[FakeGang]:
-        return [gang for gang in self.made if not gang.killed]
+    def left(self) -> list[FakeWorkerGroup]:
+        return [group for group in self.made if not group.killed]
 
 
 @dataclass
-class FakeGang:
+class FakeWorkerGroup:
     world: World
     killed: bool = False
     dead: bool = False
@@ -101,8 +101,8 @@ class FakeGang:
         return not self.dead
 
     async def train(self, request: StageRequest) -> StageOutcome:
-        assert not self.killed, "a killed gang was used again"
-        assert not self.busy, "a gang was given two stages at once"
+        assert not self.killed, "a killed worker group was used again"
+        assert not self.busy, "a worker group was given two stages at once"
         self.busy = True
         try:
             self.keys.append(request.key)
@@ -180,7 +180,7 @@ def test_a_stage_is_asked_once_for_each_array_that_it_was_trained_without(tmp_pa
 
 
 def test_callers_that_go_away_lose_nothing(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=1)
+    world = World(tmp_path, groups=1)
 
     async def work() -> None:
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -203,7 +203,7 @@ def test_callers_that_go_away_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_stages_are_trained_first_come_first_served(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=1)
+    world = World(tmp_path, groups=1)
 
     async def work() -> None:
         keys = [f"k{number}" for number in range(10)]
@@ -214,46 +214,50 @@ def test_stages_are_trained_first_come_first_served(tmp_path: Path) -> None:
     run(work)
 
 
-def test_never_more_gangs_than_allowed_and_no_more_than_stages(tmp_path: Path) -> None:
+def test_never_more_worker_groups_than_allowed_and_no_more_than_stages(tmp_path: Path) -> None:
     async def many(world: World, stages: int) -> int:
         await asyncio.gather(*[world.ask(f"k{number}") for number in range(stages)])
         return len(world.made)
 
     async def work() -> None:
-        assert await many(World(tmp_path / "few", gangs=3), 12) == 3
-        assert await many(World(tmp_path / "one", gangs=3), 1) == 1
+        assert await many(World(tmp_path / "few", groups=3), 12) == 3
+        assert await many(World(tmp_path / "one", groups=3), 1) == 1
 
     run(work)
 
 
-def test_a_broken_gang_is_never_used_again_and_its_stage_goes_elsewhere(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=1)
+def test_a_broken_worker_group_is_never_used_again_and_its_stage_goes_elsewhere(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, groups=1)
 
     async def work() -> None:
-        world.outcomes["a"] = [GangBroken("rank 0 died"), GangBroken("rank 1 died")]
+        world.outcomes["a"] = [WorkerGroupBroken("rank 0 died"), WorkerGroupBroken("rank 1 died")]
         waiting = [world.ask("a"), world.ask("b")]
         assert await asyncio.gather(*waiting) == [True, True]
-        # The stage that lost its gang was first and stays first.
+        # The stage that lost its worker group was first and stays first.
         assert world.trained == ["a", "a", "a", "b"]
-        assert [gang.killed for gang in world.made] == [True, True, False]
+        assert [group.killed for group in world.made] == [True, True, False]
         assert len(set(world.attempts)) == 4, "each try needs names of its own"
         assert world.broker.use.broken == 2
 
     run(work)
 
 
-def test_a_stage_that_breaks_too_many_gangs_fails_for_everyone_who_waits(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=2, max_failures=2)
+def test_a_stage_that_breaks_too_many_worker_groups_fails_for_everyone_who_waits(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, groups=2, max_failures=2)
 
     async def work() -> None:
-        world.outcomes["a"] = [GangBroken(f"death {number}") for number in range(3)]
+        world.outcomes["a"] = [WorkerGroupBroken(f"death {number}") for number in range(3)]
         ends = await asyncio.gather(
             *[result(world.ask("a")) for _ in range(3)], result(world.ask("b"))
         )
         assert ends[3] is True
         for error in ends[:3]:
             assert isinstance(error, TrainingFailed)
-            assert "3 gangs" in str(error)
+            assert "3 worker groups" in str(error)
             assert "death 2" in str(error)
         # Asked again later (a retry), it is tried again.
         assert await world.ask("a") is True
@@ -261,11 +265,13 @@ def test_a_stage_that_breaks_too_many_gangs_fails_for_everyone_who_waits(tmp_pat
     run(work)
 
 
-def test_a_stage_whose_checkpoints_move_on_may_lose_any_number_of_gangs(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=1, max_failures=1)
+def test_a_stage_whose_checkpoints_move_on_may_lose_any_number_of_worker_groups(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, groups=1, max_failures=1)
 
     async def work() -> None:
-        world.outcomes["a"] = [GangBroken("preempted") for _ in range(20)]
+        world.outcomes["a"] = [WorkerGroupBroken("preempted") for _ in range(20)]
         world.epochs["a"] = list(range(1, 21))
         assert await world.ask("a") is True
         assert len(world.trained) == 21
@@ -274,10 +280,10 @@ def test_a_stage_whose_checkpoints_move_on_may_lose_any_number_of_gangs(tmp_path
 
 
 def test_a_stage_that_comes_to_the_same_epoch_again_and_again_fails(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=1, max_failures=1)
+    world = World(tmp_path, groups=1, max_failures=1)
 
     async def work() -> None:
-        world.outcomes["a"] = [GangBroken(f"death {number}") for number in range(20)]
+        world.outcomes["a"] = [WorkerGroupBroken(f"death {number}") for number in range(20)]
         world.epochs["a"] = [1, 2, 3, 3, 3, 3]
         end = await result(world.ask("a"))
         assert isinstance(end, TrainingFailed)
@@ -296,7 +302,7 @@ def test_a_stage_that_comes_to_the_same_epoch_again_and_again_fails(tmp_path: Pa
         RuntimeError("bug"),
     ],
 )
-def test_a_stage_that_fails_by_itself_takes_only_its_own_gang_along(
+def test_a_stage_that_fails_by_itself_takes_only_its_own_worker_group_along(
     tmp_path: Path, error: Exception
 ) -> None:
     world = World(tmp_path)
@@ -316,37 +322,41 @@ def test_a_stage_that_fails_by_itself_takes_only_its_own_gang_along(
     run(work)
 
 
-def test_a_gang_that_died_while_idle_is_not_held_against_the_next_stage(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=3, max_failures=0)
+def test_a_worker_group_that_died_while_idle_is_not_held_against_the_next_stage(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, groups=3, max_failures=0)
 
     async def work() -> None:
         await asyncio.gather(*[world.ask(key) for key in "abc"])
-        for gang in world.made:
-            gang.dead = True
+        for group in world.made:
+            group.dead = True
         assert await asyncio.gather(world.ask("d"), world.ask("e")) == [True, True]
         assert len(world.left()) <= 3
-        assert not any(gang.keys[-1:] in (["d"], ["e"]) for gang in world.made[:3])
+        assert not any(group.keys[-1:] in (["d"], ["e"]) for group in world.made[:3])
 
     run(work)
 
 
 def test_a_start_that_breaks_is_tried_again(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=1, max_failures=2)
+    world = World(tmp_path, groups=1, max_failures=2)
 
     async def work() -> None:
-        world.starts = [GangBroken("died importing"), GangBroken("died joining")]
+        world.starts = [WorkerGroupBroken("died importing"), WorkerGroupBroken("died joining")]
         assert await world.ask("a") is True
 
     run(work)
 
 
 def test_starts_that_always_break_end_with_a_message_for_everyone(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=2, max_failures=2)
+    world = World(tmp_path, groups=2, max_failures=2)
 
     async def work() -> None:
-        world.starts = [GangBroken(f"libtorch is missing ({number})") for number in range(20)]
+        world.starts = [
+            WorkerGroupBroken(f"libtorch is missing ({number})") for number in range(20)
+        ]
         ends = await asyncio.gather(*[result(world.ask(key)) for key in "abca"])
-        assert all(isinstance(end, NoGang) for end in ends)
+        assert all(isinstance(end, NoWorkerGroup) for end in ends)
         assert "libtorch is missing" in str(ends[0])
         assert world.trained == []
         assert world.made == []
@@ -355,11 +365,13 @@ def test_starts_that_always_break_end_with_a_message_for_everyone(tmp_path: Path
 
 
 @pytest.mark.parametrize("stages", [1, 5])
-def test_no_gang_at_all_ends_with_a_message_for_everyone(tmp_path: Path, stages: int) -> None:
-    world = World(tmp_path, gangs=3)
+def test_no_worker_group_at_all_ends_with_a_message_for_everyone(
+    tmp_path: Path, stages: int
+) -> None:
+    world = World(tmp_path, groups=3)
 
     async def work() -> None:
-        refusal = NoGang("waited 3 s for 2 worker(s)")
+        refusal = NoWorkerGroup("waited 3 s for 2 worker(s)")
         world.starts = [refusal] * min(stages, 3)
         ends = await asyncio.gather(*[result(world.ask(f"k{number}")) for number in range(stages)])
         assert ends == [refusal] * stages
@@ -375,16 +387,16 @@ def test_a_start_that_fails_in_an_unforeseen_way_is_said_to_those_who_wait(tmp_p
     async def work() -> None:
         world.starts = [KeyError("node"), KeyError("node")]
         ends = await asyncio.gather(result(world.ask("a")), result(world.ask("b")))
-        assert all(isinstance(end, NoGang) and "node" in str(end) for end in ends)
+        assert all(isinstance(end, NoWorkerGroup) and "node" in str(end) for end in ends)
 
     run(work)
 
 
-def test_with_fewer_gangs_than_hoped_for_the_others_do_all_the_work(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=3)
+def test_with_fewer_worker_groups_than_hoped_for_the_others_do_all_the_work(tmp_path: Path) -> None:
+    world = World(tmp_path, groups=3)
 
     async def work() -> None:
-        world.starts = [None] + [NoGang("in use by others") for _ in range(2)]
+        world.starts = [None] + [NoWorkerGroup("in use by others") for _ in range(2)]
         keys = [f"k{number}" for number in range(8)]
         assert await asyncio.gather(*[world.ask(key) for key in keys]) == [True] * 8
 
@@ -392,29 +404,31 @@ def test_with_fewer_gangs_than_hoped_for_the_others_do_all_the_work(tmp_path: Pa
 
 
 def test_a_place_that_was_refused_is_asked_for_again(tmp_path: Path) -> None:
-    """A cluster that had no room for the second gang when it was first wanted has it later."""
-    world = World(tmp_path, gangs=2)
+    """A cluster without room for the second worker group at first has it later."""
+    world = World(tmp_path, groups=2)
 
     async def work() -> None:
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         world.outcomes["a"] = [gate]
-        world.starts = [None, NoGang("in use by others"), NoGang("in use by others")]
+        world.starts = [None, NoWorkerGroup("in use by others"), NoWorkerGroup("in use by others")]
         first = world.ask("a")
         await settle()
         assert await world.ask("b") is True
-        assert [gang.keys for gang in world.made] == [["a"], ["b"]]
+        assert [group.keys for group in world.made] == [["a"], ["b"]]
         gate.set_result(None)
         assert await first is True
 
     run(work)
 
 
-def test_the_last_gang_lost_and_no_other_to_be_had_ends_with_a_message(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=1, max_failures=5)
+def test_the_last_worker_group_lost_and_no_other_to_be_had_ends_with_a_message(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, groups=1, max_failures=5)
 
     async def work() -> None:
-        world.outcomes["a"] = [GangBroken("node died")]
-        world.starts = [None, NoGang("nothing is left")]
+        world.outcomes["a"] = [WorkerGroupBroken("node died")]
+        world.starts = [None, NoWorkerGroup("nothing is left")]
         ends = await asyncio.gather(result(world.ask("a")), result(world.ask("b")))
         assert [str(end) for end in ends] == ["nothing is left"] * 2
 
@@ -422,34 +436,34 @@ def test_the_last_gang_lost_and_no_other_to_be_had_ends_with_a_message(tmp_path:
 
 
 def test_a_start_still_under_way_is_waited_for_before_all_is_given_up(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=2)
-    gates: list[asyncio.Future[Gang]] = []
+    world = World(tmp_path, groups=2)
+    gates: list[asyncio.Future[WorkerGroup]] = []
 
-    async def make_gang() -> Gang:
+    async def make_group() -> WorkerGroup:
         gates.append(asyncio.get_running_loop().create_future())
         return await gates[-1]
 
-    world.broker.make_gang = make_gang
+    world.broker.make_group = make_group
 
     async def work() -> None:
         asked = [world.ask("a"), world.ask("b")]
         await settle()
         first, second = gates
-        first.set_exception(NoGang("only one fits"))
+        first.set_exception(NoWorkerGroup("only one fits"))
         await settle()
         assert not any(task.done() for task in asked)
-        second.set_result(FakeGang(world))
+        second.set_result(FakeWorkerGroup(world))
         assert await asyncio.gather(*asked) == [True, True]
 
     run(work)
 
 
-def test_close_leaves_no_gang_and_nobody_waiting(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=2)
+def test_close_leaves_no_worker_group_and_nobody_waiting(tmp_path: Path) -> None:
+    world = World(tmp_path, groups=2)
     cancelled: list[bool] = []
-    make = world.make_gang
+    make = world.make_group
 
-    async def make_gang() -> Gang:
+    async def make_group() -> WorkerGroup:
         if len(world.made) < 2:
             return await make()
         try:
@@ -459,14 +473,14 @@ def test_close_leaves_no_gang_and_nobody_waiting(tmp_path: Path) -> None:
             raise
         raise AssertionError
 
-    world.broker.make_gang = make_gang
+    world.broker.make_group = make_group
 
     async def work() -> None:
         loop = asyncio.get_running_loop()
         await world.ask("warm")
         world.outcomes = {
             "a": [loop.create_future()],
-            "b": [GangBroken("x")],
+            "b": [WorkerGroupBroken("x")],
             "c": [loop.create_future()],
         }
         asked = [world.ask(key) for key in "abcd"]
@@ -476,8 +490,8 @@ def test_close_leaves_no_gang_and_nobody_waiting(tmp_path: Path) -> None:
         await world.broker.close()
         assert world.left() == []
         ends = await asyncio.gather(*map(result, asked))
-        assert all(isinstance(end, CannotGoOn) for end in ends)
-        assert isinstance(await result(world.ask("e")), CannotGoOn)
+        assert all(isinstance(end, SweepStopped) for end in ends)
+        assert isinstance(await result(world.ask("e")), SweepStopped)
         assert len(world.made) == 2
         assert cancelled == [True]
         await world.broker.close()
@@ -497,14 +511,14 @@ def test_a_result_that_cannot_be_committed_is_told_to_those_who_wait(tmp_path: P
 
         world.broker.store = FullStore(FolderStore(tmp_path))
         assert await asyncio.gather(result(world.ask("a")), result(world.ask("a"))) == [full, full]
-        # The gang did its work and is kept.
+        # The worker group did its work and is kept.
         assert world.left() == world.made
 
     run(work)
 
 
 def test_the_share_of_busy_time_counts_training_alone(tmp_path: Path) -> None:
-    world = World(tmp_path, gangs=2)
+    world = World(tmp_path, groups=2)
 
     async def work() -> None:
         assert world.broker.use.share(2) is None

@@ -16,7 +16,7 @@ from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
 from orchestrator.sweeps.stage_store import stage_key
 from search_spaces.reading.assemble import build_config, flatten, nest
 from search_spaces.reading.errors import ABSENT, SpecError
-from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, UNREAD, with_defaults, written
+from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, UNREAD, changed, with_defaults
 from search_spaces.reading.settings import Keys
 from search_spaces.reading.trials import (
     enumerate_trials,
@@ -125,7 +125,7 @@ STAGES = key_of(QUICK), key_of(QUICK, "parent")
 
 
 def test_a_new_setting_changes_no_key_of_a_trained_stage() -> None:
-    """So that a sweep that is gone on with finds what it trained."""
+    """So that a sweep that is resumed finds what it trained."""
     settings = {item.name: getattr(QUICK, item.name) for item in dataclasses.fields(QUICK)}
     method = LaterConfig(**settings)
     assert (key_of(method), key_of(method, "parent")) == STAGES
@@ -197,8 +197,8 @@ def test_the_path_of_the_data_is_no_part_of_an_id(tmp_path: Any) -> None:
 
 def test_written_settings_are_those_that_differ() -> None:
     base = load_spec("smoke.yaml", ["cases={}"]).base
-    differ = written(base)
-    assert written(differ) == differ
+    differ = changed(base)
+    assert changed(differ) == differ
     methods_own = {key: value for key, value in differ.items() if key.startswith("method.")}
     assert methods_own == {
         "method.name": "mean_teacher",
@@ -207,17 +207,17 @@ def test_written_settings_are_those_that_differ() -> None:
     }
     assert not any(key.startswith("query.") for key in differ)
     assert (
-        written(
+        changed(
             {key: value for key, value in base.items() if not key.startswith(("query.", "oracle."))}
         )
         == differ
     )
-    assert written({"method.name": "mean_teacher", "method.nls": 1}) == {
+    assert changed({"method.name": "mean_teacher", "method.nls": 1}) == {
         "method.name": "mean_teacher",
         "method.nls": 1,
     }, "1 is not true"
     assert (
-        written({"method.name": "of a later release", "method.nls": True, "unheard.of": 1})[
+        changed({"method.name": "of a later release", "method.nls": True, "unheard.of": 1})[
             "unheard.of"
         ]
         == 1
@@ -229,7 +229,7 @@ def test_a_mapping_without_what_has_a_default_is_whole() -> None:
         load_spec("smoke.yaml", ["cases={}", "method.epochs=7", "query.strategy=mixed"]), {}, 0
     )
     mapping = json.loads(json.dumps(trial_to_mapping(trial)))
-    mapping["config"] = nest(written(flatten(mapping["config"])))
+    mapping["config"] = nest(changed(flatten(mapping["config"])))
     assert trial_from_mapping(mapping, INSTALLED) == trial
     assert (
         with_defaults({"oracle": {"name": "noisy"}})

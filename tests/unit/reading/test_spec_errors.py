@@ -618,7 +618,7 @@ BAD = [
         "population_based_training",
         "  algorithm: grid",
         "  algorithm: pbt #@",
-        "lie about its bits",
+        "reported bits would be wrong",
         "search.algorithm",
     ),
     Bad(

@@ -18,7 +18,7 @@ from orchestrator.engines.ray.candidate import METRIC
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.search import learned as sampling
 from orchestrator.search.learned import OptunaSource
-from orchestrator.search.source import Listed
+from orchestrator.search.source import ListSource
 from orchestrator.sweeps import folder as sweeps
 from orchestrator.sweeps import resolved
 from orchestrator.sweeps.candidates import Candidate, load_candidates
@@ -287,5 +287,5 @@ def test_tune_passes_on_candidates_and_what_they_reached(
 def test_a_list_is_handed_out_in_order(tmp_path: Path) -> None:
     spec, layout = search(tmp_path / "s")
     drawn = drive(OptunaSource(spec, layout, []), layout, 3)
-    listed = Listed(deque(drawn))
+    listed = ListSource(deque(drawn))
     assert [listed.next() for _ in range(4)] == [*drawn, None]

@@ -343,7 +343,7 @@ def test_many_files_that_cannot_be_put_leave_none_half_there(
         (errno.ENOSPC, "make room"),
         (errno.EIO, "check the disk"),
         (errno.EROFS, "make the place writable"),
-        (errno.EMFILE, "mend this"),
+        (errno.EMFILE, "fix this"),
     ],
 )
 def test_what_to_do_about_a_failed_write_depends_on_why_it_failed(

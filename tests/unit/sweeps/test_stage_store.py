@@ -94,7 +94,7 @@ NONE_REFUSED = dataclasses.replace(
 def test_keys_of_stages_on_disk_are_what_they_were_in_0_2_0(
     method: MeanTeacherConfig, inputs: StageInputs, keys: tuple[str, str]
 ) -> None:
-    """So that a sweep that is gone on with finds what it trained."""
+    """So that a sweep that is resumed finds what it trained."""
     found = (
         key(method=method, inputs=inputs, parent=None, draw=0),
         key(method=method, inputs=inputs, draw=1),

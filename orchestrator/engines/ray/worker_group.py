@@ -1,4 +1,4 @@
-"""Gangs of Ray actors that train stages together, and the actor around the broker that owns
+"""Worker groups of Ray actors that train stages together, and the actor around the broker that owns
 them.
 """
 
@@ -21,7 +21,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.engines.ray.broker import Broker, GangBroken, NoGang
+from orchestrator.engines.ray.broker import Broker, NoWorkerGroup, WorkerGroupBroken
 from orchestrator.storage.store import Store
 from orchestrator.sweeps.stage_store import StageStore
 from search_spaces.reading.config import ResourcesConfig
@@ -29,7 +29,7 @@ from trainers.stage import StageOutcome, StageRequest
 
 HEAD = {"node:__internal_head__": 0.001}
 """A sliver of what only the head node has: keeps an actor there, off spot nodes, without taking a
-CPU from the gangs.
+CPU from the worker groups.
 """
 
 
@@ -88,10 +88,10 @@ def first_line(error: BaseException) -> str:
 
 
 @dataclass(slots=True)
-class RayGang:
+class RayWorkerGroup:
     """n rank actors in one placement group, granted whole."""
 
-    group: PlacementGroup
+    placement: PlacementGroup
     ranks: list[Any] = field(default_factory=list)
 
     async def alive(self) -> bool:
@@ -107,73 +107,73 @@ class RayGang:
         except RayTaskError as error:
             cause = remote_error(error)
             if self._lost_another(cause):
-                raise GangBroken(f"{type(cause).__name__}: {first_line(cause)}") from None
+                raise WorkerGroupBroken(f"{type(cause).__name__}: {first_line(cause)}") from None
             raise cause from None
         except RayError as error:
-            raise GangBroken(first_line(error)) from None
+            raise WorkerGroupBroken(first_line(error)) from None
         first: StageOutcome = outcomes[0]
         return first
 
     def _lost_another(self, cause: Exception) -> bool:
-        """Whether a rank may have stumbled over another's death: what a survivor raises comes from
-        the depths of torch, often before the death is known.
+        """Returns whether the error may follow from another rank's death: survivors raise
+        RuntimeError or ConnectionError, often before Ray reports it.
         """
         return len(self.ranks) > 1 and isinstance(cause, (RuntimeError, ConnectionError))
 
     def kill(self) -> None:
         for rank in self.ranks:
             ray.kill(rank, no_restart=True)
-        remove_placement_group(self.group)
+        remove_placement_group(self.placement)
 
 
-async def make_ray_gang(
+async def make_worker_group(
     prefix: str, stages: StageStore, resources: ResourcesConfig, device: str
-) -> RayGang:
-    """A gang whose ranks have joined one process group. Nothing is left of it when this raises or
-    is cancelled.
+) -> RayWorkerGroup:
+    """Starts a worker group whose ranks have joined one process group. Nothing is left of it when
+    this raises or is cancelled.
 
     Raises:
-        NoGang: the cluster did not grant its resources in resources.start_timeout seconds.
-        GangBroken: a rank died while it started.
+        NoWorkerGroup: the cluster did not grant its resources in resources.start_timeout seconds.
+        WorkerGroupBroken: a rank died while it started.
     """
     bundle = {"CPU": float(resources.cpus_per_worker)} | (
         {"GPU": float(resources.gpus_per_worker)} if resources.gpus_per_worker else {}
     )
-    group = placement_group(
+    placement = placement_group(
         [bundle] * resources.workers, strategy="PACK", name=f"{prefix}{new_name()}"
     )
-    gang = RayGang(group)
+    group = RayWorkerGroup(placement)
     try:
         await asyncio.wait_for(
-            asyncio.wrap_future(group.ready().future()), timeout=resources.start_timeout
+            asyncio.wrap_future(placement.ready().future()), timeout=resources.start_timeout
         )
         for index in range(resources.workers):
-            placed = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
-            gang.ranks.append(
+            placed = PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=index)
+            group.ranks.append(
                 Rank.options(  # type: ignore[attr-defined]
                     num_cpus=resources.cpus_per_worker,
                     num_gpus=resources.gpus_per_worker,
                     scheduling_strategy=placed,
                 ).remote(stages)
             )
-        address, port = await gang.ranks[0].address.remote()
+        address, port = await group.ranks[0].address.remote()
         await asyncio.gather(
             *[
-                rank.join.remote(index, len(gang.ranks), address, port, device)
-                for index, rank in enumerate(gang.ranks)
+                rank.join.remote(index, len(group.ranks), address, port, device)
+                for index, rank in enumerate(group.ranks)
             ]
         )
     except TimeoutError:
-        gang.kill()
-        raise NoGang(_not_granted(resources, bundle)) from None
+        group.kill()
+        raise NoWorkerGroup(_not_granted(resources, bundle)) from None
     except RayError as error:
-        gang.kill()
+        group.kill()
         cause = remote_error(error) if isinstance(error, RayTaskError) else error
-        raise GangBroken(f"{type(cause).__name__}: {first_line(cause)}") from None
+        raise WorkerGroupBroken(f"{type(cause).__name__}: {first_line(cause)}") from None
     except BaseException:
-        gang.kill()
+        group.kill()
         raise
-    return gang
+    return group
 
 
 def _not_granted(resources: ResourcesConfig, bundle: dict[str, float]) -> str:
@@ -196,13 +196,13 @@ def new_name() -> str:
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)
 class BrokerActor:
     """The broker of one sweep. Restarted after a death: it holds nothing that is not in the stage
-    store, and removes what gangs a dead one left.
+    store, and removes what worker groups a dead one left.
     """
 
     def __init__(
-        self, sweep: str, store: Store, gangs: int, resources: ResourcesConfig, device: str
+        self, sweep: str, store: Store, groups: int, resources: ResourcesConfig, device: str
     ) -> None:
-        prefix = f"gang:{sweep}:"
+        prefix = f"worker_group:{sweep}:"
         for row in placement_group_table().values():
             name = str(row.get("name", ""))
             if name.startswith(prefix) and row.get("state") != "REMOVED":
@@ -211,12 +211,12 @@ class BrokerActor:
                     remove_placement_group(ray.util.get_placement_group(name))
         stages = StageStore(store)
         self._broker = Broker(
-            make_gang=lambda: make_ray_gang(prefix, stages, resources, device),
-            gangs=gangs,
+            make_group=lambda: make_worker_group(prefix, stages, resources, device),
+            groups=groups,
             store=stages,
             max_failures=resources.max_failures,
         )
-        self._gangs = gangs
+        self._groups = groups
         self._events: list[tuple[str, Any, Any]] = []
 
     async def answer(self) -> None:
@@ -237,8 +237,8 @@ class BrokerActor:
         use = self._broker.use
         return {
             "busy_seconds": use.busy_seconds,
-            "share": use.share(self._gangs),
-            "gangs": self._gangs,
+            "share": use.share(self._groups),
+            "worker_groups": self._groups,
             "trained": use.trained,
             "broken": use.broken,
         }
