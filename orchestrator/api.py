@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
+from trainers.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +83,8 @@ class Sweep:
         Raises:
             ResultsDamaged: records of the sweep are not what was written.
         """
+        if by not in ("stage", "case"):
+            raise UserError(f"by = {by!r:.100}: write 'stage' or 'case'")
         import pandas as pd
 
         return pd.DataFrame(self._stages() if by == "stage" else self._cases())
@@ -209,7 +212,7 @@ def sweep(
     read = _read(spec, overrides)
     ended = driver.start(
         read,
-        driver.Engine(name=engine),
+        _engine(engine),
         out=out,
         listener=driver.Listener(show=progress, on_stage=on_stage),
     )
@@ -237,7 +240,7 @@ def resume(
 
     listener = driver.Listener(show=progress, on_stage=on_stage)
     return _ended(
-        driver.resume(location, driver.Engine(name=engine), listener=listener, plugins=plugins),
+        driver.resume(location, _engine(engine), listener=listener, plugins=plugins),
         plugins,
     )
 
@@ -289,7 +292,13 @@ def _read(spec: SpecLike, overrides: Sequence[str]) -> Spec:
     from search_spaces.reading.spec import read_spec
 
     plain, catalogue = _to_spec(spec, INSTALLED)
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    try:
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"spec: holds {error.args[-1]!r:.200}, which no spec file could. Write text, numbers,"
+            " flags, lists and dictionaries, or an object of a plug-in where YAML has its name"
+        ) from None
     return read_spec(text, overrides, catalogue, path=Path("spec"), shown="spec")
 
 
@@ -340,4 +349,18 @@ def _to_spec(spec: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, A
 
 
 def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    # Numbers of numpy and of libraries like it.
+    as_python = getattr(value, "item", None)
+    return as_python() if as_python is not None and getattr(value, "shape", None) == () else value
+
+
+def _engine(name: str) -> Any:
+    from orchestrator import driver
+
+    if name not in ("inline", "ray"):
+        raise UserError(f"engine = {name!r:.100}: write 'inline' or 'ray'")
+    return driver.Engine(name=name)

@@ -8,6 +8,7 @@ import numpy as np
 
 from orchestrator.labelling.protocols import Draw, Query, Scores, Task
 from orchestrator.labelling.questions import Questions
+from trainers.errors import UserError
 from trainers.stage import Ids, StageInputs
 
 
@@ -44,4 +45,10 @@ def choose(
         labelled = {name: scores[name][at] for name in wanted}
     several = task.several_questions
     draw = Draw(asked, needed, seed, round, min(quota, len(asked)), several, labelled)
-    return asked.take(np.sort(draw.order(query.rank(draw))[:quota]))
+    rank = np.asarray(query.rank(draw))
+    if rank.shape != (len(asked),):
+        raise UserError(
+            f"query strategy {query.name}: its rank has the form {list(rank.shape)} for"
+            f" {len(asked)} questions; it must give one number a question"
+        )
+    return asked.take(np.sort(draw.order(rank)[:quota]))

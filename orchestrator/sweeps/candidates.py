@@ -5,7 +5,7 @@ each, put once.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from orchestrator.sweeps.layout import SweepLayout, checked_name
 from orchestrator.sweeps.records import RecordsDamaged, encode_object, read_error, read_object
 from orchestrator.sweeps.stage_records import has_stages
 from search_spaces.reading.config import Trial
+from search_spaces.reading.settings import PLUGINS
 from search_spaces.reading.trials import trial_to_mapping, trials_from_mappings
 from trainers.errors import UserError
 
@@ -148,12 +149,36 @@ def _decoded(
         raise RecordsDamaged(
             place, f"it is candidate number {row.get('number')!r:.20}; two files were exchanged"
         )
+    _check_installed(place, row, catalogue)
     try:
         return candidate_from_row(row, catalogue)
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise RecordsDamaged(
             place, f"it is no candidate: {type(error).__name__} {error}"
         ) from error
+
+
+def _check_installed(place: str, row: dict[str, Any], catalogue: Catalogue) -> None:
+    """Raises UserError where the candidate names a plug-in that is not installed here: the record
+    is whole, and another process could read it.
+    """
+    for config in _configs(row):
+        for section, plugin in PLUGINS.items():
+            name = config.get(section, {}).get(plugin.key.partition(".")[2])
+            if isinstance(name, str) and name not in catalogue.names(plugin.kind):
+                raise UserError(
+                    f"{place}: names {plugin.noun} {name!r:.100}, which is not installed here."
+                    " Install the package that offers it; from Python, hand its class over:"
+                    " plugins=[...]"
+                )
+
+
+def _configs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    trials = row.get("trials")
+    for trial in trials if isinstance(trials, list) else []:
+        config = trial.get("config") if isinstance(trial, dict) else None
+        if isinstance(config, dict) and all(isinstance(part, dict) for part in config.values()):
+            yield config
 
 
 def is_finished(layout: SweepLayout, trial: Trial) -> bool:

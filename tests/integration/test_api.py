@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -82,6 +83,20 @@ def test_an_error_of_a_callback_fails_no_trial_and_is_raised_at_the_end(tmp_path
             on_stage=broken,
         )
     assert oc.load(tmp_path / "out").counts()["finished"] == 1
+
+
+def test_what_is_no_spec_is_refused_in_one_line(tmp_path: Path) -> None:
+    spec: dict[str, Any] = yaml.safe_load(ONE_TRIAL_SPEC)
+    assert oc.plan(spec | {"seeds": [np.int64(3)]})["trials"][0]["seed"] == 3
+    wrong = spec | {"dataset": {"name": "folder", "path": tmp_path / "nowhere"}}
+    with pytest.raises(SpecError, match="nowhere"):
+        oc.plan(wrong)
+    for stray in (object(), FirstIds, {1, 2}):
+        with pytest.raises(UserError, match=r"no spec file could|must be|is not allowed"):
+            oc.plan(spec | {"seeds": stray})
+    with pytest.raises(UserError, match="engine = 'foo': write 'inline' or 'ray'"):
+        oc.sweep(spec, out=tmp_path / "out", engine="foo")  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_plugin_is_an_object_where_yaml_takes_a_name(

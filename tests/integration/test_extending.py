@@ -84,6 +84,11 @@ def test_a_package_made_from_the_page_is_swept_by_the_names_it_offers(
     assert done.returncode == 0, done.stderr
     shown = orchestrate(site, tmp_path, "ledger", "verify", "out")
     assert shown.returncode == 0 and "whole" in shown.stdout
+    # Without the package the records are whole, and it is said what is missing.
+    for words in (("report", "out"), ("status", "out"), ("ledger", "verify", "out")):
+        unread = orchestrate(tmp_path, tmp_path, *words)
+        assert unread.returncode == 2
+        assert "which is not installed here" in unread.stderr and "damaged" not in unread.stderr
     # Without the package the same spec names the strategy and what there is.
     without = orchestrate(tmp_path, tmp_path, "plan", "spec.yaml")
     assert without.returncode == 2

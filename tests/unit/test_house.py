@@ -98,7 +98,7 @@ ELSEWHERE = {
     "sweeps/stage_store.py": {"left.work_dir.mkdir"},
     "engines/patience.py": {"work_dir.glob"},
     "engines/ray/broker.py": {"request.work_dir.mkdir"},
-    "engines/ray/worker group.py": {"request.work_dir.mkdir"},
+    "engines/ray/worker_group.py": {"request.work_dir.mkdir"},
     "engines/ray/engine.py": {"Path", "shutil.rmtree"},
     # A sweep's default folder, which the store's opener takes.
     "driver.py": {"Path"},

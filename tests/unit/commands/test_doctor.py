@@ -236,7 +236,7 @@ def test_the_verb_prints_one_object_and_its_exit_status_says_whether_anything_fa
     assert list(tmp_path.iterdir()) == []
     bad = _doctor("--no-ray", cwd=tmp_path, RAY_ADDRESS="127.0.0.1:1")
     assert bad.returncode == 2
-    assert "mend: unset RAY_ADDRESS" in bad.stdout
+    assert "fix: unset RAY_ADDRESS" in bad.stdout
     assert "Traceback" not in bad.stderr
 
 

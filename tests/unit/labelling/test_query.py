@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from orchestrator.catalogue import INSTALLED
 from orchestrator.labelling.choose import choose
-from orchestrator.labelling.protocols import Query
+from orchestrator.labelling.protocols import Draw, Query, Rank
 from orchestrator.labelling.queries.confidence import Mixed
 from orchestrator.labelling.tasks.multiclass import MultiClass
+from trainers.errors import UserError
 from trainers.stage import SCORE_ARRAYS, Classes, Ids, StageInputs
 
 STRATEGIES = INSTALLED.names("query")
@@ -74,6 +76,20 @@ def chosen(
         mask_refused=mask,
     )
     return asked.ids, asked.guesses, asked.confidences
+
+
+def test_a_strategy_that_ranks_too_few_is_named() -> None:
+    @dataclass(frozen=True)
+    class Short:
+        name: ClassVar[str] = "short"
+        needs: ClassVar[tuple[str, ...]] = ()
+
+        def rank(self, draw: Draw) -> Rank:
+            return draw.keys()[1:]
+
+    scores = some_scores(20)
+    with pytest.raises(UserError, match=r"strategy short: its rank has the form \[19\] for 20"):
+        chosen(Short(), scores, scores["item_ids"], 5)
 
 
 def _nothing_is_known() -> StageInputs:

@@ -342,7 +342,7 @@ BAD = [
         "two_budgets",
         "  full_labels: 100",
         "  full_labels: 100\n  bits: 332.2 #@",
-        "twice",
+        "not both",
         "budget.bits",
     ),
     Bad(
