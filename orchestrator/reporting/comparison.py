@@ -17,7 +17,9 @@ from orchestrator.reporting.results import SweepResults, printable
 from orchestrator.reporting.rows import Row
 
 EQUAL_BITS: Final = 0.01
-"""Two rows are at equal bits when what they spent differs by at most this share of the budget."""
+"""Two rows are at equal bits when what they spent differs by at most this share of the budget, or
+of the most that was spent where that is less: a budget that no row can use up makes no rows equal.
+"""
 
 CHOICE_RULE: Final = (
     "The leading row has the highest mean validation accuracy after the last epoch of the last"
@@ -169,7 +171,7 @@ def _equal_bits(
         row = table[index]
         least = min(result.bits for result in row.finished)
         # A hair of slack, so that sums of logarithms in another order do not decide.
-        if most - least <= EQUAL_BITS * budget * (1 + 1e-9):
+        if most - least <= EQUAL_BITS * min(budget, most) * (1 + 1e-9):
             members.append(index)
         else:
             left = f", {row.questions_left:.0f} questions left over" if row.questions_left else ""

@@ -399,9 +399,9 @@ def notes(report: Mapping[str, Any]) -> list[str]:
     lines = [
         report["rules"]["choice"],
         (
-            f"Rows are compared when what they spent differs by at most {share:.0f}% of the budget."
-            " The labels of a fixed validation split are priced beside the budget and are the same"
-            " for every row."
+            f"Rows are compared when what they spent differs by at most {share:.0f}% of the budget,"
+            " or of the most that one of them spent where that is less. The labels of a fixed"
+            " validation split are priced beside the budget and are the same for every row."
         ),
         (
             "± is the sample standard deviation over n seeds; [..] is the"

@@ -212,6 +212,18 @@ def test_rows_that_spent_less_stand_apart_and_never_lead(tmp_path: Path) -> None
     assert [found["rows"][item["row"]]["label"] for item in found["apart"]] == ["two stages"]
 
 
+def test_a_budget_that_no_row_can_use_up_makes_no_rows_equal(tmp_path: Path) -> None:
+    """One percent of a million bits is more than all that these rows spent."""
+    cases = [
+        Case(names=("much",), budget_bits=1e6),
+        Case(names=("as much",), quotas=(130, 134), budget_bits=1e6),
+        Case(names=("less",), quotas=(100, 100), budget_bits=1e6),
+    ]
+    found = built(tmp_path, cases)
+    comparable = {row["label"]: row["comparable"] for row in found["rows"]}
+    assert comparable == {"much": True, "as much": True, "less": False}
+
+
 def test_a_papers_integers_are_one_comparison(tmp_path: Path) -> None:
     # Budgets that differ by 0.74%, as 10,000 labels and 3,000 labels with 47,000 questions of
     # CIFAR-100 do.
