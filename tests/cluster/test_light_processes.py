@@ -42,7 +42,7 @@ def _loaded_after(code: str) -> set[str]:
         "commands.plan",
         "driver",
         "commands.doctor",
-        "sweep.folder",
+        "sweeps.folder",
         "trial",
         "engines.inline",
         "engines.ray.engine",
