@@ -87,16 +87,17 @@ def put_candidates(
     Raises:
         RecordsDamaged: another candidate stands under one of the numbers.
     """
-    layout.store.put_new(
-        {
-            layout.candidate(number): encode_object(
-                candidate_to_row(candidate) | {"number": number}
-            )
-            for number, candidate in enumerate(candidates, start=first)
-        }
-    )
+    rows = {
+        layout.candidate(number): encode_object(candidate_to_row(candidate) | {"number": number})
+        for number, candidate in enumerate(candidates, start=first)
+    }
+    layout.store.put_new(rows)
     committed = []
     for number, candidate in enumerate(candidates, start=first):
+        name = layout.candidate(number)
+        if _holds(layout, name, rows[name]):
+            committed.append(candidate)
+            continue
         present = read_candidate(layout, number, catalogue)
         if present.id != candidate.id:
             raise RecordsDamaged(
@@ -105,6 +106,13 @@ def put_candidates(
             )
         committed.append(present)
     return committed
+
+
+def _holds(layout: SweepLayout, name: str, data: bytes) -> bool:
+    try:
+        return layout.store.get(name) == data
+    except (FileNotFoundError, Unreadable):
+        return False
 
 
 def numbers(layout: SweepLayout) -> list[int]:
@@ -149,10 +157,10 @@ def _decoded(
         raise RecordsDamaged(
             place, f"it is candidate number {row.get('number')!r:.20}; two files were exchanged"
         )
-    _check_installed(place, row, catalogue)
     try:
         return candidate_from_row(row, catalogue)
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+        _check_installed(place, row, catalogue)
         raise RecordsDamaged(
             place, f"it is no candidate: {type(error).__name__} {error}"
         ) from error

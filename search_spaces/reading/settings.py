@@ -169,7 +169,8 @@ class Field:
         Raises:
             SpecError: it is of another type, or outside what the key allows.
         """
-        if self.kind == "shares" and isinstance(value, list | tuple):
+        # The form of the value first: it is asked of every key of every candidate.
+        if isinstance(value, list | tuple) and self.kind == "shares":
             _check_shares(self, key, value)
         try:
             return _adapter(self.hint).validate_python(_tuples(value))
@@ -352,10 +353,12 @@ class Keys:
 
     def name_field(self, section: str) -> Field:
         """Returns the field of the key that names a section's plug-in."""
-        plugin = PLUGINS[section]
-        return names_field(
-            self.catalogue.names(plugin.kind), ABSENT if plugin.default is None else plugin.default
-        )
+        if ("name", section) not in self._cache:
+            plugin = PLUGINS[section]
+            default = ABSENT if plugin.default is None else plugin.default
+            found = names_field(self.catalogue.names(plugin.kind), default)
+            self._cache["name", section] = {plugin.key: found}
+        return self._cache["name", section][PLUGINS[section].key]
 
     def name_of(self, section: str, values: Flat) -> str:
         """Returns the name of a section's plug-in.
