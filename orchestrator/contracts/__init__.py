@@ -13,11 +13,11 @@ A check is a plain assert on your class alone; none needs a sweep or Ray.
 
 from orchestrator.contracts.labelling import (
     OracleContract,
-    PluginContract,
     QueryContract,
     TaskContract,
 )
 from orchestrator.contracts.methods import MethodContract
+from orchestrator.contracts.plugins import PluginContract
 from orchestrator.contracts.sources import SourceContract
 from orchestrator.contracts.stores import StoreContract
 

@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import pickle
-from abc import ABC, abstractmethod
-from dataclasses import fields, is_dataclass
+from abc import abstractmethod
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.contracts.plugins import PluginContract
 from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
 from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.protocols import Draw, Oracle, Query, Scores, Simulation, Task
 from orchestrator.labelling.questions import ClassSets, Questions
-from trainers.stage import Ids
+from trainers.metrics import METRICS
+from trainers.stage import EXTRA_ARRAYS, POOL_ARRAYS, Ids
 
 CLASSES: Final = 5
 ITEMS: Final = 200
-
-
-class PluginContract(ABC):
-    """Every plug-in: its class is its settings."""
-
-    @abstractmethod
-    def make(self) -> Any:
-        """Returns an object of the class under test."""
-
-    def test_its_class_is_a_frozen_dataclass_with_a_name(self) -> None:
-        plugin = self.make()
-        cls: Any = type(plugin)
-        assert is_dataclass(plugin), "must be a dataclass"
-        assert cls.__dataclass_params__.frozen, "must be frozen"
-        assert isinstance(cls.name, str), "needs a class attribute `name`"
-        assert "name" not in {item.name for item in fields(plugin)}, "`name` must be a ClassVar"
-
-    def test_two_of_equal_settings_are_equal_and_travel_between_processes(self) -> None:
-        plugin = self.make()
-        assert plugin == self.make()
-        assert pickle.loads(pickle.dumps(plugin)) == plugin
-
-    def test_its_settings_are_what_a_spec_can_hold(self) -> None:
-        plugin = self.make()
-        for item in fields(plugin):
-            value = getattr(plugin, item.name)
-            assert _is_plain(value), f"{item.name} = {value!r} is no text, number, flag or list"
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def some_scores(rows: int, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
@@ -261,7 +229,9 @@ class TaskContract(PluginContract):
 
     def test_what_it_says_of_itself_is_complete(self) -> None:
         task = self.make()
-        assert isinstance(task.metric, str)
+        assert task.metric in METRICS, f"metric is one of {', '.join(METRICS)}"
+        assert isinstance(task.trained_as, str)
+        assert {*task.needs} <= {*POOL_ARRAYS, *EXTRA_ARRAYS}
         assert isinstance(task.several_labels, bool)
         assert isinstance(task.several_questions, bool)
         assert task.choices

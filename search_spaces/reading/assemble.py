@@ -30,6 +30,7 @@ from search_spaces.reading.settings import (
     key_of,
 )
 from trainers.errors import SettingsError
+from trainers.metrics import METRICS
 
 _STAGE_KEYS = ("schedule.stages", "schedule.split")
 
@@ -195,6 +196,13 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
 def _check_together(config: TrialConfig) -> None:
     """Checks that the plug-ins can work with one another."""
     task, method, choice = config.task, config.method, config.schedule.initial_choice
+    if task.metric not in METRICS:
+        raise SpecError(
+            f"task {task.name} is judged by {task.metric!r}, and the metrics are"
+            f" {', '.join(METRICS)}",
+            keys=("task.name",),
+            hint="the package of that task is at fault; write another",
+        )
     if task.trained_as not in method.tasks:
         raise SpecError(
             f"method {method.name} does not train for task {task.name}",

@@ -278,6 +278,11 @@ class Gift(MultiClass):
         return {"label": 0.0, "answer": 1.0}
 
 
+@dataclass(frozen=True)
+class Judged(MultiClass):
+    metric: ClassVar[str] = "beauty"
+
+
 @pytest.mark.parametrize(
     ("task", "law"),
     [
@@ -288,6 +293,7 @@ class Gift(MultiClass):
         (Guesser(), "test_a_skipped_question_teaches_nothing"),
         (Closed(), "test_an_image_of_which_nothing_is_known_is_open"),
         (Gift(), "test_a_label_has_a_price_and_an_answer_costs_one_bit"),
+        (Judged(), "test_what_it_says_of_itself_is_complete"),
     ],
 )
 def test_the_contract_catches_a_task_that_breaks_it(task: Any, law: str) -> None:
