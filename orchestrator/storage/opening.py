@@ -18,9 +18,8 @@ GROUP: Final = "orchestrate.stores"
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOST: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 """What a Path makes of an address."""
-
-
 _INSIDE: Final = re.compile(r"(.+?)/(trials/[^/]+(?:/ledger)?)/?")
+"""The address of a trial, or of its ledger."""
 
 
 def open_store(location: str | Path) -> Store:

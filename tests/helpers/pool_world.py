@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,13 @@ from orchestrator.catalogue import INSTALLED
 from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
 from orchestrator.labelling.choose import choose
 from orchestrator.labelling.ledger import Ledger
-from orchestrator.labelling.oracles.simulated import LabelsOracle
+from orchestrator.labelling.oracles.simulated import Around, LabelsOracle
 from orchestrator.labelling.pool import Pool, PoolTerms, Round
-from orchestrator.labelling.protocols import GivenLabels, Oracle, Simulation
+from orchestrator.labelling.protocols import Oracle, Simulation
 from orchestrator.labelling.questions import Questions
 from orchestrator.storage.segments import Segments
 from search_spaces.reading.config import ValidationConfig
-from trainers.stage import Classes, Ids
+from trainers.stage import Classes
 
 NO_VALIDATION = ValidationConfig(source="none")
 
@@ -67,7 +67,7 @@ class MemorySegments:
 
 
 @dataclass
-class PeopleOracle:
+class PeopleOracle(Around):
     """Answers a part of what is asked, skips a part, and may die while answering. What it does next
     is up to `rng`, as with people.
     """
@@ -78,20 +78,6 @@ class PeopleOracle:
     skipped_share: float = 0.0
     die: bool = False
     asked: list[tuple[int, int]] = field(default_factory=list)
-
-    def balanced(
-        self,
-        purpose: Literal["initial", "validation"],
-        per_class: int,
-        seed: int,
-        without: Ids,
-        *,
-        first: bool = False,
-    ) -> Ids:
-        return self.inner.balanced(purpose, per_class, seed, without, first=first)
-
-    def label(self, ids: Ids, kind: str) -> GivenLabels:
-        return self.inner.label(ids, kind)
 
     def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
         self.asked += zip(asked.ids.tolist(), asked.sets.codes().tolist(), strict=True)

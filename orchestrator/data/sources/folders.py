@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,35 @@ IMAGENET_SMALLEST = 732
 Pixels = Annotated[int, Interval(ge=4, le=4096)]
 
 
+class OfImages(ABC):
+    """What sources of image files have in common."""
+
+    __slots__ = ()
+
+    def signature(self) -> str:
+        return self._images().signature()
+
+    def load(self, folder: Path, on_progress: Progress) -> Loaded:
+        return self._images().load(folder, on_progress)
+
+    @abstractmethod
+    def _images(self) -> ImageFolders:
+        """Returns the files, and what is made of them."""
+
+
+class Published(OfImages):
+    """A published set of image files: what it holds is known."""
+
+    __slots__ = ()
+
+    holds: ClassVar[Contents]
+
+    def contents(self) -> Contents:
+        return self.holds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Folder:
+class Folder(OfImages):
     """Any folder of images, one sub-folder a class."""
 
     name: ClassVar[str] = "folder"
@@ -88,18 +116,12 @@ class Folder:
             class_names=tuple(train),
         )
 
-    def signature(self) -> str:
-        return self._images().signature()
-
-    def load(self, folder: Path, on_progress: Progress) -> Loaded:
-        return self._images().load(folder, on_progress)
-
     def _images(self) -> ImageFolders:
         return ImageFolders(existing(self), train_and_test, self.image_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MiniImagenet:
+class MiniImagenet(Published):
     """Mini-ImageNet, 500 training and 100 test images a class as in Hu et al. 2020."""
 
     name: ClassVar[str] = "mini_imagenet"
@@ -119,15 +141,6 @@ class MiniImagenet:
     image_size: Pixels | None = None
     """Pixels: each image's shorter side is resized to this and its centre square kept; null: 84."""
 
-    def contents(self) -> Contents:
-        return self.holds
-
-    def signature(self) -> str:
-        return self._images().signature()
-
-    def load(self, folder: Path, on_progress: Progress) -> Loaded:
-        return self._images().load(folder, on_progress)
-
     def _images(self) -> ImageFolders:
         return ImageFolders(
             existing(self),
@@ -139,7 +152,7 @@ class MiniImagenet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Imagenet:
+class Imagenet(Published):
     """ImageNet: ILSVRC 2012, complete."""
 
     name: ClassVar[str] = "imagenet"
@@ -160,15 +173,6 @@ class Imagenet:
     """Pixels of a view's side: each image is kept larger by the margin that a test image loses, and
     its centre square is the test view; null: 224.
     """
-
-    def contents(self) -> Contents:
-        return self.holds
-
-    def signature(self) -> str:
-        return self._images().signature()
-
-    def load(self, folder: Path, on_progress: Progress) -> Loaded:
-        return self._images().load(folder, on_progress)
 
     def _images(self) -> ImageFolders:
         size = self.image_size or 224

@@ -148,25 +148,11 @@ class LabelsOracle:
         return found
 
 
-class NoisyOracle:
-    """An annotator who errs: a true class is denied at rate `false_no`, a wrong one confirmed at
-    rate `false_yes`. Full labels are right.
+class Around:
+    """An oracle that does as another does; a subclass says in what it differs."""
 
-    Errors are drawn by (seed, image, classes, repeat): the same question gives the same answer, a
-    repeated one an independent draw. The preset is symmetric, false_yes = false_no = 0.077, from
-    the user study of Hu et al. 2020 (92.3% of the answers were right).
-    """
-
-    def __init__(
-        self,
-        perfect: LabelsOracle,
-        seed: int,
-        false_yes: float = USER_STUDY_FLIP,
-        false_no: float = USER_STUDY_FLIP,
-    ) -> None:
-        self._perfect = perfect
-        self._seed = seed
-        self._flip_rate = np.array([false_yes, false_no])
+    def __init__(self, inner: Simulation) -> None:
+        self.inner = inner
 
     def balanced(
         self,
@@ -177,13 +163,37 @@ class NoisyOracle:
         *,
         first: bool = False,
     ) -> Ids:
-        return self._perfect.balanced(purpose, per_class, seed, without, first=first)
+        return self.inner.balanced(purpose, per_class, seed, without, first=first)
 
     def label(self, ids: Ids, kind: str) -> GivenLabels:
-        return self._perfect.label(ids, kind)
+        return self.inner.label(ids, kind)
 
     def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
-        right = self._perfect.answer(asked, repeats)
+        return self.inner.answer(asked, repeats)
+
+
+class NoisyOracle(Around):
+    """An annotator who errs: a true class is denied at rate `false_no`, a wrong one confirmed at
+    rate `false_yes`. Full labels are right.
+
+    Errors are drawn by (seed, image, classes, repeat): the same question gives the same answer, a
+    repeated one an independent draw. The preset is symmetric, false_yes = false_no = 0.077, from
+    the user study of Hu et al. 2020 (92.3% of the answers were right).
+    """
+
+    def __init__(
+        self,
+        perfect: Simulation,
+        seed: int,
+        false_yes: float = USER_STUDY_FLIP,
+        false_no: float = USER_STUDY_FLIP,
+    ) -> None:
+        super().__init__(perfect)
+        self._seed = seed
+        self._flip_rate = np.array([false_yes, false_no])
+
+    def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
+        right = super().answer(asked, repeats)
         codes = asked.sets.codes()
         flipped = (
             keyed_uniform("flip", self._seed, asked.ids, codes, repeats) < self._flip_rate[right]

@@ -42,17 +42,8 @@ def some_scores(n: int, seed: int = 0, levels: int = 0) -> dict[str, npt.NDArray
     return arrays
 
 
-def pick(
-    strategy: str,
-    scores: dict[str, npt.NDArray[Any]],
-    eligible: Ids,
-    quota: int,
-    seed: int = 0,
-    number: int = 1,
-    mask: bool = True,
-) -> Chosen:
-    query = INSTALLED.load("query", strategy)()
-    return chosen(query, scores, eligible, quota, seed=seed, number=number, mask=mask)
+def pick(strategy: str, *arguments: Any, **settings: Any) -> Chosen:
+    return chosen(INSTALLED.load("query", strategy)(), *arguments, **settings)
 
 
 def chosen(
