@@ -18,6 +18,7 @@ from orchestrator.contracts.labelling import (
 )
 from orchestrator.contracts.methods import MethodContract
 from orchestrator.contracts.plugins import PluginContract
+from orchestrator.contracts.searches import SearchContract
 from orchestrator.contracts.sources import SourceContract
 from orchestrator.contracts.stores import StoreContract
 
@@ -26,6 +27,7 @@ __all__ = [
     "OracleContract",
     "PluginContract",
     "QueryContract",
+    "SearchContract",
     "SourceContract",
     "StoreContract",
     "TaskContract",

@@ -279,7 +279,7 @@ def check_extendable(layout: SweepLayout, resolved: dict[str, Any]) -> None:
     """Raises SweepError where the sweep is a list of cases or a grid, which has no more
     candidates.
     """
-    if resolved["search"]["algorithm"] == "grid":
+    if resolved["search"]["num_candidates"] is None:
         raise SweepError(
             f"{layout.location}: is a grid, which is complete; only a search (random, tpe) can be"
             " extended. Start a new sweep with more values."

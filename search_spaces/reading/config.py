@@ -144,6 +144,11 @@ class SearchConfig:
     seed: Annotated[int, Interval(ge=0, le=2**31 - 1)] = 0
     """Of the draws."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether `num_candidates` candidates are drawn; else those that there are are all."""
+        return bool(getattr(self.algorithm, "draws", True))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourcesConfig:

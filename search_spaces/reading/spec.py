@@ -241,13 +241,13 @@ def _search(sections: Sections, places: Mapping[str, Place]) -> SearchConfig:
                 hint=f"write one of {', '.join(sections.keys.catalogue.names('search'))}",
             )
         search = search_config(values, sections.keys)
-        if search.algorithm.name == "grid" and search.num_candidates is not None:
+        if not search.draws and search.num_candidates is not None:
             raise SpecError(
-                "a grid runs every candidate and takes no number",
+                f"a {search.algorithm.name} runs every candidate and takes no number",
                 keys=("search.num_candidates",),
                 hint="remove it, or search with random or tpe",
             )
-        if search.algorithm.name != "grid" and search.num_candidates is None:
+        if search.draws and search.num_candidates is None:
             keys = ("search.num_candidates", "search.algorithm")
             raise SpecError(
                 f"search {search.algorithm.name} needs num_candidates",

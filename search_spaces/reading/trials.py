@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -23,7 +23,7 @@ from search_spaces.reading.assemble import (
     number_of_stages,
 )
 from search_spaces.reading.config import DatasetFacts, Schedule, Spec, Trial, TrialConfig
-from search_spaces.reading.domains import corners, grid, to_plain
+from search_spaces.reading.domains import corners, to_plain
 from search_spaces.reading.errors import Place, SpecError, printable, show
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.schedule import (
@@ -42,7 +42,7 @@ from search_spaces.reading.schema import (
     written_plan,
 )
 from search_spaces.reading.settings import PLUGINS, Keys
-from search_spaces.reading.suggest import Ask, keyed_ask, settings_from
+from search_spaces.reading.suggest import Ask, settings_from
 
 _ID_DIGITS: Final = 12
 _ID: Final = re.compile(f"[0-9a-f]{{{_ID_DIGITS}}}")
@@ -144,7 +144,7 @@ def enumerate_trials(spec: Spec) -> list[Trial] | None:
     if spec.search.algorithm.adaptive:
         return None
     trials: dict[str, Trial] = {}
-    for cases, settings in _candidates(spec):
+    for cases, settings in spec.search.algorithm.candidates(spec):
         trial = make_trial(spec, settings, spec.seeds[0], cases)
         first = trials.get(trial.candidate)
         trials[trial.candidate] = (
@@ -176,7 +176,7 @@ def check_candidates(spec: Spec) -> None:
     Raises:
         SpecError: one does not.
     """
-    if spec.search.algorithm.name == "grid":
+    if not spec.search.draws:
         enumerate_trials(spec)
         return
     for number, settings in enumerate(corners(spec.vary, number_of_stages(spec.base))):
@@ -353,21 +353,6 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{show(value)} is no finite number")
     return float(value)
-
-
-def _candidates(spec: Spec) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    base = spec.base
-    if spec.search.algorithm.name == "random":
-        stages = number_of_stages(base)
-        for index in range(spec.search.num_candidates or 0):
-            yield (), settings_from(spec.vary, stages, keyed_ask(spec.search.seed, index))
-        return
-    rows: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]] = [
-        ((name,), case) for name, case in spec.cases.items()
-    ] or [((), {})]
-    for cases, case in rows:
-        for point in grid(spec.vary, number_of_stages(spec.keys.overlay(base, case))):
-            yield cases, {**case, **point}
 
 
 def _places(

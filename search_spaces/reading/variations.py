@@ -216,7 +216,7 @@ def check_crossing(
         SpecError: they do not.
     """
     algorithm_place = places.get(("base", "search.algorithm"))
-    if search.algorithm.name != "grid":
+    if search.draws:
         if not vary:
             raise SpecError(
                 "has nothing to search: vary is empty",
@@ -236,7 +236,7 @@ def check_crossing(
             )
     for key, domain in vary.items():
         place = places["vary", key]
-        if search.algorithm.name == "grid" and is_continuous(domain):
+        if not search.draws and is_continuous(domain):
             hint = (
                 "write {choice: [...]}"
                 + (" or give the simplex a step" if isinstance(domain, Simplex) else "")
@@ -292,7 +292,7 @@ def check_number_of_trials(spec: Spec) -> None:
         SpecError: they are. Names what asks for most of them.
     """
     seeds = len(spec.seeds)
-    if spec.search.algorithm.name == "grid":
+    if not spec.search.draws:
         rows: list[Mapping[str, Any]] = list(spec.cases.values()) or [{}]
         candidates = sum(
             grid_size(spec.vary, number_of_stages(spec.keys.overlay(spec.base, case)))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.contracts import MethodContract, SearchContract, SourceContract
+
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 FILE = re.compile(r"^`([\w/]+\.(?:py|toml|yaml))`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -143,10 +145,14 @@ def test_a_method_of_the_page_is_swept(site: Path, tmp_path: Path) -> None:
     assert "spec.yaml:5: method.epochs = 0: must be a whole number, at least 1" in done.stderr
 
 
-@pytest.mark.parametrize(("file", "passed"), [("test_wine.py", 6), ("test_means.py", 14)])
+@pytest.mark.parametrize(
+    ("file", "contracts"),
+    [("test_plugins.py", (SourceContract, SearchContract)), ("test_means.py", (MethodContract,))],
+)
 def test_the_laws_of_the_page_are_run_by_pytest(
-    site: Path, tmp_path: Path, file: str, passed: int
+    site: Path, tmp_path: Path, file: str, contracts: tuple[type, ...]
 ) -> None:
+    laws_of = [name for one in contracts for name in dir(one) if name.startswith("test_")]
     (laws,) = (text for name, text in FILE.findall(PAGE.read_text()) if name == file)
     (tmp_path / file).write_text(laws)
     path = os.pathsep.join([str(site), str(PAGE.parents[1])])
@@ -159,7 +165,7 @@ def test_the_laws_of_the_page_are_run_by_pytest(
         timeout=240,
     )
     assert done.returncode == 0, done.stdout
-    assert f"{passed} passed" in done.stdout
+    assert f"{len(laws_of)} passed" in done.stdout
 
 
 def test_a_search_of_the_page_draws_its_candidates_on_ray(site: Path, tmp_path: Path) -> None:

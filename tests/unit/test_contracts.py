@@ -4,14 +4,19 @@ by some fake.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import yaml
 
+import orchestrator as oc
 from orchestrator.catalogue import INSTALLED
 from orchestrator.contracts.labelling import (
     CLASSES,
@@ -20,13 +25,19 @@ from orchestrator.contracts.labelling import (
     QueryContract,
     TaskContract,
 )
+from orchestrator.contracts.searches import SearchContract
 from orchestrator.labelling.answers import NO, PENDING, YES, Answers
 from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.oracles.simulated import Labels, LabelsOracle, Noisy, NoisyOracle
 from orchestrator.labelling.protocols import Draw, Learned, Oracle, Rank
 from orchestrator.labelling.questions import Questions
 from orchestrator.labelling.tasks.multiclass import MultiClass
+from orchestrator.search.algorithms import Random as RandomSearch
+from orchestrator.search.algorithms import Row, Tpe
+from search_spaces.reading.config import Spec
+from search_spaces.reading.errors import SpecError
 from tests.helpers.pool_world import PeopleOracle
+from tests.helpers.sweeps import ONE_TRIAL_SPEC
 from trainers.stage import Ids
 
 
@@ -52,6 +63,21 @@ def test_every_task_keeps_its_contract(name: str, law: str) -> None:
             return INSTALLED.load("task", name)()
 
     getattr(Contract(), law)()
+
+
+@pytest.mark.parametrize("law", laws(SearchContract))
+@pytest.mark.parametrize("name", INSTALLED.own("search"))
+def test_every_search_algorithm_keeps_its_contract(name: str, law: str, tmp_path: Path) -> None:
+    class Contract(SearchContract):
+        def make(self) -> Any:
+            return INSTALLED.load("search", name)()
+
+    _obey(Contract(), law, tmp_path)
+
+
+def _obey(contract: Any, law: str, folder: Path) -> None:
+    method = getattr(contract, law)
+    method(**({"tmp_path": folder} if "tmp_path" in inspect.signature(method).parameters else {}))
 
 
 class TestLabels(OracleContract):
@@ -303,3 +329,95 @@ def test_the_contract_catches_a_task_that_breaks_it(task: Any, law: str) -> None
 
     with pytest.raises(AssertionError):
         getattr(Contract(), law)()
+
+
+_luck_of_the_process = np.random.default_rng()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lucky(RandomSearch):
+    """Draws other candidates each time."""
+
+    name: ClassVar[str] = "lucky"
+
+    def candidates(self, spec: Spec) -> Iterator[Row]:
+        for cases, settings in super().candidates(spec):
+            weight = float(_luck_of_the_process.uniform(1, 100))
+            yield cases, settings | {"method.consistency_weight": weight}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy(RandomSearch):
+    """Draws one more than it is asked for."""
+
+    name: ClassVar[str] = "greedy"
+
+    def candidates(self, spec: Spec) -> Iterator[Row]:
+        rows = list(super().candidates(spec))
+        yield from itertools.chain(rows, rows[:1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backwards(RandomSearch):
+    """Draws the last candidate first."""
+
+    name: ClassVar[str] = "backwards"
+
+    def candidates(self, spec: Spec) -> Iterator[Row]:
+        yield from reversed(list(super().candidates(spec)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wild(RandomSearch):
+    """Draws what no trial can be."""
+
+    name: ClassVar[str] = "wild"
+
+    def candidates(self, spec: Spec) -> Iterator[Row]:
+        for cases, settings in super().candidates(spec):
+            yield cases, settings | {"method.consistency_weight": -1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetful(Tpe):
+    """Gives no candidate again that was drawn before it was stopped."""
+
+    name: ClassVar[str] = "forgetful"
+
+    def source(self, spec: Spec, layout: Any, candidates: list[Any]) -> Any:
+        found: Any = super().source(spec, layout, candidates)
+        found._left.clear()
+        return found
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "law"),
+    [
+        (Lucky(), "test_the_same_spec_gives_the_same_candidates"),
+        (Greedy(), "test_as_many_are_drawn_as_are_asked_for"),
+        (Backwards(), "test_a_longer_search_begins_as_a_shorter_one"),
+        (Wild(), "test_its_spec_is_read_and_every_candidate_is_a_valid_trial"),
+        (Forgetful(), "test_stopped_after_any_candidate_it_goes_on_with_those_on_record"),
+    ],
+)
+def test_the_contract_catches_a_search_that_breaks_it(
+    algorithm: Any, law: str, tmp_path: Path
+) -> None:
+    class Contract(SearchContract):
+        def make(self) -> Any:
+            return algorithm
+
+    with pytest.raises((AssertionError, SpecError)):
+        _obey(Contract(), law, tmp_path)
+
+
+def test_a_search_that_is_not_adaptive_is_swept_by_its_own_candidates() -> None:
+    spec: dict[str, Any] = yaml.safe_load(ONE_TRIAL_SPEC)
+    del spec["cases"]
+    spec |= {
+        "vary": {"method.consistency_weight": {"uniform": [1, 20]}},
+        "search": {"algorithm": Backwards(), "num_candidates": 3},
+    }
+    drawn = [trial["id"] for trial in oc.plan(spec)["trials"]]
+    spec["search"] = {"algorithm": "random", "num_candidates": 3}
+    assert drawn == [trial["id"] for trial in oc.plan(spec)["trials"]][::-1]
