@@ -228,10 +228,10 @@ def leaves(node: Node, path: str, keys: Keys) -> Leaves:
         {key.removeprefix(f"{path}.").split(".")[0] for key in known if key.startswith(f"{path}.")}
     )
     if not inside:
-        error = unknown_key(path, known)
+        error = unknown_key(path, known, keys.broken(path.partition(".")[0]))
         word = path.rpartition(".")[2].lower()
         raise SpecError(
-            "unknown key",
+            error.problem,
             key=path,
             value=plain(node),
             place=node.place,

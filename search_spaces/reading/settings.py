@@ -15,7 +15,7 @@ import math
 import textwrap
 import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -425,6 +425,18 @@ class Keys:
                 continue
         return known
 
+    def broken(self, section: str) -> list[str]:
+        """Returns what is wrong with each plug-in of a section that cannot be loaded, and whose
+        keys are therefore unknown.
+        """
+        problems = []
+        for name in self.catalogue.names(PLUGINS[section].kind) if section in PLUGINS else ():
+            try:
+                self.plugin(section, name)
+            except SpecError as error:
+                problems.append(error.problem)
+        return problems
+
     def trial(self, *, foreign: bool = True) -> dict[str, Field]:
         """Returns every key that a trial can have."""
         cached = ("trial", str(foreign))
@@ -459,7 +471,7 @@ class Keys:
                     keys=(key, plugin.key),
                     hint=f"write {plugin.key}: {' or '.join(owners)}, or remove it",
                 )
-        raise unknown_key(key, self.trial())
+        raise unknown_key(key, self.trial(), self.broken(section))
 
     def _settings(self, section: str, name: str) -> Mapping[str, Field]:
         try:
@@ -516,9 +528,12 @@ _ALTERNATIVES: Final = {
 """Keys that say one thing in two ways: setting one takes the other back."""
 
 
-def unknown_key(key: str, known: Mapping[str, Any]) -> SpecError:
+def unknown_key(key: str, known: Mapping[str, Any], broken: Sequence[str] = ()) -> SpecError:
     """Returns the error for a key path that is not among `known`, with the nearest one in its
     section, or one of that name in another.
+
+    Args:
+        broken: what is wrong with plug-ins whose keys could not be known.
     """
     section, _, word = key.rpartition(".")
     siblings = (
@@ -535,4 +550,8 @@ def unknown_key(key: str, known: Mapping[str, Any]) -> SpecError:
         hint = did_you_mean(key, known) or (
             f"known here: {', '.join(sorted(siblings))}" if siblings else None
         )
-    return SpecError("unknown key", key=key, hint=hint)
+    problem = "unknown key"
+    if broken:
+        problem += f"; some keys are not known: {'; '.join(broken)}"
+        hint = hint or "fix or uninstall that package"
+    return SpecError(problem, key=key, hint=hint)

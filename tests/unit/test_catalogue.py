@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from orchestrator.catalogue import BUILT_IN, Catalogue
+from orchestrator.catalogue import BUILT_IN, Catalogue, load_spec
 from search_spaces.reading.errors import SpecError
 from tests.helpers.packages import install
 
@@ -72,6 +72,26 @@ def test_a_broken_package_is_named_and_spoils_nothing_else(packages: Path) -> No
         ),
     ):
         catalogue.load("query", "bad")
+
+
+@pytest.mark.parametrize("written", ["in the file", "on the command line"])
+def test_a_key_that_a_broken_package_may_have_is_refused_with_the_package(
+    packages: Path, tmp_path: Path, written: str
+) -> None:
+    install(
+        packages,
+        "catalogue_hurt",
+        "import not_there_at_all\n",
+        "[orchestrate.queries]\nbad = catalogue_hurt:Bad\n",
+    )
+    spec = tmp_path / "mine.yaml"
+    inside = written == "in the file"
+    base = "base: {query: {strategy: bad, reach: 3}}\n" if inside else ""
+    spec.write_text(f"extends: smoke.yaml\nname: mine\n{base}")
+    with pytest.raises(
+        SpecError, match=r"query\.reach.*unknown key.*query bad of .*catalogue_hurt 1\.2 cannot be"
+    ):
+        load_spec(str(spec), () if inside else ("query.reach=3",))
 
 
 def test_a_class_of_another_name_or_of_no_kind_is_refused(packages: Path) -> None:
