@@ -92,7 +92,7 @@ class Sweep:
     def resume(
         self,
         *,
-        engine: EngineName = "inline",
+        engine: EngineName | None = None,
         progress: bool = True,
         on_stage: OnStage | None = None,
     ) -> Sweep:
@@ -185,7 +185,7 @@ def sweep(
     *,
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
-    engine: EngineName = "inline",
+    engine: EngineName | None = None,
     progress: bool = True,
     on_stage: OnStage | None = None,
 ) -> Sweep:
@@ -223,7 +223,7 @@ def resume(
     location: Path | str,
     *,
     plugins: Sequence[type[Any]] = (),
-    engine: EngineName = "inline",
+    engine: EngineName | None = None,
     progress: bool = True,
     on_stage: OnStage | None = None,
 ) -> Sweep:
@@ -232,6 +232,7 @@ def resume(
     Args:
         location: its folder, or the address of what else keeps it.
         plugins: the classes whose objects the spec held when the sweep was begun.
+        engine: as for `sweep`; None: what the sweep was begun on.
 
     Raises:
         UserError: as `sweep`, or a class that the sweep was begun with is not among `plugins`.
@@ -358,9 +359,9 @@ def _plain(value: Any) -> Any:
     return as_python() if as_python is not None and getattr(value, "shape", None) == () else value
 
 
-def _engine(name: str) -> Any:
+def _engine(name: str | None) -> Any:
     from orchestrator import driver
 
-    if name not in ("inline", "ray"):
+    if name not in ("inline", "ray", None):
         raise UserError(f"engine = {name!r:.100}: write 'inline' or 'ray'")
     return driver.Engine(name=name)

@@ -188,12 +188,14 @@ def _resource_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _engine_arguments(parser: argparse.ArgumentParser) -> None:
+def _engine_arguments(parser: argparse.ArgumentParser, *, begun: bool = True) -> None:
+    """Adds where to run. `begun`: the sweep has been begun, on an engine that is on record."""
     parser.add_argument(
         "--engine",
         choices=["ray", "inline"],
-        default="ray",
-        help="inline: one trial after another in this process, without Ray",
+        default=None if begun else "ray",
+        help="inline: one trial after another in this process, without Ray (default: "
+        + ("what the sweep was begun on)" if begun else "ray)"),
     )
     parser.add_argument(
         "--address",
@@ -263,7 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--out", metavar="DIR", type=_location, help="the sweep's own folder (default: runs/<name>)"
     )
-    _engine_arguments(sweep)
+    _engine_arguments(sweep, begun=False)
     _json_flag(sweep)
 
     for name, run, text in (

@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 class Engine:
     """Where a sweep is to run."""
 
-    name: str = "ray"
-    """`ray` or `inline`."""
+    name: str | None = "ray"
+    """`ray` or `inline`; None: what the sweep was begun on, or `ray` where it is said which Ray."""
     address: str | None = None
     local: bool = False
     verbose: bool = False
@@ -100,7 +100,7 @@ def start(
         _check_records(layout, (), spec.keys.catalogue)
     with _cluster(spec, engine, layout) as cluster, _writing(layout, listener):
         candidates = sweeps.create(
-            spec, layout, data=data.labelled_fingerprint, engine=engine.name, device=device
+            spec, layout, data=data.labelled_fingerprint, engine=engine.name or "ray", device=device
         )
         seal.write(layout)
         return _run(spec, layout, candidates, data, engine, cluster, listener)
@@ -182,6 +182,7 @@ def _go_on(
     is refused before anything is changed.
     """
     spec, candidates, begun = sweeps.open_sweep(layout, overrides, plugins)
+    engine = _chosen(engine, layout)
     _device(spec, engine)
     _check_records(layout, candidates, spec.keys.catalogue)
     _check_unlocked(layout)
@@ -195,6 +196,14 @@ def _go_on(
         seal.write(layout)
         spec, candidates = change(begun, spec, candidates)
         return _run(spec, layout, candidates, data, engine, cluster, listener)
+
+
+def _chosen(engine: Engine, layout: SweepLayout) -> Engine:
+    """Returns the engine with its name: the one that was asked for, else that of the sweep."""
+    if engine.name is not None:
+        return engine
+    asked = engine.address is not None or engine.local
+    return replace(engine, name="ray" if asked else sweeps.begun_on(layout))
 
 
 def _say(listener: Listener, text: str) -> None:

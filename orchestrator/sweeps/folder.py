@@ -149,6 +149,12 @@ def _manifest(spec: Spec, engine: str, device: str) -> dict[str, Any]:
     }
 
 
+def begun_on(layout: SweepLayout) -> str:
+    """Returns the name of the engine that a sweep, found whole, was begun on."""
+    engine: str = json.loads(layout.store.get(layout.manifest))["engine"]
+    return engine
+
+
 def _check_schema(layout: SweepLayout, resolved: dict[str, Any]) -> None:
     if resolved_file.is_old(resolved):
         raise SweepError(
