@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from search_spaces.reading.config import Spec
+from search_spaces.reading.config import Spec, Trial
 from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION, draws, held_out
 from search_spaces.reading.trials import enumerate_trials, stage_prefixes, trial_to_mapping
 
@@ -27,12 +27,13 @@ def plan(spec: Spec) -> dict[str, Any]:
 
     Returns:
         {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels",
-        "quotas"}, "bits", "questions", "annotation_hours", "draws"}], "stage_trainings": {"total",
-        "distinct"}}. "draws" is null or, of initial_choice priced_balanced, {"expected", "low",
-        "high"}: how many labels are bought, and nine times in ten, if classes are equally large;
-        schedule, bits, questions and hours are then of the expected number. A search that learns
-        from results has "trials": null, numbers null, and "search": {"algorithm", "num_candidates",
-        "seeds"}.
+        "quotas"}, "bits", "questions", "annotation_hours", "draws", "beyond_pool"}],
+        "stage_trainings": {"total", "distinct"}}. "draws" is null or, of initial_choice
+        priced_balanced, {"expected", "low", "high"}: how many labels are bought, and nine times in
+        ten, if classes are equally large; schedule, bits, questions and hours are then of the
+        expected number. "beyond_pool" is how many of the questions can never be asked, for want of
+        images. A search that learns from results has "trials": null, numbers null, and "search":
+        {"algorithm", "num_candidates", "seeds"}.
     """
     trials = enumerate_trials(spec)
     if trials is None:
@@ -62,6 +63,7 @@ def plan(spec: Spec) -> dict[str, Any]:
                 "questions": trial.questions,
                 "annotation_hours": trial.annotation_hours,
                 "draws": None if priced_draws is None else asdict(priced_draws),
+                "beyond_pool": _beyond_pool(trial),
             }
         rows.append({"id": trial.id, "seed": trial.seed} | shared)
     seeds = len(spec.seeds)
@@ -70,6 +72,16 @@ def plan(spec: Spec) -> dict[str, Any]:
         "trials": rows,
         "stage_trainings": {"total": len(prefixes) * seeds, "distinct": len(set(prefixes)) * seeds},
     }
+
+
+def _beyond_pool(trial: Trial) -> int:
+    """Returns how many questions of a trial can never be asked: a round asks about an image at most
+    once, or once about each class, and at most about every image without a label.
+    """
+    facts, apart = trial.facts, held_out(trial.config.dataset)
+    unlabelled = facts.train_items - apart * facts.num_classes - trial.schedule.initial_labels
+    most = unlabelled * (facts.num_classes if trial.config.task.several_questions else 1)
+    return sum(max(0, quota - most) for quota in trial.schedule.quotas)
 
 
 def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
@@ -131,6 +143,18 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
             " large. The rounds share what is left of the budget; a trial whose draws it does not"
             " hold fails.",
             highlight=False,
+        )
+    beyond = [rows[0] for rows in candidates if rows[0]["beyond_pool"]]
+    if beyond:
+        first = beyond[0]
+        console.print(
+            f"{len(beyond)} of these {'asks' if len(beyond) == 1 else 'ask'} more in a round than"
+            f" there are images without a label: {first['beyond_pool']:,} of the"
+            f" {first['questions']:,} questions of"
+            f" {', '.join(first['cases']) or 'the first of them'} can never be asked, and their"
+            " bits stay unspent. Lower the budget, or split it into more rounds.",
+            highlight=False,
+            markup=False,
         )
     trainings = planned["stage_trainings"]
     console.print(

@@ -30,6 +30,7 @@ TRIAL_FIELDS = {
     "questions",
     "annotation_hours",
     "draws",
+    "beyond_pool",
 }
 
 HEAVY = (
@@ -103,6 +104,23 @@ def test_a_plan_has_the_documented_fields_and_is_json() -> None:
     assert second["annotation_hours"] == pytest.approx((20 * 60 + 265 * 2.72) / 3600)
     assert second["config"]["method"]["name"] == "mean_teacher"
     assert second["config"]["dataset"]["validation"] == {"from": "split", "per_class": 10}
+
+
+def test_questions_that_no_pool_can_take_are_counted_and_said() -> None:
+    """Digits has 1,347 training images, 100 of them for validation and 20 labelled here."""
+    assert "can never be asked" not in shown("smoke.yaml")
+    given = ["cases={}", "budget.bits=4000", "schedule.initial_labels_per_class=2"]
+    spec = load_spec("smoke.yaml", [*given, "schedule.split=[0.5, 0.5]"])
+    row = plan(spec)["trials"][0]
+    images = spec.facts.train_items - 100 - row["schedule"]["initial_labels"]
+    assert min(row["schedule"]["quotas"]) > images
+    assert row["beyond_pool"] == row["questions"] - 2 * images
+    console = Console(file=io.StringIO(), width=400)
+    print_plan(plan(spec), console)
+    assert isinstance(console.file, io.StringIO)
+    assert (
+        f"{row['beyond_pool']:,} of the {row['questions']:,} questions" in console.file.getvalue()
+    )
 
 
 def test_a_search_that_learns_says_how_many_candidates_it_will_draw() -> None:
