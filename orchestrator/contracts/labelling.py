@@ -234,6 +234,7 @@ class TaskContract(PluginContract):
         assert {*task.needs} <= {*POOL_ARRAYS, *EXTRA_ARRAYS}
         assert isinstance(task.several_labels, bool)
         assert isinstance(task.several_questions, bool)
+        assert isinstance(task.yes_is_label, bool)
         assert task.choices
         assert set(task.choices) <= {"random", "first", "uniform", "priced_balanced"}
 
@@ -259,6 +260,14 @@ class TaskContract(PluginContract):
             keys = pairs.keys(CLASSES)
             assert np.isin(asked.ids * CLASSES + asked.guesses, keys).all()
             self._holds_together(learned.facts)
+
+    def test_where_a_yes_is_a_label_it_teaches_what_a_label_does(self) -> None:
+        task, none = self.make(), Facts.none(ITEMS, CLASSES)
+        if not task.yes_is_label:
+            return
+        asked = self.asked(none)
+        yes = task.learn(none, asked, np.full(len(asked), YES, np.int8)).facts
+        assert _same(yes, task.know(none, asked.ids, asked.sets))
 
     def test_a_skipped_question_teaches_nothing(self) -> None:
         facts = self.known()

@@ -62,6 +62,13 @@ class Task(Protocol):
     """Values of schedule.initial_choice that make sense."""
 
     @property
+    def yes_is_label(self) -> bool:
+        """Whether a yes to each of its questions is the label of the image, and a no rules out one
+        of its classes: then a report says from what share of right guesses on questions pay.
+        """
+        ...
+
+    @property
     def label(self) -> str:
         """The price by which a label of round 0 is bought."""
         ...

@@ -252,7 +252,7 @@ def _curves(rows: Sequence[Row]) -> Figure | None:
     return _figure("curves", caption, lambda width, name: plots.curves(drawn, behind, width, name))
 
 
-def _guesses(rows: Sequence[Row], even: Mapping[str, float]) -> Mapping[str, Any] | None:
+def _guesses(rows: Sequence[Row], even: Mapping[str, float] | None) -> Mapping[str, Any] | None:
     asked = [row for row in _unlike(rows) if row["rounds"]]
     if not asked:
         return None
@@ -291,7 +291,8 @@ def _guesses(rows: Sequence[Row], even: Mapping[str, float]) -> Mapping[str, Any
                     *worth(item),
                 ]
             )
-    return {"break_even": break_even_line(even), "figure": figure, "head": head, "rows": lines}
+    line = None if even is None else break_even_line(even)
+    return {"break_even": line, "figure": figure, "head": head, "rows": lines}
 
 
 def _bought(rows: Sequence[Row]) -> Mapping[str, Any] | None:

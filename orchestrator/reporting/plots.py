@@ -157,9 +157,9 @@ def curves(rows: Rows, others: Rows, width: int, name: str) -> str:
     return out[0]
 
 
-def guesses(rows: Rows, even: Mapping[str, float], width: int, name: str) -> str:
-    """Draws the accuracy of the guesses in each round with the break-even line, and how many were
-    answered yes and no.
+def guesses(rows: Rows, even: Mapping[str, float] | None, width: int, name: str) -> str:
+    """Draws the accuracy of the guesses in each round with the break-even line, if there is one,
+    and how many were answered yes and no.
     """
     narrow = width < NARROW
     left, right = (4, 78) if narrow else (_label_room(rows), 104)
@@ -170,18 +170,18 @@ def guesses(rows: Rows, even: Mapping[str, float], width: int, name: str) -> str
         axes.set_xlim(0, 104)
         axes.set_ylim(total, 0)
         _ruled(axes)
-        axes.axvline(even["per_bit"], color=WARM, linewidth=1.4, zorder=2)
-        threshold = f"break-even {number(even['per_bit'])} %"
-        axes.text(
-            even["per_bit"],
-            1,
-            threshold,
-            transform=_above(axes, 8, data_x=True),
-            color=WARM,
-            fontsize=_SMALL,
-            ha="center",
-            va="bottom",
-        )
+        if even is not None:
+            axes.axvline(even["per_bit"], color=WARM, linewidth=1.4, zorder=2)
+            axes.text(
+                even["per_bit"],
+                1,
+                f"break-even {number(even['per_bit'])} %",
+                transform=_above(axes, 8, data_x=True),
+                color=WARM,
+                fontsize=_SMALL,
+                ha="center",
+                va="bottom",
+            )
         axes.text(
             1,
             1,

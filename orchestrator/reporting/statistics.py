@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION, bits_per_label
+from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION
 
 if TYPE_CHECKING:
     from orchestrator.sweeps.correctness import Correct
@@ -253,19 +253,31 @@ def t_quantile(degrees: int, probability: float = 0.975) -> float:
     return float(stdtrit(degrees, probability))
 
 
-def break_even(num_classes: int) -> dict[str, float]:
-    """Guess accuracy in percent above which a yes/no question buys more than a full label, by three
-    ways of counting.
+BREAK_EVEN: Final = ("per_bit", "per_bit_with_negatives", "per_second")
+"""Ways of counting at what guess accuracy a question buys more than a full label."""
 
-    per_bit: labels alone; a guess of accuracy a gives a labels for one bit, a full label gives 1 /
-        log2 C.
-    per_bit_with_negatives: an answer "no" is credited with the log2(C / (C - 1)) bits that it
-        tells.
+
+def break_even(num_classes: int, label_bits: float) -> dict[str, float]:
+    """Returns the guess accuracy in percent above which a yes/no question buys more than a full
+    label, by three ways of counting. Of images of one class each, where a yes is a full label.
+
+    per_bit: labels alone; a guess of accuracy a gives a labels for one bit, a full label one for
+        its price.
+    per_bit_with_negatives: a label is credited with the log2 C bits that it tells, and an answer
+        "no" with log2(C / (C - 1)).
     per_second: labels alone, per second of a person's time.
+
+    Args:
+        label_bits: price of a full label.
     """
-    label_bits = bits_per_label(num_classes)
-    negative_bits = math.log2(num_classes / (num_classes - 1))
-    with_negatives = 1.0 if num_classes == 2 else (1 - negative_bits) / (label_bits - negative_bits)
+    told, negative_bits = math.log2(num_classes), math.log2(num_classes / (num_classes - 1))
+    for_one_bit = told / label_bits
+    with_negatives = (
+        # Of two classes either answer tells all, however often guesses are right.
+        float(label_bits <= told)
+        if num_classes == 2
+        else max(0.0, (for_one_bit - negative_bits) / (told - negative_bits))
+    )
     return {
         "per_bit": 100 / label_bits,
         "per_bit_with_negatives": 100 * with_negatives,

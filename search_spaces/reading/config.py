@@ -44,7 +44,9 @@ class BudgetConfig:
     given, as in a paper's table.
     """
     bits: Annotated[float, Interval(gt=0)] | None = None
-    """The budget. A full label among C classes costs log2 C bits, a yes/no answer one."""
+    """The budget. A label costs what the task says (among C classes log2 C bits), a yes/no answer
+    one.
+    """
     full_labels: Annotated[int, Interval(ge=1, le=10**9)] | None = None
     """The budget as a number of full labels, in place of `bits`."""
     questions: Annotated[int, Interval(ge=0, le=10**9)] | None = None
@@ -123,6 +125,10 @@ class TrialConfig:
     query: QueryConfig
     oracle: Any
     task: Any
+
+    def label_bits(self, num_classes: int) -> float:
+        """Returns the price of one label of round 0."""
+        return float(self.task.prices(num_classes)[self.task.label])
 
     def scores_needed(self) -> tuple[str, ...]:
         """Returns the names of the score arrays that the query strategy and the task read."""
@@ -251,6 +257,11 @@ class Trial:
     @property
     def questions(self) -> int:
         return sum(self.schedule.quotas)
+
+    @property
+    def label_bits(self) -> float:
+        """Price of one label of round 0."""
+        return self.config.label_bits(self.facts.num_classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

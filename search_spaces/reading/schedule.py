@@ -1,7 +1,8 @@
 """Bits, questions, quotas and annotation time of a schedule, in whole numbers where things are
 counted.
 
-A full label is worth log2 C bits and any yes/no answer 1 bit (Hu et al. 2020, arXiv:2009.06168).
+A label costs what the task says, and any yes/no answer 1 bit (Hu et al. 2020, arXiv:2009.06168,
+whose full labels cost log2 C bits).
 """
 
 from __future__ import annotations
@@ -34,22 +35,17 @@ SECONDS_PER_LABEL: Final = 60.0
 SHARES_TOLERANCE: Final = 1e-6
 
 
-def bits_per_label(num_classes: int) -> float:
-    """log2 C."""
-    return math.log2(num_classes)
-
-
-def worth_of_labels(labels: int, num_classes: int, label_bits: float | None = None) -> int:
-    """Whole yes/no questions that cost no more than `labels` labels, exactly.
+def worth_of_labels(labels: int, num_classes: int, label_bits: float) -> int:
+    """Returns how many whole yes/no questions cost no more than `labels` labels, exactly.
 
     Args:
-        label_bits: price of one; None: log2 C.
+        label_bits: price of one. Where it is log2 C to the last digit, that number itself is meant.
     """
-    if label_bits is not None and label_bits != bits_per_label(num_classes):
+    if label_bits != math.log2(num_classes):
         return math.floor(labels * Fraction(label_bits))
     if num_classes & (num_classes - 1) == 0:
         return labels * (num_classes.bit_length() - 1)
-    product = labels * bits_per_label(num_classes)
+    product = labels * label_bits
     digits = 50
     while abs(product - round(product)) <= 1e-9 * max(1.0, product) and labels:
         # Too near to a whole number for floating point. log2 C is irrational where C is no power of
@@ -134,15 +130,15 @@ def resolve(
     budget: BudgetConfig,
     schedule: ScheduleConfig,
     facts: DatasetFacts,
+    label_bits: float,
     apart: int = 0,
-    label_bits: float | None = None,
 ) -> tuple[Schedule, float]:
     """Resolves the schedule to whole numbers and the budget to bits. What the schedule costs never
     exceeds the budget.
 
     Args:
+        label_bits: price of one label of round 0.
         apart: as for `draws`.
-        label_bits: price of one label of round 0; None: log2 C.
 
     Raises:
         SpecError: the budget is not said once and clearly, D_S costs more than it, or the rounds do
@@ -154,7 +150,6 @@ def resolve(
         if expected is None
         else expected.expected
     )
-    label_bits = bits_per_label(facts.num_classes) if label_bits is None else label_bits
     _check_budget_keys(budget)
     _check_drawn(budget, schedule)
     if budget.mode == "table":

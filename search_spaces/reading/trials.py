@@ -65,9 +65,9 @@ def make_trial(
         values = {key: value for key, value in values.items() if key not in unread}
         config = build_config(values, spec.keys)
         facts = spec.facts
-        label_bits = config.task.prices(facts.num_classes)[config.task.label]
+        label_bits = config.label_bits(facts.num_classes)
         schedule, budget_bits = resolve(
-            config.budget, config.schedule, facts, held_out(config.dataset), label_bits
+            config.budget, config.schedule, facts, label_bits, held_out(config.dataset)
         )
         blind = config.schedule.initial_choice == "uniform"
         check_pool(

@@ -74,6 +74,13 @@ def cost(schedule: Schedule, num_classes: int) -> float:
     return schedule.initial_labels * math.log2(num_classes) + sum(schedule.quotas)
 
 
+def resolved(
+    budget: BudgetConfig, schedule: ScheduleConfig, facts: DatasetFacts
+) -> tuple[Schedule, float]:
+    """Resolves where a label costs log2 C bits."""
+    return resolve(budget, schedule, facts, math.log2(facts.num_classes))
+
+
 # --- quotas
 
 
@@ -138,10 +145,10 @@ def test_exact_questions_are_those_of_the_published_budgets(
     num_classes: int, full_labels: int, per_class: int, questions: int
 ) -> None:
     schedule = ScheduleConfig(initial_labels_per_class=per_class, split=(27 / 47, 20 / 47))
-    found, bits = resolve(BudgetConfig(full_labels=full_labels), schedule, data(num_classes))
+    found, bits = resolved(BudgetConfig(full_labels=full_labels), schedule, data(num_classes))
     assert sum(found.quotas) == questions
     assert bits == full_labels * math.log2(num_classes)
-    same, _ = resolve(BudgetConfig(bits=bits), schedule, data(num_classes))
+    same, _ = resolved(BudgetConfig(bits=bits), schedule, data(num_classes))
     assert same == found
 
 
@@ -154,7 +161,7 @@ def test_table_budgets_are_the_published_kilobits(
 ) -> None:
     """Table 1 of Hu et al. 2020."""
     budget = BudgetConfig(mode="table", questions=questions)
-    found, bits = resolve(
+    found, bits = resolved(
         budget, ScheduleConfig(initial_labels_per_class=per_class, split=(1.0,)), data(num_classes)
     )
     assert found.quotas == (questions,)
@@ -172,7 +179,7 @@ def test_the_published_stage_quotas_come_out_of_their_shares() -> None:
 def test_labels_are_worth_exactly_the_whole_questions_that_fit(
     labels: int, num_classes: int
 ) -> None:
-    found = worth_of_labels(labels, num_classes)
+    found = worth_of_labels(labels, num_classes, math.log2(num_classes))
     assert 2**found <= num_classes**labels < 2 ** (found + 1)
 
 
@@ -181,7 +188,7 @@ def test_the_worth_of_many_labels_is_as_exact_and_costs_no_time(
     labels: int, num_classes: int
 ) -> None:
     """Against 80 digits of the logarithm; C^labels of a billion labels would fill a gigabyte."""
-    found = worth_of_labels(labels, num_classes)
+    found = worth_of_labels(labels, num_classes, math.log2(num_classes))
     with localcontext() as context:
         context.prec = 80
         exact = labels * Decimal(num_classes).ln() / Decimal(2).ln()
@@ -195,7 +202,7 @@ def test_a_worth_that_is_all_but_whole_is_on_the_right_side(labels: int) -> None
     """As many labels of 10 classes are worth a whole number of questions but for a little, more or
     less (denominators of log2 10 as a continued fraction).
     """
-    found = worth_of_labels(labels, 10)
+    found = worth_of_labels(labels, 10, math.log2(10))
     assert 2**found <= 10**labels < 2 ** (found + 1)
 
 
@@ -205,7 +212,7 @@ def test_not_one_bit_over_and_less_than_one_left(
 ) -> None:
     schedule = ScheduleConfig(initial_labels_per_class=per_class, split=tuple(shares))
     try:
-        found, budget = resolve(BudgetConfig(bits=bits), schedule, data(num_classes))
+        found, budget = resolved(BudgetConfig(bits=bits), schedule, data(num_classes))
     except SpecError:
         assert bits - per_class * num_classes * math.log2(num_classes) < len(shares) + 1e-6
         return
@@ -219,7 +226,7 @@ def test_a_budget_in_labels_is_never_exceeded_in_bits(
 ) -> None:
     schedule = ScheduleConfig(initial_labels_per_class=per_class, split=tuple(shares))
     try:
-        found, budget = resolve(BudgetConfig(full_labels=full), schedule, data(num_classes))
+        found, budget = resolved(BudgetConfig(full_labels=full), schedule, data(num_classes))
     except SpecError:
         assert (full - per_class * num_classes) * math.log2(num_classes) < len(shares) + 1e-6
         return
@@ -233,10 +240,12 @@ def test_a_budget_one_rounding_below_a_price_does_not_buy_it(
     schedule = ScheduleConfig(initial_labels_per_class=per_class, split=(1.0,))
     price = per_class * num_classes * math.log2(num_classes) + questions
     assert (
-        sum(resolve(BudgetConfig(bits=price), schedule, data(num_classes))[0].quotas) == questions
+        sum(resolved(BudgetConfig(bits=price), schedule, data(num_classes))[0].quotas) == questions
     )
     if questions > 1:
-        found, _ = resolve(BudgetConfig(bits=math.nextafter(price, 0)), schedule, data(num_classes))
+        found, _ = resolved(
+            BudgetConfig(bits=math.nextafter(price, 0)), schedule, data(num_classes)
+        )
         assert cost(found, num_classes) < price
 
 
@@ -245,21 +254,21 @@ def test_every_round_needs_a_question(rounds: int, valid: bool) -> None:
     schedule = ScheduleConfig(initial_labels_per_class=1, split=equal_shares(rounds))
     budget = BudgetConfig(mode="table", questions=2)
     if valid:
-        assert sum(resolve(budget, schedule, data(10))[0].quotas) == 2
+        assert sum(resolved(budget, schedule, data(10))[0].quotas) == 2
     else:
         with pytest.raises(SpecError, match="3 rounds share 2 questions"):
-            resolve(budget, schedule, data(10))
+            resolved(budget, schedule, data(10))
 
 
 def test_full_labels_alone_are_valid_only_when_they_use_the_budget() -> None:
     alone = ScheduleConfig(initial_labels_per_class=10, split=())
-    found, bits = resolve(BudgetConfig(full_labels=100), alone, data(10))
+    found, bits = resolved(BudgetConfig(full_labels=100), alone, data(10))
     assert found == Schedule(initial_labels=100, quotas=())
     assert cost(found, 10) == bits
     # Less than one question left is nothing left; one question is too much.
-    resolve(BudgetConfig(bits=bits + 0.99), alone, data(10))
+    resolved(BudgetConfig(bits=bits + 0.99), alone, data(10))
     with pytest.raises(SpecError, match="there is no round"):
-        resolve(BudgetConfig(bits=bits + 1.01), alone, data(10))
+        resolved(BudgetConfig(bits=bits + 1.01), alone, data(10))
 
 
 @pytest.mark.parametrize(("per_class", "valid"), [(106, True), (107, False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics as reference
 from itertools import combinations
 
@@ -115,10 +116,28 @@ def test_the_interval_is_that_of_students_t() -> None:
     [(10, 30.1, 26.75), (100, 15.05, 14.87), (1000, 10.03, 10.02), (2, 100.0, 100.0)],
 )
 def test_break_even_accuracy(classes: int, per_bit: float, with_negatives: float) -> None:
-    found = break_even(classes)
+    found = break_even(classes, math.log2(classes))
     assert found["per_bit"] == pytest.approx(per_bit, abs=0.01)
     assert found["per_bit_with_negatives"] == pytest.approx(with_negatives, abs=0.01)
     assert found["per_second"] == pytest.approx(4.533, abs=0.001)
+
+
+@given(classes=st.integers(3, 1000), price=st.floats(0.5, 20), accuracy=st.floats(0, 1))
+def test_above_break_even_a_bit_of_questions_buys_more_than_a_bit_of_labels(
+    classes: int, price: float, accuracy: float
+) -> None:
+    found = break_even(classes, price)
+    told, told_by_no = math.log2(classes), math.log2(classes / (classes - 1))
+    labels = accuracy - 1 / price
+    bits = accuracy * told + (1 - accuracy) * told_by_no - told / price
+    for gained, least in ((labels, found["per_bit"]), (bits, found["per_bit_with_negatives"])):
+        if abs(gained) > 1e-6:
+            assert (gained > 0) == (100 * accuracy > least)
+
+
+@pytest.mark.parametrize(("price", "least"), [(0.5, 100.0), (1.0, 100.0), (2.0, 0.0)])
+def test_of_two_classes_every_answer_tells_all(price: float, least: float) -> None:
+    assert break_even(2, price)["per_bit_with_negatives"] == least
 
 
 # --- what the nominal 5% is, by simulation

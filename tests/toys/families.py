@@ -19,6 +19,7 @@ class Families(MultiClass):
     """Asks "is it a 2k or a 2k + 1?" of images of which nothing is known, then which of the two."""
 
     name: ClassVar[str] = "families"
+    yes_is_label: ClassVar[bool] = False
 
     def questions(
         self,

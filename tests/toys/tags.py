@@ -73,6 +73,7 @@ class MultiLabel:
     several_labels: ClassVar[bool] = True
     several_questions: ClassVar[bool] = True
     choices: ClassVar[tuple[str, ...]] = ("random", "uniform")
+    yes_is_label: ClassVar[bool] = False
 
     label: Literal["vector", "positive"] = "vector"
     """What round 0 buys of an image: all its categories, or one that it has."""

@@ -35,6 +35,7 @@ class MultiClass:
     several_questions: ClassVar[bool] = False
     choices: ClassVar[tuple[str, ...]] = ("random", "first", "uniform", "priced_balanced")
     label: ClassVar[str] = "label"
+    yes_is_label: ClassVar[bool] = True
 
     def prices(self, num_classes: int) -> Mapping[str, float]:
         return {"label": math.log2(num_classes), "answer": 1.0}

@@ -4,6 +4,7 @@ numbers beside ours without comparing unlike things.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from html import unescape
@@ -306,7 +307,7 @@ def test_every_form_of_a_report_has_the_published_numbers_with_both_protocols(
 
 def test_each_round_says_how_many_labels_a_question_bought(tmp_path: Path) -> None:
     found = report.build(load(write_sweep(tmp_path)))
-    even = break_even(10)
+    even = break_even(10, math.log2(10))
     for row in found["rows"]:
         for item in row["rounds"]:
             assert item["worth"] == {
