@@ -21,8 +21,9 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final
 
-from search_spaces.reading.errors import SpecError, printable
+from search_spaces.reading.errors import SpecError
 from search_spaces.reading.plugins import Kind
+from trainers.errors import one_line
 
 if TYPE_CHECKING:
     from search_spaces.reading.config import Extended, Spec
@@ -155,7 +156,7 @@ def _import(kind: Kind, name: str, point: EntryPoint) -> type[Any]:
     except Exception as error:
         problem = (
             f"{kind} {name} of the installed package {_package(point)} cannot be loaded"
-            f" ({type(error).__name__}: {printable(str(error), 200)})"
+            f" ({type(error).__name__}: {one_line(str(error), 200)})"
         )
         raise SpecError(
             problem, hint="fix or uninstall that package, or write another name"

@@ -49,10 +49,16 @@ def _settings_error(fields: tuple[str, ...], problem: str, hint: str | None) -> 
     return SettingsError(*fields, problem=problem, hint=hint)
 
 
-def one_line(text: str) -> str:
-    """`text` with what a terminal would obey or not show (escapes, line ends, invisible signs)
-    written as escapes: \\x1b, \\n, \\u202e.
+def one_line(text: str, longest: int | None = None) -> str:
+    """Returns `text` with what a terminal would obey or not show (escapes, line ends, invisible
+    signs) written as escapes: \\x1b, \\n, \\u202e.
+
+    Args:
+        longest: after how many characters it is cut; None: never.
     """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    # Of a text that is cut, no more is read than can be shown.
+    read = text if longest is None else text[: longest + 1]
+    safe = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in read
     )
+    return safe if longest is None or len(text) <= longest else safe[:longest] + "..."

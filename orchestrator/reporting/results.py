@@ -307,7 +307,7 @@ _SPACES: Final = str.maketrans("\t\n\r", "   ")
 
 
 def printable(text: str) -> str:
-    """The text on one line; what cannot be shown, which a name from a file may carry, is written
-    out as an escape: a terminal runs nothing.
+    """Returns the text as a table or a terminal shows it: as `one_line`, with spaces in place of
+    tabs and line ends.
     """
     return one_line(text.translate(_SPACES))

@@ -33,8 +33,8 @@ class Place:
 
     def __str__(self) -> str:
         if self.override is not None:
-            return f"--set {printable(self.override, _LONGEST_KEY)}"
-        name = printable(self.file or "", _LONGEST_FILE)
+            return f"--set {one_line(self.override, _LONGEST_KEY)}"
+        name = one_line(self.file or "", _LONGEST_FILE)
         return f"{name}:{self.line}" if name and self.line is not None else name
 
     def inside(self, other: Place) -> str:
@@ -45,7 +45,7 @@ class Place:
             return (
                 ""
                 if self.override == other.override
-                else f" in --set {printable(self.override, _LONGEST_KEY)}"
+                else f" in --set {one_line(self.override, _LONGEST_KEY)}"
             )
         if self.line is None:
             return ""
@@ -99,12 +99,12 @@ class SpecError(UserError):
     def _message(self) -> str:
         parts = [str(self.place)] if self.place and str(self.place) else []
         if self.place and self.place.case is not None:
-            parts.append(f'case "{printable(self.place.case, _LONGEST_KEY)}"')
+            parts.append(f'case "{one_line(self.place.case, _LONGEST_KEY)}"')
         if self.key is not None:
             shown = "" if self.value is ABSENT else f" = {show(self.value)}"
-            parts.append(printable(self.key, _LONGEST_KEY) + shown)
+            parts.append(one_line(self.key, _LONGEST_KEY) + shown)
         # They may quote a name or path from a file, as long and as strange as its writer liked.
-        texts = [printable(part, _LONGEST_PART) for part in (self.problem, self.hint) if part]
+        texts = [one_line(part, _LONGEST_PART) for part in (self.problem, self.hint) if part]
         return ": ".join([*parts, "; ".join(texts)])
 
     def located(self, places: Mapping[str, Place], values: Mapping[str, Any]) -> SpecError:
@@ -163,12 +163,6 @@ def written_twice(key: str, place: Place, first: Place) -> SpecError:
     )
 
 
-def printable(text: str, longest: int) -> str:
-    """`text` in one line without control characters, cut after `longest`."""
-    safe = one_line(text[: longest + 1])
-    return safe if len(text) <= longest else safe[:longest] + "..."
-
-
 def show(value: Any) -> str:
     """A value as it would stand in YAML, short enough for a message."""
     if value is None:
@@ -178,8 +172,8 @@ def show(value: Any) -> str:
     if isinstance(value, (list, tuple)) and all(
         isinstance(item, (int, float, str, bool)) for item in value
     ):
-        return printable("[" + ", ".join(show(item) for item in value[:50]) + "]", _LONGEST_VALUE)
-    return printable(str(value) if isinstance(value, (int, float)) else repr(value), _LONGEST_VALUE)
+        return one_line("[" + ", ".join(show(item) for item in value[:50]) + "]", _LONGEST_VALUE)
+    return one_line(str(value) if isinstance(value, (int, float)) else repr(value), _LONGEST_VALUE)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from search_spaces.reading.config import Extended
-from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable
+from search_spaces.reading.errors import Place, SpecError, did_you_mean
 from search_spaces.reading.sections import (
     NAMED,
     Leaves,
@@ -33,6 +33,7 @@ from search_spaces.reading.yaml_source import (
     plain,
     read_text,
 )
+from trainers.errors import one_line
 
 MOST_DEEP: Final = 8
 """Files that extend one another in a row."""
@@ -284,7 +285,7 @@ def _takes_nothing(key: str, name: str, entry: Node, known: Mapping[str, Node]) 
     )
     return SpecError(
         f"null takes away, and {what}",
-        key=f"{key}.{printable(name, 120)}",
+        key=f"{key}.{one_line(name, 120)}",
         value=None,
         place=entry.place,
         hint=did_you_mean(name, known) or otherwise,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from search_spaces.reading.errors import Place, SpecError, did_you_mean, printable, written_twice
+from search_spaces.reading.errors import Place, SpecError, did_you_mean, written_twice
 from search_spaces.reading.not_offered import NOT_OFFERED
 from search_spaces.reading.settings import (
     PLUGINS,
@@ -19,6 +19,7 @@ from search_spaces.reading.settings import (
     unknown_key,
 )
 from search_spaces.reading.yaml_source import Node, has_comment, parse, plain, read_word
+from trainers.errors import one_line
 
 TOP_LEVEL: Final = (
     "extends",
@@ -264,7 +265,7 @@ def trial_leaves(key: str, node: Node, what: str, keys: Keys) -> Leaves:
         )
     if section in TOP_LEVEL and section not in TRIAL_SECTIONS:
         raise SpecError(
-            f"{what} cannot change {printable(section, 40)}, which holds for the whole sweep",
+            f"{what} cannot change {one_line(section, 40)}, which holds for the whole sweep",
             key=key,
             place=node.place,
         )
@@ -357,7 +358,7 @@ def _parse_override(text: str, keys: Keys) -> tuple[str, Node]:
     place = Place(override=text)
     key, equals, value = text.partition("=")
     key = key.strip()
-    if not equals or not key or key != printable(key, 400):
+    if not equals or not key or key != one_line(key, 400):
         raise SpecError("is not KEY=VALUE", place=place, hint="write --set method.epochs=5")
     if not value.strip():
         raise SpecError(

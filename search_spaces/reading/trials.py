@@ -24,7 +24,7 @@ from search_spaces.reading.assemble import (
 )
 from search_spaces.reading.config import DatasetFacts, Schedule, Spec, Trial, TrialConfig
 from search_spaces.reading.domains import corners, to_plain
-from search_spaces.reading.errors import Place, SpecError, printable, show
+from search_spaces.reading.errors import Place, SpecError, show
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.schedule import (
     annotation_hours,
@@ -43,6 +43,7 @@ from search_spaces.reading.schema import (
 )
 from search_spaces.reading.settings import PLUGINS, Keys
 from search_spaces.reading.suggest import Ask, settings_from
+from trainers.errors import one_line
 
 _ID_DIGITS: Final = 12
 _ID: Final = re.compile(f"[0-9a-f]{{{_ID_DIGITS}}}")
@@ -345,7 +346,7 @@ def trial_from_mapping(
     ) as error:
         raise SpecError(
             f"the record of a trial is damaged ({type(error).__name__}:"
-            f" {printable(str(error), 200)})"
+            f" {one_line(str(error), 200)})"
         ) from None
 
 

@@ -24,10 +24,11 @@ from search_spaces.reading.domains import (
     stage_counts,
     to_plain,
 )
-from search_spaces.reading.errors import Place, SpecError, printable, written_twice
+from search_spaces.reading.errors import Place, SpecError, written_twice
 from search_spaces.reading.sections import Leaves, Sections, entries, trial_leaves
 from search_spaces.reading.settings import PLUGINS, Field, Keys
 from search_spaces.reading.yaml_source import plain
+from trainers.errors import one_line
 
 MOST_TRIALS: Final = 20_000
 """Largest sweep accepted; a larger one is almost certainly a mistake."""
@@ -47,7 +48,7 @@ def read_cases(
     """
     cases: dict[str, dict[str, Any]] = {}
     for name, node in entries(sections, "cases").items():
-        if not name.strip() or name != printable(name, _LONGEST_CASE):
+        if not name.strip() or name != one_line(name, _LONGEST_CASE):
             raise SpecError(
                 f"a case needs a printable name of at most {_LONGEST_CASE} characters",
                 key="cases",
@@ -252,7 +253,7 @@ def check_crossing(
             if key in case:
                 where = places["cases", name, key].inside(place)
                 raise SpecError(
-                    f'is varied, and the case "{printable(name, 60)}" sets it{where}',
+                    f'is varied, and the case "{one_line(name, 60)}" sets it{where}',
                     key=key,
                     place=place,
                     hint="keep one of them",

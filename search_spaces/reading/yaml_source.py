@@ -21,10 +21,10 @@ from search_spaces.reading.errors import (
     Place,
     SpecError,
     did_you_mean,
-    printable,
     show,
     written_twice,
 )
+from trainers.errors import one_line
 
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 12
@@ -130,7 +130,7 @@ def _at_home(text: str, beside: Path, refused: Callable[[str, str], SpecError]) 
     try:
         return path.expanduser()
     except RuntimeError:
-        problem = f"there is no home folder for {printable(path.parts[0], 60)} on this machine"
+        problem = f"there is no home folder for {one_line(path.parts[0], 60)} on this machine"
         raise refused(problem, "write the whole path") from None
 
 
@@ -175,7 +175,7 @@ def parse(text: str, origin: Place, key: str | None = None) -> Node:
         return _Reader(text, origin).document(key)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        mistake = printable(" ".join(filter(None, (error.context, error.problem))), 200)
+        mistake = one_line(" ".join(filter(None, (error.context, error.problem))), 200)
         raise SpecError(
             f"is not valid YAML: {mistake}", place=_at(origin, mark.line if mark else 0)
         ) from None
@@ -187,7 +187,7 @@ def parse(text: str, origin: Place, key: str | None = None) -> Node:
         ) from None
     except (yaml.YAMLError, ValueError, OverflowError, IndexError) as error:
         # Escapes and directives with impossible numbers; where, the parser does not say.
-        raise SpecError(f"is not valid YAML: {printable(str(error), 200)}", place=origin) from None
+        raise SpecError(f"is not valid YAML: {one_line(str(error), 200)}", place=origin) from None
 
 
 def read_word(text: str, key: str, place: Place, *, optional: bool) -> Node:
@@ -289,7 +289,7 @@ class _Reader:
             )
         if event.tag is not None:
             raise SpecError(
-                f"the YAML tag {printable(event.tag, 60)} is not allowed",
+                f"the YAML tag {one_line(event.tag, 60)} is not allowed",
                 key=key,
                 place=place,
                 hint="write a plain value",
@@ -364,7 +364,7 @@ def _scalar(event: Any, key: str | None, place: Place) -> Scalar:
         return int(text)
     if _AMBIGUOUS_NUMBER.fullmatch(text):
         raise SpecError(
-            f"`{printable(text, 40)}` is read as different numbers by different YAML readers",
+            f"`{one_line(text, 40)}` is read as different numbers by different YAML readers",
             key=key,
             place=place,
             hint="write plain decimals, or quote it",
@@ -382,7 +382,7 @@ def _at(origin: Place, line_index: int) -> Place:
 
 
 def _reason(error: Exception) -> str:
-    return printable((error.strerror if isinstance(error, OSError) else None) or str(error), 200)
+    return one_line((error.strerror if isinstance(error, OSError) else None) or str(error), 200)
 
 
 def _code(character: str | int) -> int:
