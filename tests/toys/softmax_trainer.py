@@ -16,8 +16,8 @@ from trainers import predict, randomness
 from trainers.artefacts import StageFiles
 from trainers.data.items import StageData
 from trainers.distributed.ranks import Ranks
-from trainers.mean_teacher.negatives import Negatives
 from trainers.method import StagePlan
+from trainers.negatives import Negatives
 from trainers.stage import Ids, StageInputs
 from trainers.trainer import Figures, Split, Trainer
 

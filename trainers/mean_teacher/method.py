@@ -28,9 +28,9 @@ from trainers.data.sampler import Epoch, TwoStreamSampler
 from trainers.distributed.ranks import Ranks
 from trainers.errors import DataError, UserError
 from trainers.mean_teacher import ema, losses
-from trainers.mean_teacher.negatives import Negatives
 from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.method import StagePlan
+from trainers.negatives import Negatives
 from trainers.networks import backbones as networks
 from trainers.networks.precision import precision_used
 from trainers.sgd import Sgd

@@ -23,7 +23,7 @@ from tests.helpers.stage_world import (
 )
 from trainers.data.items import Items, open_data
 from trainers.errors import DataError
-from trainers.mean_teacher.negatives import Negatives
+from trainers.negatives import Negatives
 from trainers.run import run_stage
 
 
