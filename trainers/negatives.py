@@ -1,9 +1,11 @@
-"""Classes answered "no", kept as short lists per image."""
+"""Classes answered "no": kept as short lists per image, and left out of what a network says."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from trainers.stage import Ids, StageInputs
 
@@ -38,3 +40,21 @@ class Negatives:
         rows = np.repeat(np.arange(len(ids)), counts)
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         return rows, self._classes[self._start[ids][rows] + within]
+
+
+def suppress_negatives(logits: Tensor, rows: Tensor, classes: Tensor) -> Tensor:
+    """Logits whose softmax gives each refused (row, class) exactly zero and keeps the ratios of the
+    others.
+
+    Args:
+        logits: float32 or float64 [b, C], left as they are. rows, classes: int64 [M]; never all C
+            classes of a row.
+
+    Source: Hu et al. 2020 (arXiv:2009.06168), negative label suppression: the teacher's logit of a
+        refused class becomes a large negative number.
+    """
+    # A fill, not an addition: exp underflows to an exact zero. Finite, for -inf makes NaN of 0 *
+    # log 0. Fp32 is the narrowest type that holds it.
+    flat = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.clone()
+    flat.view(-1).index_fill_(0, rows * logits.shape[1] + classes, -1e6)
+    return flat

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from trainers.data.items import Items, to_device
 from trainers.distributed.ranks import Ranks
-from trainers.mean_teacher.losses import suppress_negatives
-from trainers.negatives import Negatives
+from trainers.negatives import Negatives, suppress_negatives
 from trainers.networks.backbones import TwoHeads
 from trainers.stage import Classes, Ids
 

@@ -52,6 +52,8 @@ class Published:
     quotas: tuple[int, ...] | None
     """None: not published."""
     rounds: int
+    method: str
+    """As a spec names the training method."""
     nls: bool | None
     """None: not said, or without questions."""
     strategy: str | None
@@ -87,11 +89,7 @@ def published() -> tuple[Published, ...]:
     document = _document()
     entries = []
     for entry in document["results"]:
-        values = (
-            {"source": "hu2020", "nls": True, "strategy": "random", "confirmed": None}
-            | document["data"][entry["dataset"]]
-            | entry
-        )
+        values = document["unless_said"] | document["data"][entry["dataset"]] | entry
         quotas = values["quotas"]
         values["quotas"] = None if quotas is None else tuple(quotas)
         values["rounds"] = values["rounds"] if quotas is None else len(quotas)
@@ -136,7 +134,7 @@ def _same_shape(entry: Published, trial: Trial) -> bool:
 
 def _same_schedule(entry: Published, trial: Trial) -> bool:
     quotas, method = trial.schedule.quotas, trial.config.method
-    if method.name != "mean_teacher" or entry.labels != trial.schedule.initial_labels:
+    if entry.method != method.name or entry.labels != trial.schedule.initial_labels:
         return False
     if (
         entry.rounds != len(quotas)

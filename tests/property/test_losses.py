@@ -17,6 +17,7 @@ from torch import Tensor
 from trainers.mean_teacher import losses
 from trainers.mean_teacher.method import Batch, stage_loss, teacher_target
 from trainers.mean_teacher.settings import MeanTeacherConfig
+from trainers.negatives import suppress_negatives
 
 often = settings(deadline=None, max_examples=40)
 seeds = st.integers(0, 2**31)
@@ -59,7 +60,7 @@ def test_refused_classes_get_exactly_zero_and_the_others_keep_their_ratios(
 ) -> None:
     rows, classes = refusals(shape, seed)
     z = logits(shape, seed, scale).to(dtype)
-    masked = torch.softmax(losses.suppress_negatives(z, rows, classes), 1).double()
+    masked = torch.softmax(suppress_negatives(z, rows, classes), 1).double()
     assert (masked[rows, classes] == 0).all()
     torch.testing.assert_close(
         masked.sum(1), torch.ones(shape[0], dtype=torch.float64), atol=1e-6, rtol=0
@@ -95,12 +96,12 @@ def test_no_refusal_is_plain_mean_teacher(shape: tuple[int, int], seed: int) -> 
 def test_refusals_are_a_set(shape: tuple[int, int], seed: int) -> None:
     rows, classes = refusals(shape, seed)
     z = logits(shape, seed)
-    once = losses.suppress_negatives(z, rows, classes)
-    assert torch.equal(once, losses.suppress_negatives(z, rows.flip(0), classes.flip(0)))
-    assert torch.equal(once, losses.suppress_negatives(once, rows, classes))
+    once = suppress_negatives(z, rows, classes)
+    assert torch.equal(once, suppress_negatives(z, rows.flip(0), classes.flip(0)))
+    assert torch.equal(once, suppress_negatives(once, rows, classes))
     half = len(rows) // 2
-    in_two = losses.suppress_negatives(
-        losses.suppress_negatives(z, rows[:half], classes[:half]), rows[half:], classes[half:]
+    in_two = suppress_negatives(
+        suppress_negatives(z, rows[:half], classes[:half]), rows[half:], classes[half:]
     )
     assert torch.equal(once, in_two)
 
@@ -134,7 +135,7 @@ def test_gradient_of_the_suppressed_consistency_loss_is_the_analytic_one(
 ) -> None:
     rows, classes = refusals(shape, seed)
     z = logits(shape, seed).requires_grad_()
-    target = torch.softmax(losses.suppress_negatives(logits(shape, seed + 9), rows, classes), 1)
+    target = torch.softmax(suppress_negatives(logits(shape, seed + 9), rows, classes), 1)
     weight, (size, width) = 7.0, shape
     (weight * losses.consistency_mse(z, target, size)).backward()
     s = torch.softmax(z.detach(), 1)

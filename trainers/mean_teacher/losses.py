@@ -1,6 +1,4 @@
-"""Losses and ramps of Mean Teacher and negative label suppression. B: batch size, C: classes, M:
-refused classes in a batch.
-"""
+"""Losses and ramps of Mean Teacher. B: batch size, C: classes, M: refused classes in a batch."""
 
 from __future__ import annotations
 
@@ -42,24 +40,6 @@ def logit_distance(class_logits: Tensor, consistency_logits: Tensor, batch_size:
     gradient.
     """
     return (class_logits - consistency_logits).square().sum() / (batch_size * class_logits.shape[1])
-
-
-def suppress_negatives(logits: Tensor, rows: Tensor, classes: Tensor) -> Tensor:
-    """Logits whose softmax gives each refused (row, class) exactly zero and keeps the ratios of the
-    others.
-
-    Args:
-        logits: float32 or float64 [b, C], left as they are. rows, classes: int64 [M]; never all C
-            classes of a row.
-
-    Source: Hu et al. 2020 (arXiv:2009.06168), negative label suppression: the teacher's logit of a
-        refused class becomes a large negative number.
-    """
-    # A fill, not an addition: exp underflows to an exact zero. Finite, for -inf makes NaN of 0 *
-    # log 0. Fp32 is the narrowest type that holds it.
-    flat = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.clone()
-    flat.view(-1).index_fill_(0, rows * logits.shape[1] + classes, -1e6)
-    return flat
 
 
 def negative_loss(logits: Tensor, rows: Tensor, classes: Tensor, batch_size: float) -> Tensor:

@@ -30,7 +30,7 @@ from trainers.errors import DataError, UserError
 from trainers.mean_teacher import ema, losses
 from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.method import StagePlan
-from trainers.negatives import Negatives
+from trainers.negatives import Negatives, suppress_negatives
 from trainers.networks import backbones as networks
 from trainers.networks.precision import precision_used
 from trainers.sgd import Sgd
@@ -463,7 +463,7 @@ def teacher_target(config: MeanTeacherConfig, batch: Batch, teacher_logits: Tens
         torch.float64 if teacher_logits.dtype == torch.float64 else torch.float32
     )
     if config.nls:
-        logits = losses.suppress_negatives(logits, batch.negative_rows, batch.negative_classes)
+        logits = suppress_negatives(logits, batch.negative_rows, batch.negative_classes)
     target = torch.softmax(logits, 1)
     if config.nls_positive == "onehot":
         target[batch.unlabelled :] = functional.one_hot(batch.labels, target.shape[1]).to(
