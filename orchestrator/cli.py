@@ -1,5 +1,6 @@
-"""The command `orchestrate`. Exit status: 0 done, 1 some trials failed, 2 bad input or set-up, 130
-interrupted and resumable.
+"""The command `orchestrate`. Exit status: 0 done, 1 some trials failed or wait for answers, 2 bad
+input or set-up, 5 the cluster was lost (the same command again goes on), 130 interrupted and
+resumable.
 """
 
 from __future__ import annotations
@@ -63,14 +64,26 @@ def _sweep(args: argparse.Namespace) -> int:
     from orchestrator.commands import sweep
 
     return sweep.sweep(
-        load_spec(args.spec, args.set), _engine(args), out=args.out, as_json=args.json
+        load_spec(args.spec, args.set),
+        _engine(args),
+        out=args.out,
+        as_json=args.json,
+        accept_failures=args.accept_failures,
+        retry_failed=args.retry_failed,
     )
 
 
 def _resume(args: argparse.Namespace) -> int:
     from orchestrator.commands import sweep
 
-    return sweep.resume(args.dir, _engine(args), args.set, as_json=args.json)
+    return sweep.resume(
+        args.dir,
+        _engine(args),
+        args.set,
+        as_json=args.json,
+        accept_failures=args.accept_failures,
+        retry_failed=args.retry_failed,
+    )
 
 
 def _retry(args: argparse.Namespace) -> int:
@@ -210,6 +223,21 @@ def _engine_arguments(parser: argparse.ArgumentParser, *, begun: bool = True) ->
     parser.add_argument("--verbose", action="store_true", help="also show what Ray itself prints")
 
 
+def _failure_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retry-failed",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="run failed trials again, each up to N times in this run (default: 0)",
+    )
+    parser.add_argument(
+        "--accept-failures",
+        action="store_true",
+        help="exit status 0, not 1, where trials have failed and all others are finished",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the whole command line."""
     parser = _Parser(
@@ -266,6 +294,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", type=_location, help="the sweep's own folder (default: runs/<name>)"
     )
     _engine_arguments(sweep, begun=False)
+    _failure_arguments(sweep)
     _json_flag(sweep)
 
     for name, run, text in (
@@ -287,6 +316,8 @@ def build_parser() -> argparse.ArgumentParser:
         verb.add_argument("dir", metavar="DIR", type=_location, help="the sweep's folder")
         _resource_argument(verb)
         _engine_arguments(verb)
+        if name == "resume":
+            _failure_arguments(verb)
         _json_flag(verb)
 
     extend = _add(
@@ -444,6 +475,12 @@ def _location(text: str) -> str:
     except StorageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
 
 
 def _positive(text: str) -> int:

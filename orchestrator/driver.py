@@ -18,7 +18,7 @@ from rich.console import Console
 from orchestrator.catalogue import Catalogue
 from orchestrator.data import prepare as datasets
 from orchestrator.data.notes import print_notes
-from orchestrator.engines.inline import Outcome, run_inline
+from orchestrator.engines.inline import Outcome, outcome_on_record, run_inline
 from orchestrator.engines.launch import check_cpus, choose_device
 from orchestrator.engines.progress import OnStage, Progress
 from orchestrator.reporting import results
@@ -30,7 +30,7 @@ from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.resolved import SweepError
 from orchestrator.sweeps.stage_records import stages_on_record
-from orchestrator.sweeps.stage_store import SweepStopped
+from orchestrator.sweeps.stage_store import ClusterLost
 from search_spaces.reading.config import Spec
 from search_spaces.reading.trials import make_trial, stage_prefixes
 
@@ -81,12 +81,15 @@ def start(
     *,
     out: str | Path | None = None,
     listener: Listener = SHOWS_PROGRESS,
+    retry_failed: int = 0,
 ) -> Ended:
     """Runs `spec` in its folder, or goes on with it if the folder holds this very sweep. What is
-    refused is refused before anything is written there.
+    refused is refused before anything is written there. A sweep that has nothing left to do starts
+    no engine.
 
     Args:
         out: the sweep's folder, or the address of what else keeps it; None: runs/NAME.
+        retry_failed: how often a failed trial is run again.
     """
     place = Path("runs") / spec.name if out is None else out
     layout, spec = SweepLayout(open_new(place)), sweeps.located(spec)
@@ -95,15 +98,16 @@ def start(
     begun = sweeps.examine(spec, layout)
     _check_unlocked(layout)
     data = _prepare(spec)
+    over = False
     if begun is not None:
         sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
-        _check_records(layout, (), spec.keys.catalogue)
-    with _cluster(spec, engine, layout) as cluster, _writing(layout, listener):
+        over = _is_over(_check_records(layout, (), spec.keys.catalogue), retry_failed)
+    with _cluster(spec, engine, layout, over=over) as cluster, _writing(layout, listener):
         candidates = sweeps.create(
             spec, layout, data=data.labelled_fingerprint, engine=engine.name or "ray", device=device
         )
         seal.write(layout)
-        return _run(spec, layout, candidates, data, engine, cluster, listener)
+        return _run(spec, layout, candidates, data, engine, cluster, listener, retry_failed)
 
 
 def resume(
@@ -113,9 +117,14 @@ def resume(
     *,
     listener: Listener = SHOWS_PROGRESS,
     plugins: Sequence[type[Any]] = (),
+    retry_failed: int = 0,
 ) -> Ended:
     """Goes on with the sweep at `location` from its own records; `overrides` say where the data
-    lies now, or are of resources that change no result.
+    lies now, or are of resources that change no result. A sweep that has nothing left to do starts
+    no engine.
+
+    Args:
+        retry_failed: how often a failed trial is run again.
     """
     return _go_on(
         SweepLayout.at(location),
@@ -124,6 +133,8 @@ def resume(
         lambda begun, spec, candidates: (spec, candidates),
         listener,
         plugins,
+        is_over=lambda recorded: _is_over(recorded, retry_failed),
+        retry_failed=retry_failed,
     )
 
 
@@ -145,7 +156,15 @@ def retry(
         _say(listener, f"{number} failed trial(s) to run again")
         return spec, candidates
 
-    return _go_on(layout, engine, overrides, forgiven, listener, plugins)
+    return _go_on(
+        layout,
+        engine,
+        overrides,
+        forgiven,
+        listener,
+        plugins,
+        is_over=lambda recorded: _is_over(recorded, 1),
+    )
 
 
 def extend(
@@ -177,25 +196,31 @@ def _go_on(
     change: Callable[[dict[str, Any], Spec, list[Candidate]], tuple[Spec, list[Candidate]]],
     listener: Listener,
     plugins: Sequence[type[Any]],
+    *,
+    is_over: Callable[[results.SweepResults], bool] = lambda recorded: False,
+    retry_failed: int = 0,
 ) -> Ended:
     """Runs what is left of the sweep after `change` has been made to its records. What is refused
     is refused before anything is changed.
+
+    Args:
+        is_over: whether nothing is left to do, by what is on record before the change.
     """
     spec, candidates, begun = sweeps.open_sweep(layout, overrides, plugins)
     engine = _chosen(engine, layout)
     _device(spec, engine)
-    _check_records(layout, candidates, spec.keys.catalogue)
+    over = is_over(_check_records(layout, candidates, spec.keys.catalogue))
     _check_unlocked(layout)
     data = _prepare(spec)
     sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
-    with _cluster(spec, engine, layout) as cluster, _writing(layout, listener):
+    with _cluster(spec, engine, layout, over=over) as cluster, _writing(layout, listener):
         if not sweeps.is_as_read(layout, begun, candidates):
             # Another process went on with it before this one had the lock.
             spec, candidates, begun = sweeps.open_sweep(layout, overrides, plugins)
         begun = sweeps.relocate(layout, begun, spec)
         seal.write(layout)
         spec, candidates = change(begun, spec, candidates)
-        return _run(spec, layout, candidates, data, engine, cluster, listener)
+        return _run(spec, layout, candidates, data, engine, cluster, listener, retry_failed)
 
 
 def _chosen(engine: Engine, layout: SweepLayout) -> Engine:
@@ -213,14 +238,21 @@ def _say(listener: Listener, text: str) -> None:
 
 def _check_records(
     layout: SweepLayout, candidates: Sequence[Candidate], catalogue: Catalogue
-) -> None:
-    """Raises ResultsDamaged where records are not what was written, but for those that going on
-    makes anew.
+) -> results.SweepResults:
+    """Returns what is on record; raises ResultsDamaged where records are not what was written, but
+    for those that going on makes anew.
     """
     recorded = results.load(layout, candidates, catalogue)
     damaged = tuple(problem for problem in recorded.damaged if problem not in recorded.repairable)
     if damaged:
         raise results.ResultsDamaged(damaged)
+    return recorded
+
+
+def _is_over(recorded: results.SweepResults, retry_failed: int) -> bool:
+    """Returns whether nothing is left to do: the records are the answer."""
+    failed = any(trial.state == "failed" for trial in recorded.trials)
+    return recorded.ended and not recorded.damaged and not (failed and retry_failed)
 
 
 def _check_unlocked(layout: SweepLayout) -> None:
@@ -271,15 +303,17 @@ def _writing(layout: SweepLayout, listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def _cluster(spec: Spec, engine: Engine, layout: SweepLayout) -> Iterator[Cluster | None]:
+def _cluster(
+    spec: Spec, engine: Engine, layout: SweepLayout, *, over: bool
+) -> Iterator[Cluster | None]:
     """Connects to the Ray that the sweep runs on and checks that it can train its stages; yields
-    None for the inline engine.
+    None for the inline engine, and where nothing is left to train.
 
     Raises:
-        SweepStopped: Ray wanted to end this process, as it does when it has lost its node before
-            the sweep is watched over.
+        ClusterLost: Ray wanted to end this process, as it does when it has lost its node before the
+            sweep is watched over.
     """
-    if engine.name == "inline":
+    if engine.name == "inline" or over:
         yield None
         return
     from orchestrator.engines.ray.cluster import connect, groups_that_fit, quieten_ray
@@ -295,7 +329,7 @@ def _cluster(spec: Spec, engine: Engine, layout: SweepLayout) -> Iterator[Cluste
             if layout.store.has(layout.resolved)
             else "give the same command again"
         )
-        raise SweepStopped(
+        raise ClusterLost(
             f"Ray has died under the sweep and wanted to end it with status {error.code}."
             f" Everything recorded so far is kept; {again}"
         ) from error
@@ -309,14 +343,39 @@ def _run(
     engine: Engine,
     cluster: Cluster | None,
     listener: Listener,
+    retry_failed: int,
 ) -> Ended:
-    outcome = (
-        _run_inline(spec, layout, candidates, data, engine, listener)
-        if cluster is None
-        else _run_ray(spec, layout, candidates, data, engine, cluster, listener)
-    )
+    """Runs what is left, then the trials that have failed, as often as `retry_failed` says."""
+    outcome = outcome_on_record(layout, candidates)
+    retries = 0
+    while True:
+        if _is_left(spec, candidates, outcome):
+            if cluster is None and engine.name != "inline":
+                raise SweepError(
+                    f"{layout.location}: another process has changed it meanwhile, and there is"
+                    " something left to do again. Give the same command again."
+                )
+            outcome = (
+                _run_inline(spec, layout, candidates, data, engine, listener)
+                if cluster is None
+                else _run_ray(spec, layout, candidates, data, engine, cluster, listener)
+            )
+        elif not retries:
+            _say(listener, f"nothing is left to run -> {layout.location}")
+        if not outcome.failed or retries == retry_failed:
+            break
+        retries += 1
+        number = sweeps.clear_failures(layout, candidates)
+        _say(listener, f"{number} failed trial(s) to run again ({retries} of {retry_failed})")
+        outcome = outcome_on_record(layout, candidates)
     seal.write(layout)
     return Ended(layout=layout, candidates=candidates, outcome=outcome)
+
+
+def _is_left(spec: Spec, candidates: Sequence[Candidate], outcome: Outcome) -> bool:
+    """Returns whether a trial is unfinished, or a candidate still to be drawn."""
+    wanted = spec.search.num_candidates if spec.search.algorithm.adaptive else None
+    return bool(outcome.waiting) or (wanted is not None and len(candidates) < wanted)
 
 
 def _distinct(candidates: list[Candidate]) -> int:

@@ -10,6 +10,9 @@ from collections.abc import Callable
 class UserError(Exception):
     """Bad input or set-up. str() says what, where, the value and what to do."""
 
+    exit_status: int = 2
+    """Of the command that the error ends."""
+
 
 class DataError(UserError):
     """A data set is missing, damaged or not what its description says. Its message is one line that

@@ -36,7 +36,7 @@ def report_error(
         _say("interrupted; everything answered and trained so far is kept", error, debug=debug)
         return 130
     _say(message(error, command), error, debug=debug)
-    return 2
+    return error.exit_status if isinstance(error, UserError) else 2
 
 
 def _say(text: str, error: BaseException, *, debug: bool) -> None:

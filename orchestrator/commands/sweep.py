@@ -14,16 +14,37 @@ from orchestrator.driver import Ended, Engine
 from search_spaces.reading.config import Spec
 
 
-def sweep(spec: Spec, engine: Engine, *, out: str | Path | None, as_json: bool) -> int:
-    """Runs `spec`. Returns the exit status."""
-    return _finish(driver.start(spec, engine, out=out), as_json=as_json)
+def sweep(
+    spec: Spec,
+    engine: Engine,
+    *,
+    out: str | Path | None,
+    as_json: bool,
+    accept_failures: bool = False,
+    retry_failed: int = 0,
+) -> int:
+    """Runs `spec`. Returns the exit status.
+
+    Args:
+        accept_failures: failed trials do not count in it.
+        retry_failed: how often a failed trial is run again.
+    """
+    ended = driver.start(spec, engine, out=out, retry_failed=retry_failed)
+    return _finish(ended, as_json=as_json, accept_failures=accept_failures)
 
 
 def resume(
-    location: str | Path, engine: Engine, overrides: Sequence[str] = (), *, as_json: bool
+    location: str | Path,
+    engine: Engine,
+    overrides: Sequence[str] = (),
+    *,
+    as_json: bool,
+    accept_failures: bool = False,
+    retry_failed: int = 0,
 ) -> int:
-    """Goes on with the sweep at `location`. Returns the exit status."""
-    return _finish(driver.resume(location, engine, overrides), as_json=as_json)
+    """Goes on with the sweep at `location`. Returns the exit status; as `sweep`."""
+    ended = driver.resume(location, engine, overrides, retry_failed=retry_failed)
+    return _finish(ended, as_json=as_json, accept_failures=accept_failures)
 
 
 def retry(
@@ -40,7 +61,7 @@ def extend(
     return _finish(driver.extend(location, more, engine, overrides), as_json=as_json)
 
 
-def _finish(ended: Ended, *, as_json: bool) -> int:
+def _finish(ended: Ended, *, as_json: bool, accept_failures: bool = False) -> int:
     code = write_and_show(ended.layout, ended.candidates, as_json=as_json)
     location, outcome = ended.layout.location, ended.outcome
     if outcome.waiting:
@@ -55,4 +76,6 @@ def _finish(ended: Ended, *, as_json: bool) -> int:
             f" {location}",
             file=sys.stderr,
         )
-    return 1 if outcome.waiting else code
+    if outcome.waiting:
+        return 1
+    return 0 if accept_failures else code

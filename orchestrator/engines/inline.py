@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import StageRecord
 from orchestrator.sweeps.stage_store import LockedStages, StageStore
-from orchestrator.trial import TrialContext, TrialState, attempt_trial, open_pool
+from orchestrator.trial import TrialContext, attempt_trial, open_pool
 from search_spaces.reading.config import ResourcesConfig, Trial
 
 
@@ -24,7 +25,21 @@ class Outcome:
     failed: tuple[str, ...]
     """Ids of failed trials, those of earlier runs among them."""
     waiting: tuple[str, ...]
-    """Ids of trials whose round is open."""
+    """Ids of unfinished trials: those whose round is open, and those that were given up."""
+
+
+def outcome_on_record(layout: SweepLayout, candidates: Sequence[Candidate]) -> Outcome:
+    """Returns how the trials of these candidates stand."""
+    trials = [trial for candidate in candidates for trial in candidate.trials]
+    failed = tuple(trial.id for trial in trials if is_failed(layout, trial))
+    return Outcome(
+        failed=failed,
+        waiting=tuple(
+            trial.id
+            for trial in trials
+            if trial.id not in failed and not is_finished(layout, trial)
+        ),
+    )
 
 
 def label_of(trial: Trial) -> str:
@@ -70,21 +85,12 @@ def run_inline(
         observer=_Current(ProgressWatcher(progress), current),
         device=launcher.device,
     )
-    waiting = []
-    trials = [trial for candidate in candidates for trial in candidate.trials]
-    for trial in trials:
+    for trial in (trial for candidate in candidates for trial in candidate.trials):
         if is_finished(layout, trial) or is_failed(layout, trial):
             continue
         pool = open_pool(trial, data, layout.trial(trial.id).segments)
-        if (
-            attempt_trial(trial, pool, context, partial(progress.trial_failed, label_of(trial)))
-            is TrialState.WAITING
-        ):
-            waiting.append(trial.id)
-    return Outcome(
-        failed=tuple(trial.id for trial in trials if is_failed(layout, trial)),
-        waiting=tuple(waiting),
-    )
+        attempt_trial(trial, pool, context, partial(progress.trial_failed, label_of(trial)))
+    return outcome_on_record(layout, candidates)
 
 
 @dataclass(frozen=True, slots=True)

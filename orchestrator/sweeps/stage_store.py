@@ -35,6 +35,14 @@ class SweepStopped(UserError):
     """
 
 
+class ClusterLost(SweepStopped):
+    """What trains the stages is gone, through no fault of the sweep: the same command again, on
+    another cluster, goes on.
+    """
+
+    exit_status = 5
+
+
 def stage_key(
     *,
     method: Method,

@@ -1,5 +1,5 @@
 """The Ray under a sweep dies, or does not come up: one message that names the command to go on
-with, exit status 2, and the sweep can be resumed.
+with, exit status 5 (2 where none was up yet), and the sweep can be resumed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def test_a_sweep_that_loses_its_ray_says_how_to_go_on(
         sweep.log.write_text("")
         [process] = named(sweep.driver.pid, daemon)
         process.kill()
-        assert sweep.ended() == 2, sweep.said()
+        assert sweep.ended() == 5, sweep.said()
         said = sweep.said()
         assert daemon in said
         assert f"orchestrate resume {root}" in said
@@ -95,7 +95,7 @@ def test_a_sweep_on_a_cluster_whose_head_dies_says_how_to_go_on(
         sweep.until("a stage is on record", lambda sweep: sweep.records() >= 1)
         [process] = named(nodes.session, "gcs_server")
         process.kill()
-        assert sweep.ended() == 2, sweep.said()
+        assert sweep.ended() == 5, sweep.said()
         assert f"orchestrate resume {root}" in sweep.said()
         assert "Traceback" not in sweep.said()
 

@@ -32,7 +32,9 @@ ASKED = "asked"
 METRIC = "validation"
 """Key of the number that Tune is told of."""
 FATAL = "fatal"
-"""Key of a reported result that ends the sweep: the message says why nothing can go on."""
+"""Key of a reported result that ends the sweep: a message that says why nothing can go on, and the
+exit status.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +232,7 @@ class CandidateRun:
                     # The metric that Tune insists on, though it has no value.
                     return {
                         "candidate": self.candidate.id,
-                        FATAL: _message(loop.crash),
+                        FATAL: (_message(loop.crash), getattr(loop.crash, "exit_status", 2)),
                         METRIC: float("nan"),
                         "done": True,
                     }

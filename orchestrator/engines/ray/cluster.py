@@ -25,6 +25,7 @@ from orchestrator.engines.ray.watch import (
     leave,
     watched,
 )
+from orchestrator.sweeps.stage_store import ClusterLost
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
 
@@ -46,6 +47,12 @@ QUIET = {
 
 class ClusterError(UserError):
     """Ray cannot be started or reached, or cannot hold one worker group."""
+
+
+class ClusterFailed(ClusterError):
+    """Ray failed after it had been reached."""
+
+    exit_status = ClusterLost.exit_status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,7 @@ def connect(
 
     Raises:
         ClusterError: Ray cannot be started, or the one at the address cannot be reached.
+        ClusterFailed: it failed while the block ran.
     """
     quieten_ray()
     wanted = _wanted(address, local)
@@ -113,7 +121,7 @@ def connect(
             yield cluster
         except RayError as error:
             reason = str(error).strip().partition("\n")[0]
-            raise ClusterError(
+            raise ClusterFailed(
                 f"{cluster}: failed ({type(error).__name__}: {reason}). What is recorded is"
                 " kept; continue with: orchestrate resume DIR"
             ) from error

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
 from orchestrator.data.prepare import PreparedData
-from orchestrator.engines.inline import Outcome
+from orchestrator.engines.inline import Outcome, outcome_on_record
 from orchestrator.engines.patience import epochs_done
 from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray.candidate import ASKED, FATAL, CandidateTrainable, SweepContext
@@ -28,9 +28,9 @@ from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.engines.ray.watch import leave, services, watched
 from orchestrator.engines.ray.worker_group import HEAD, BrokerActor, first_line, new_name
 from orchestrator.search.source import Source
-from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
+from orchestrator.sweeps.candidates import Candidate
 from orchestrator.sweeps.layout import SweepLayout
-from orchestrator.sweeps.stage_store import SweepStopped
+from orchestrator.sweeps.stage_store import ClusterLost, SweepStopped
 from search_spaces.reading.config import ResourcesConfig
 
 LOOK_SECONDS = 0.5
@@ -62,6 +62,7 @@ def run_on_ray(
 
     Raises:
         SweepStopped: nothing can be trained or recorded any more; the message says why.
+        ClusterLost: Ray failed.
     """
     groups = groups_that_fit(cluster, resources)
     on_the_head: Any = BrokerActor.options(resources=HEAD)  # type: ignore[attr-defined]
@@ -75,7 +76,11 @@ def run_on_ray(
     )
 
     def lost(name: str) -> None:
-        leave(f"{name} has died, and the sweep with it. {go_on}", lambda: _clear(scratch, progress))
+        leave(
+            f"{name} has died, and the sweep with it. {go_on}",
+            lambda: _clear(scratch, progress),
+            status=ClusterLost.exit_status,
+        )
 
     guard = watched(services(ray, cluster.address), lost, embedded=cluster.is_embedded)
     try:
@@ -83,7 +88,9 @@ def run_on_ray(
         with scratch_folder() as scratch, guard, _shown(broker, progress, estimate, restarts):
             ended = _tuner(context, source, num_candidates, groups, scratch, fatal, restarts).fit()
         if fatal.message is not None:
-            raise SweepStopped(fatal.message)
+            stopped = SweepStopped(fatal.message)
+            stopped.exit_status = fatal.status
+            raise stopped
         for error in ended.errors:
             # A failure of a trial itself is on its record; this is one that could not be recorded,
             # such as one process too many that died.
@@ -98,20 +105,13 @@ def run_on_ray(
     # What Ray or Tune stumble over is not to blame on a trial: those record their own failures. Ray
     # ends a process that has lost its cluster by SystemExit.
     except (RayError, TuneError, SystemExit) as error:
-        raise SweepStopped(
+        raise ClusterLost(
             f"Ray failed while the sweep ran ({type(error).__name__}: {first_line(error)}). {go_on}"
         ) from error
     finally:
         with suppress(Exception):
             ray.kill(broker, no_restart=True)
-    trials = [trial for candidate in candidates for trial in candidate.trials]
-    failed = tuple(trial.id for trial in trials if is_failed(layout, trial))
-    waiting = tuple(
-        trial.id
-        for trial in trials
-        if not is_failed(layout, trial) and not is_finished(layout, trial)
-    )
-    return Outcome(failed=failed, waiting=waiting), use
+    return outcome_on_record(layout, candidates), use
 
 
 def _clear(scratch: Path, progress: Progress) -> None:
@@ -138,10 +138,11 @@ class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
     def __init__(self, broker: Any) -> None:
         self._broker = broker
         self.message: str | None = None
+        self.status = SweepStopped.exit_status
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         if FATAL in result and self.message is None:
-            self.message = result[FATAL]
+            self.message, self.status = result[FATAL]
             # Candidates that wait for a stage are let go.
             self._broker.close.remote()
         return FATAL in result

@@ -192,12 +192,13 @@ def watched(
         stop.set()
 
 
-def leave(message: str, close: Callable[[], None] = lambda: None) -> None:
-    """Ends this process with the message and exit status 2. Nothing that is connected to a dead Ray
-    can be closed in good order: its calls wait for it.
+def leave(message: str, close: Callable[[], None] = lambda: None, *, status: int = 2) -> None:
+    """Ends this process with the message. Nothing that is connected to a dead Ray can be closed in
+    good order: its calls wait for it.
 
     Args:
         close: what else is to be done; it has two seconds.
+        status: the exit status.
     """
     # The main thread may hold what `close` waits for.
     closing = threading.Thread(target=close, daemon=True)
@@ -207,4 +208,4 @@ def leave(message: str, close: Callable[[], None] = lambda: None) -> None:
         sys.stdout.flush()
         print(f"orchestrate: {message}", file=sys.stderr)
         sys.stderr.flush()
-    os._exit(2)
+    os._exit(status)

@@ -277,11 +277,17 @@ def test_a_sweep_refused_before_its_first_label_does_not_stand_in_the_way_of_the
 
 
 @pytest.mark.parametrize("verb", ["resume", "retry"])
-def test_a_sweep_goes_on_where_it_was_begun(run: Run, finished: Path, verb: str) -> None:
-    code, _, said = run(verb, finished)
+def test_a_sweep_goes_on_where_it_was_begun(
+    run: Run, finished: Path, tmp_path: Path, verb: str
+) -> None:
+    begun = tmp_path / "begun"
+    shutil.copytree(finished, begun)
+    next(begun.glob("trials/*/stages/0002.json")).unlink()
+    code, _, said = run(verb, begun)
     assert code == 0 and said.count("inline: one process on this machine") == 1
     # Where it is said which Ray, that one is meant.
-    assert "127.0.0.1:1" in _refused(run, verb, finished, "--address", "127.0.0.1:1")
+    next(begun.glob("trials/*/stages/0002.json")).unlink()
+    assert "127.0.0.1:1" in _refused(run, verb, begun, "--address", "127.0.0.1:1")
 
 
 def test_a_sweep_goes_on_under_other_limits_but_not_other_settings(
