@@ -29,7 +29,9 @@ class StageDamaged(UserError):
 
 @dataclass(frozen=True, slots=True)
 class StageFile:
-    """A committed file."""
+    """A committed file. Who reads it compares its bytes with `sha256`: a file that was changed or
+    cut off is refused, wherever a store keeps it or a copy of it.
+    """
 
     path: Path
     sha256: str

@@ -68,14 +68,13 @@ class Method(Protocol):
     trainer: ClassVar[str]
     """`module:Class` of its Trainer, imported only where it trains."""
 
-    # Optional: `keeps: ClassVar[tuple[str, ...]] = ("state",)`, where a later stage reads the state
-    # of an earlier one: it is then stored with every stage.
-
-    def check(self, facts: DatasetFacts, workers: int = 1) -> None:
-        """Raises SettingsError where the settings contradict one another, or do not fit the data or
-        the number of ranks.
-        """
-        ...
+    # Optional, and read only where a method has them:
+    #
+    # keeps: ClassVar[tuple[str, ...]] = ("state",)
+    #     A later stage reads the state of an earlier one: it is then stored with every stage.
+    # def check(self, facts: DatasetFacts, workers: int = 1) -> None
+    #     Raises SettingsError where the settings contradict one another, or do not fit the data or
+    #     the number of ranks.
 
     def stage(self, number: int, rounds: int, *, has_negatives: bool) -> StagePlan:
         """Returns the plan of a stage: a function of the settings and these arguments alone.

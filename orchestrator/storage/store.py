@@ -109,7 +109,8 @@ class Store(ABC):
     @abstractmethod
     def local(self, name: str) -> Path:
         """Returns a file of this machine with the bytes under `name`: the file itself, or a copy.
-        It is to be read only.
+        It is to be read only. A stage's files are compared with their SHA-256 when they are read
+        (trainers.artefacts.StageFile), so a store need not check a copy that it made before.
 
         Raises:
             FileNotFoundError, Unreadable: as `get`.

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.contracts import MethodContract, SearchContract, SourceContract
+from orchestrator.contracts import (
+    MethodContract,
+    OracleContract,
+    QueryContract,
+    SearchContract,
+    SourceContract,
+    StoreContract,
+    TaskContract,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 FILE = re.compile(r"^`([\w/]+\.(?:py|toml|yaml))`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -145,9 +153,40 @@ def test_a_method_of_the_page_is_swept(site: Path, tmp_path: Path) -> None:
     assert "spec.yaml:5: method.epochs = 0: must be a whole number, at least 1" in done.stderr
 
 
+KINDS = {
+    "query": ("spread.py",),
+    "method": ("means.py", "means_trainer.py"),
+    "oracle": ("tired.py",),
+    "source": ("wine.py",),
+    "task": ("families.py",),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plugin_of_the_page_has_fewer_than_30_lines(kind: str) -> None:
+    files = dict(FILE.findall(PAGE.read_text()))
+    lines = [
+        line for name in KINDS[kind] for line in files[f"my_plugins/{name}"].splitlines() if line
+    ]
+    assert 10 < len(lines) < 30
+
+
 @pytest.mark.parametrize(
     ("file", "contracts"),
-    [("test_plugins.py", (SourceContract, SearchContract)), ("test_means.py", (MethodContract,))],
+    [
+        (
+            "test_plugins.py",
+            (
+                QueryContract,
+                OracleContract,
+                SourceContract,
+                TaskContract,
+                SearchContract,
+                StoreContract,
+            ),
+        ),
+        ("test_means.py", (MethodContract,)),
+    ],
 )
 def test_the_laws_of_the_page_are_run_by_pytest(
     site: Path, tmp_path: Path, file: str, contracts: tuple[type, ...]

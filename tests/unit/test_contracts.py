@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,6 +38,7 @@ from search_spaces.reading.config import Spec
 from search_spaces.reading.errors import SpecError
 from tests.helpers.pool_world import PeopleOracle
 from tests.helpers.sweeps import ONE_TRIAL_SPEC
+from tests.toys.k_centre import KCentre
 from trainers.stage import Ids
 
 
@@ -53,6 +54,25 @@ def test_every_query_strategy_keeps_its_contract(name: str, law: str) -> None:
             return INSTALLED.load("query", name)()
 
     getattr(Contract(), law)()
+
+
+class TestKCentre(QueryContract):
+    """A strategy that reads arrays, of labelled images too."""
+
+    def make(self) -> KCentre:
+        return KCentre(limit=30)
+
+    def test_it_asks_first_about_the_image_farthest_from_those_that_are_labelled(self) -> None:
+        draw = self.draw()
+        features, centres = (one["embedding"] for one in (draw.scores, draw.labelled))
+        nearest = ((features[:, None] - centres[None]) ** 2).sum(2).min(1)
+        assert np.argmin(self.make().rank(draw)) == np.argmax(nearest)
+
+    def test_where_no_image_is_labelled_it_begins_anywhere(self) -> None:
+        draw = self.draw()
+        bare = replace(draw, labelled={"embedding": draw.labelled["embedding"][:0]})
+        rank = self.make().rank(bare)
+        assert sorted(rank)[:30] == list(range(30))
 
 
 @pytest.mark.parametrize("law", laws(TaskContract))
