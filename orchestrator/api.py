@@ -8,16 +8,16 @@
 
 A spec is a path, the name of a packaged file, or a dictionary with the keys of the file. Where YAML
 takes the name of a plug-in, a dictionary may hold an object of its class: `{"base": {"query":
-{"strategy": KCentre(limit=60)}}}`. The sweep's folder keeps the qualified name, version and
-settings of such a class, and a later process is given the class again: `oc.resume("runs/x",
-plugins=[KCentre])`.
+{"strategy": KCentre(limit=60)}}}`, in a case or in a `choice` of `vary` too. The sweep's folder
+keeps the qualified name, version and settings of such a class, and a later process is given the
+class again: `oc.resume("runs/x", plugins=[KCentre])`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from pathlib import Path, PurePath
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
@@ -290,9 +290,13 @@ def _read(spec: SpecLike, overrides: Sequence[str]) -> Spec:
         return load_spec(str(spec), overrides)
     import yaml
 
+    from search_spaces.reading.objects import without_objects
     from search_spaces.reading.spec import read_spec
 
-    plain, catalogue = _to_spec(spec, INSTALLED)
+    plain, classes = without_objects(spec, INSTALLED)
+    catalogue = INSTALLED
+    for (kind, _), cls in classes.items():
+        catalogue = catalogue.adding(kind, cls)
     try:
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError as error:
@@ -301,62 +305,6 @@ def _read(spec: SpecLike, overrides: Sequence[str]) -> Spec:
             " flags, lists and dictionaries, or an object of a plug-in where YAML has its name"
         ) from None
     return read_spec(text, overrides, catalogue, path=Path("spec"), shown="spec")
-
-
-def _to_spec(spec: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, Any], Catalogue]:
-    """Returns a dictionary with names and settings in place of objects of plug-ins, and the
-    catalogue with their classes.
-    """
-    from search_spaces.reading.settings import PLUGINS
-
-    classes: dict[str, list[type[Any]]] = {}
-
-    def settings_of(obj: Any, section: str) -> dict[str, Any]:
-        kind = PLUGINS[section].kind
-        try:
-            known = catalogue.load(kind, obj.name)
-        except KeyError:
-            known = None
-        if type(obj) is not known:
-            classes.setdefault(kind, []).append(type(obj))
-        return {PLUGINS[section].key.partition(".")[2]: obj.name} | {
-            item.name: _plain(getattr(obj, item.name)) for item in fields(obj)
-        }
-
-    def walk(value: Any, path: tuple[str, ...]) -> Any:
-        if not isinstance(value, Mapping):
-            return _plain(value)
-        plain: dict[str, Any] = {}
-        for key, item in value.items():
-            where = tuple(part for part in (*path, *str(key).split(".")) if part != "base")
-            section = next((name for name in PLUGINS if name in where), None)
-            if section is None or not is_dataclass(item) or isinstance(item, type):
-                plain[key] = walk(item, where)
-            elif where[-1] == section:
-                plain[key] = settings_of(item, section)
-            else:
-                # query.strategy: an object; its settings stand beside its name.
-                prefix = str(key).removesuffix(where[-1])
-                plain |= {
-                    f"{prefix}{name}": setting
-                    for name, setting in settings_of(item, section).items()
-                }
-        return plain
-
-    plain_spec = walk(spec, ())
-    for kind, given in classes.items():
-        catalogue = catalogue.adding(kind, *given)  # type: ignore[arg-type]
-    return plain_spec, catalogue
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, PurePath):
-        return str(value)
-    # Numbers of numpy and of libraries like it.
-    as_python = getattr(value, "item", None)
-    return as_python() if as_python is not None and getattr(value, "shape", None) == () else value
 
 
 def _engine(name: str | None) -> Any:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,13 +16,16 @@ import yaml
 
 from orchestrator import api as oc
 from orchestrator import cli
+from orchestrator.labelling.queries.confidence import Mixed
 from orchestrator.reporting import results
 from orchestrator.sweeps import resolved
 from orchestrator.sweeps.layout import SweepLayout
 from search_spaces.reading.errors import SpecError
 from tests.helpers.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
 from tests.toys.first_ids import FirstIds
+from tests.toys.k_centre import KCentre
 from trainers.errors import UserError
+from trainers.mean_teacher.settings import MeanTeacherConfig
 
 
 def spec_with(strategy: Any) -> dict[str, Any]:
@@ -152,3 +156,107 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
         ).stdout.strip()
         == "['orchestrator']"
     )
+
+
+def varied(*options: Any, **more: Any) -> dict[str, Any]:
+    spec: dict[str, Any] = yaml.safe_load(ONE_TRIAL_SPEC)
+    del spec["cases"]
+    return spec | {"vary": {"query.strategy": {"choice": list(options)}} | more}
+
+
+def strategies_of(spec: dict[str, Any]) -> list[Any]:
+    """Returns the query strategy of each trial, as the spec with names reads it."""
+    keys = ("strategy", "start", "limit", "easy_share")
+    return [
+        {key: found for key in keys if (found := trial["config"]["query"].get(key)) is not None}
+        for trial in oc.plan(spec)["trials"]
+    ]
+
+
+def test_objects_may_be_varied_and_keep_their_settings(tmp_path: Path) -> None:
+    spec = varied(FirstIds(start=7), "random", KCentre(), Mixed(easy_share=0.25))
+    assert strategies_of(spec) == [
+        {"strategy": "first_ids", "start": 7},
+        {"strategy": "random"},
+        {"strategy": "k_centre", "limit": 50},
+        {"strategy": "mixed", "easy_share": 0.25},
+    ]
+    # The base and the cases set another object of the same class.
+    spec = varied(FirstIds(), "random")
+    spec["base"]["query"] = {"strategy": FirstIds(start=9)}
+    assert strategies_of(spec)[0] == {"strategy": "first_ids", "start": 0}
+    spec = varied(FirstIds(start=7), "random")
+    made = oc.sweep(spec, out=tmp_path / "out", progress=False)
+    assert made.counts()["finished"] == 2
+    assert len(oc.load(made.location, plugins=[FirstIds]).frame()) == 6
+
+
+def test_methods_are_varied_by_their_section_too() -> None:
+    spec = varied("random")
+    spec["vary"] = {"method": {"choice": [MeanTeacherConfig(epochs=3), MeanTeacherConfig.name]}}
+    with pytest.raises(
+        SpecError, match=r"method\.epochs: is a setting of .* and of 'mean_teacher'"
+    ):
+        oc.plan(spec)
+    spec["vary"] = {"method": {"choice": [MeanTeacherConfig(epochs=3)]}}
+    assert [trial["config"]["method"]["epochs"] for trial in oc.plan(spec)["trials"]] == [3]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Other(FirstIds):
+    name: ClassVar[str] = "other"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (varied(FirstIds(start=7), FirstIds(start=8)), "two objects of class FirstIds"),
+        (varied(FirstIds(start=7), Other()), "query.start: is a setting of"),
+        (varied(FirstIds(start=7), Other(start=8)), "query.start: is a setting of"),
+        (
+            varied(FirstIds(start=7), **{"query.start": {"choice": [1, 2]}}),
+            "query.start: is varied, and an object in a choice",
+        ),
+    ],
+)
+def test_objects_that_cannot_be_told_apart_by_name_are_refused(
+    spec: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SpecError, match=said):
+        oc.plan(spec)
+
+
+def test_a_class_with_the_name_of_another_is_refused() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(FirstIds):
+        name: ClassVar[str] = "random"
+
+    said = (
+        r"query\.strategy: is an object of .*:test_a_class.*Mine, whose name 'random' is that of"
+        r" another query, orchestrator\.labelling\.queries\.chance:Random; give the class a name"
+    )
+    for spec in (spec_with(Mine()), varied(Mine(), "easy")):
+        with pytest.raises(SpecError, match=said):
+            oc.plan(spec)
+    spec = spec_with(FirstIds())
+    spec["cases"] = {"a": {}, "b": {"query.strategy": dataclass(frozen=True)(_again())()}}
+    with pytest.raises(SpecError, match="whose name 'first_ids' is that of another query"):
+        oc.plan(spec)
+
+
+def _again() -> type[Any]:
+    """Returns another class of the name first_ids."""
+
+    class Again(FirstIds):
+        name: ClassVar[str] = "first_ids"
+
+    return Again
+
+
+def test_an_object_without_a_name_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Nameless:
+        of: int = 3
+
+    with pytest.raises(SpecError, match="Nameless, which has no name"):
+        oc.plan(spec_with(Nameless()))
