@@ -61,6 +61,16 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
 }
 """Kind -> name -> module:Class."""
 
+DEFAULTS: Final[Mapping[Kind, str]] = {
+    "query": "random",
+    "oracle": "labels",
+    "search": "grid",
+    "task": "multiclass",
+}
+"""Kind -> the name that counts where a spec gives none. A default never changes: ids of trials
+depend on it.
+"""
+
 GROUPS: Final[Mapping[Kind, str]] = {
     "method": "orchestrate.methods",
     "query": "orchestrate.queries",
@@ -102,6 +112,10 @@ class Catalogue:
                 )
             )
         )
+
+    def default(self, kind: Kind) -> str | None:
+        """The name of a kind where a spec gives none; None where it must be given."""
+        return DEFAULTS.get(kind)
 
     def load(self, kind: Kind, name: str) -> type[Any]:
         """The class of that name.

@@ -139,6 +139,13 @@ class TrialConfig:
         return tuple(dict.fromkeys((*needed, *labelled, *self.task.needs)))
 
 
+def draws(algorithm: Any) -> bool:
+    """Returns whether an algorithm, or its class, draws `num_candidates` candidates; else those
+    that there are are all.
+    """
+    return bool(getattr(algorithm, "draws", True))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
     """Where candidates come from."""
@@ -153,7 +160,7 @@ class SearchConfig:
     @property
     def draws(self) -> bool:
         """Whether `num_candidates` candidates are drawn; else those that there are are all."""
-        return bool(getattr(self.algorithm, "draws", True))
+        return draws(self.algorithm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

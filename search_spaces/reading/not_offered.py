@@ -8,7 +8,7 @@ NOT_OFFERED: Final = {
     **dict.fromkeys(
         ("pbt", "pb2", "population_based", "population_based_training"),
         "population-based training is not offered: it copies checkpoints between trials, so"
-        " reported bits would be wrong; use tpe or random",
+        " reported bits would be wrong",
     ),
     **dict.fromkeys(
         (

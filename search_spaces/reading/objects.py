@@ -151,7 +151,7 @@ class _Reader:
                 continue
             if _is_object(other):
                 yield other, _plain(getattr(other, attribute))
-            elif other == base.get(plugin.key, plugin.default):
+            elif other == base.get(plugin.key, self._catalogue.default(plugin.kind)):
                 yield other, base.get(key, _plain(item.default))
             else:
                 yield other, _plain(item.default)

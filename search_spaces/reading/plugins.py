@@ -29,6 +29,10 @@ class Catalogue(Protocol):
         """
         ...
 
+    def default(self, kind: Kind) -> str | None:
+        """The name of a kind where a spec gives none; None where it must be given."""
+        ...
+
     def load(self, kind: Kind, name: str) -> type[Any]:
         """The class of that name.
 

@@ -15,7 +15,7 @@ import math
 import textwrap
 import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -58,19 +58,17 @@ class PluginKey:
     attribute: str
     """Of the section's own class, which holds the plug-in; empty where the section is the plug-in.
     """
-    default: str | None
-    """None: it must be given."""
     noun: str
     """What messages call it."""
 
 
 PLUGINS: Final[Mapping[str, PluginKey]] = {
-    "dataset": PluginKey("source", "dataset.name", "source", None, "data set"),
-    "method": PluginKey("method", "method.name", "", None, "method"),
-    "query": PluginKey("query", "query.strategy", "strategy", "random", "query"),
-    "oracle": PluginKey("oracle", "oracle.name", "", "labels", "oracle"),
-    "task": PluginKey("task", "task.name", "", "multiclass", "task"),
-    "search": PluginKey("search", "search.algorithm", "algorithm", "grid", "search"),
+    "dataset": PluginKey("source", "dataset.name", "source", "data set"),
+    "method": PluginKey("method", "method.name", "", "method"),
+    "query": PluginKey("query", "query.strategy", "strategy", "query"),
+    "oracle": PluginKey("oracle", "oracle.name", "", "oracle"),
+    "task": PluginKey("task", "task.name", "", "task"),
+    "search": PluginKey("search", "search.algorithm", "algorithm", "search"),
 }
 
 _OWN: Final[Mapping[str, type[Any]]] = {
@@ -355,8 +353,10 @@ class Keys:
         """Returns the field of the key that names a section's plug-in."""
         if ("name", section) not in self._cache:
             plugin = PLUGINS[section]
-            default = ABSENT if plugin.default is None else plugin.default
-            found = names_field(self.catalogue.names(plugin.kind), default)
+            default = self.catalogue.default(plugin.kind)
+            found = names_field(
+                self.catalogue.names(plugin.kind), ABSENT if default is None else default
+            )
             self._cache["name", section] = {plugin.key: found}
         return self._cache["name", section][PLUGINS[section].key]
 
@@ -367,7 +367,7 @@ class Keys:
             SpecError: it is not given and has no default, or there is none of that name.
         """
         plugin, names = PLUGINS[section], self.name_field(section)
-        value = values.get(plugin.key, plugin.default)
+        value = values.get(plugin.key, self.catalogue.default(plugin.kind))
         if value is None and plugin.key not in values:
             raise SpecError(
                 "must be given", key=plugin.key, hint=f"write one of {', '.join(names.options)}"
@@ -387,6 +387,13 @@ class Keys:
             raise SpecError(
                 error.problem, key=PLUGINS[section].key, value=name, hint=error.hint
             ) from error
+
+    def searches(self, fits: Callable[[type[Any]], bool]) -> str:
+        """Returns the names of the search algorithms that fit, for a hint; other packages' are left
+        out.
+        """
+        names = self.catalogue.own("search")
+        return " or ".join(name for name in names if fits(self.catalogue.load("search", name)))
 
     def of_plugin(self, section: str, name: str) -> dict[str, Field]:
         """Returns key path -> field of a section with this plug-in: its own keys, the plug-in's
@@ -489,7 +496,7 @@ class Keys:
         for layer in layers:
             for section, plugin in PLUGINS.items():
                 if plugin.key in layer and layer[plugin.key] != merged.get(
-                    plugin.key, plugin.default
+                    plugin.key, self.catalogue.default(plugin.kind)
                 ):
                     own = class_fields(_OWN[section], section) if section in _OWN else {}
                     merged = {
@@ -513,7 +520,8 @@ class Keys:
         if section not in PLUGINS:
             return
         plugin = PLUGINS[section]
-        name = next((layer[plugin.key] for layer in layers if plugin.key in layer), plugin.default)
+        default = self.catalogue.default(plugin.kind)
+        name = next((layer[plugin.key] for layer in layers if plugin.key in layer), default)
         if isinstance(name, str) and name in self.catalogue.names(plugin.kind):
             pairs = getattr(self.plugin(section, name), "alternatives", ())
             for one, other in (*pairs, *(pair[::-1] for pair in pairs)):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from search_spaces.reading.assemble import build_config, complete, resources_config, search_config
-from search_spaces.reading.config import Extended, ResourcesConfig, SearchConfig, Spec
+from search_spaces.reading.config import Extended, ResourcesConfig, SearchConfig, Spec, draws
 from search_spaces.reading.datasets import contents
 from search_spaces.reading.domains import to_plain
 from search_spaces.reading.errors import Place, SpecError, did_you_mean
@@ -147,7 +147,8 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         raise SpecError(
             problem,
             keys=keys,
-            hint="write validation: {from: split, per_class: 10}, or search with grid or random",
+            hint="write validation: {from: split, per_class: 10}, or search with "
+            + sections.keys.searches(lambda algorithm: not algorithm.adaptive),
         ).located(base_places, base)
     make_trial(spec, {}, spec.seeds[0])
     check_number_of_trials(spec)
@@ -246,7 +247,7 @@ def _search(sections: Sections, places: Mapping[str, Place]) -> SearchConfig:
             raise SpecError(
                 f"a {search.algorithm.name} runs every candidate and takes no number",
                 keys=("search.num_candidates",),
-                hint="remove it, or search with random or tpe",
+                hint=f"remove it, or search with {sections.keys.searches(draws)}",
             )
         if search.draws and search.num_candidates is None:
             keys = ("search.num_candidates", "search.algorithm")

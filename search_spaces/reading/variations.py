@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from search_spaces.reading.assemble import number_of_stages
-from search_spaces.reading.config import SearchConfig, Spec
+from search_spaces.reading.config import SearchConfig, Spec, draws
 from search_spaces.reading.domains import (
     SPLIT,
     STAGES,
@@ -233,7 +233,8 @@ def check_crossing(
                 key="search.algorithm",
                 value=search.algorithm.name,
                 place=algorithm_place,
-                hint="remove cases, or write algorithm: grid",
+                hint="remove cases, or write algorithm: "
+                + keys.searches(lambda algorithm: not draws(algorithm)),
             )
     for key, domain in vary.items():
         place = places["vary", key]
@@ -241,10 +242,10 @@ def check_crossing(
             hint = (
                 "write {choice: [...]}"
                 + (" or give the simplex a step" if isinstance(domain, Simplex) else "")
-                + ", or search with random or tpe"
+                + f", or search with {keys.searches(draws)}"
             )
             raise SpecError(
-                "is continuous, and a grid needs values that can be listed",
+                f"is continuous, and a {search.algorithm.name} needs values that can be listed",
                 key=key,
                 place=place,
                 hint=hint,
@@ -300,7 +301,7 @@ def check_number_of_trials(spec: Spec) -> None:
             for case in rows
         )
         key, hint = (
-            ("vary", "vary fewer values, or search with random or tpe")
+            ("vary", f"vary fewer values, or search with {spec.keys.searches(draws)}")
             if spec.vary
             else ("cases", "split them into several sweeps")
         )
