@@ -105,7 +105,10 @@ ELSEWHERE = {
 }
 """What is no file of a sweep: file -> calls."""
 
-RAYS_OWN = {f"engines/ray/{name}.py" for name in ("cluster", "joining", "preflight", "scratch")}
+RAYS_OWN = {
+    f"engines/ray/{name}.py"
+    for name in ("autoscaler", "cluster", "joining", "preflight", "scratch")
+}
 """Files about Ray's own files on a machine."""
 
 

@@ -10,13 +10,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
 
 from orchestrator.engines.ray import joining
 from orchestrator.engines.ray import preflight as ray_setup
+from orchestrator.engines.ray.autoscaler import NODE_TYPES, Growth, growth
 from orchestrator.engines.ray.watch import (
     DAEMONS,
     START_EVERY_SECONDS,
@@ -66,6 +67,9 @@ class Cluster:
     gpus: float
     sizes: tuple[tuple[float, float], ...] = ()
     """CPUs and GPUs of each node: a rank cannot be spread over two."""
+    head: tuple[float, float] | None = None
+    """CPUs and GPUs of the head, which is no worker node."""
+    growth: Growth = field(default_factory=Growth)
 
     @property
     def is_embedded(self) -> bool:
@@ -111,6 +115,8 @@ def connect(
         try:
             with _own_sigterm(), _guarded(wanted):
                 cluster = _join(ray, wanted, quiet) if wanted else _embed(ray, quiet)
+        except UserError:
+            raise
         # Where the head is lost while it connects, Ray ends the process; what a start that fails
         # raises is anything, down to a bare Exception.
         except (Exception, SystemExit) as error:
@@ -217,21 +223,30 @@ def _guarded(wanted: str | None) -> Iterator[None]:
             yield
 
 
-def _describe(ray: Any, address: str) -> Cluster:
+def _describe(ray: Any, address: str, growth: Growth | None = None) -> Cluster:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     sizes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
+    heads = [
+        size for size, node in zip(sizes, alive, strict=True) if "node:__internal_head__" in node
+    ]
     return Cluster(
         address=address,
         nodes=len(alive),
         cpus=sum(cpus for cpus, _ in sizes),
         gpus=sum(gpus for _, gpus in sizes),
         sizes=sizes,
+        head=heads[0] if heads else None,
+        growth=growth or Growth(),
     )
 
 
 def _join(ray: Any, address: str, quiet: dict[str, Any]) -> Cluster:
     ray.init(address=address, **quiet)
-    return _describe(ray, address)
+    try:
+        return _describe(ray, address, growth(ray.get_runtime_context().gcs_address))
+    except UserError:
+        ray.shutdown()
+        raise
 
 
 def running_here() -> str | None:
@@ -271,18 +286,14 @@ def _protect_token() -> None:
 
 def groups_that_fit(cluster: Cluster, resources: ResourcesConfig) -> int:
     """Returns how many worker groups the cluster can hold at once, at most
-    resources.max_concurrent.
+    resources.max_concurrent: on its nodes, and on those that its autoscaler may add.
 
     Raises:
         ClusterError: not one; the message says what is missing.
     """
     ranks, cpus, gpus = resources.workers, resources.cpus_per_worker, resources.gpus_per_worker
-    sizes = cluster.sizes or ((cluster.cpus, cluster.gpus),)
-    places = [
-        int(min(has_cpus // cpus, has_gpus // gpus if gpus else has_cpus // cpus))
-        for has_cpus, has_gpus in sizes
-    ]
-    fit = sum(places) // ranks
+    here = _places_here(cluster, resources)
+    fit = max(here, _places_grown(cluster, resources)) // ranks
     if fit >= 1:
         return min(fit, resources.max_concurrent)
     each = f"{cpus} CPU(s)" + (f" and {gpus:g} GPU(s)" if gpus else "")
@@ -292,11 +303,59 @@ def groups_that_fit(cluster: Cluster, resources: ResourcesConfig) -> int:
     if ranks * cpus <= cluster.cpus and ranks * gpus <= cluster.gpus:
         problem = (
             f"{short}, {each} for each rank on one node; {cluster} in all, but its nodes have"
-            f" places for {sum(places)} rank(s) only"
+            f" places for {here} rank(s) only"
         )
     else:
         problem = f"{short}; {cluster} in all"
-    raise ClusterError(
-        f"{problem}. Lower resources.workers, resources.cpus_per_worker or"
-        " resources.gpus_per_worker."
+    if cluster.growth.most:
+        problem += (
+            f", and with the {cluster.growth.most} worker node(s) that its autoscaler may add it"
+            " would not hold it either"
+        )
+    advice = "Lower resources.workers, resources.cpus_per_worker or resources.gpus_per_worker."
+    if not cluster.is_embedded and not cluster.growth.most:
+        advice += (
+            " If the cluster grows by itself, run this on its head, or say to what it grows:"
+            f" export {NODE_TYPES}='{{gpu: {{resources: {{CPU: 4, GPU: 1}}, max_workers: 8}}}}'"
+        )
+    raise ClusterError(f"{problem}. {advice}")
+
+
+def awaited(cluster: Cluster, resources: ResourcesConfig, groups: int) -> str | None:
+    """Returns what the sweep says before it waits for nodes that the autoscaler adds; None if its
+    worker groups fit on those that are there.
+    """
+    missing = groups * resources.workers - _places_here(cluster, resources)
+    if missing <= 0:
+        return None
+    kind = "GPU" if resources.gpus_per_worker else "CPU"
+    return (
+        f"waiting for {missing} {kind} worker{'s' if missing > 1 else ''} that the cluster is to"
+        f" add, up to {resources.start_timeout:g} s (resources.start_timeout)"
     )
+
+
+def _places(cpus: float, gpus: float, resources: ResourcesConfig) -> int:
+    """Returns how many ranks a node can hold."""
+    by_cpus = cpus // resources.cpus_per_worker
+    each = resources.gpus_per_worker
+    return int(min(by_cpus, gpus // each) if each else by_cpus)
+
+
+def _places_here(cluster: Cluster, resources: ResourcesConfig) -> int:
+    sizes = cluster.sizes or ((cluster.cpus, cluster.gpus),)
+    return sum(_places(cpus, gpus, resources) for cpus, gpus in sizes)
+
+
+def _places_grown(cluster: Cluster, resources: ResourcesConfig) -> int:
+    """Returns how many ranks the cluster can hold once the autoscaler has added what it may."""
+    head = _places(*cluster.head, resources) if cluster.head else 0
+    places: list[int] = []
+    for kind in cluster.growth.types:
+        if kind.cpus is None or kind.gpus is None:
+            # Nobody said what such a machine has: one rank is what is asked of it, and where it
+            # cannot hold that the wait for it ends with a message.
+            places += [1] * kind.most
+        else:
+            places += [_places(kind.cpus, kind.gpus, resources)] * kind.most
+    return head + sum(sorted(places, reverse=True)[: cluster.growth.most])

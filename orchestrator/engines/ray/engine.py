@@ -22,7 +22,7 @@ from orchestrator.engines.inline import Outcome, outcome_on_record
 from orchestrator.engines.patience import epochs_done
 from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray.candidate import ASKED, FATAL, CandidateTrainable, SweepContext
-from orchestrator.engines.ray.cluster import Cluster, groups_that_fit
+from orchestrator.engines.ray.cluster import Cluster, awaited, groups_that_fit
 from orchestrator.engines.ray.scratch import scratch_folder
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.engines.ray.watch import leave, services, watched
@@ -65,6 +65,9 @@ def run_on_ray(
         ClusterLost: Ray failed.
     """
     groups = groups_that_fit(cluster, resources)
+    waiting_for = awaited(cluster, resources, groups)
+    if waiting_for is not None:
+        progress.note(waiting_for)
     on_the_head: Any = BrokerActor.options(resources=HEAD)  # type: ignore[attr-defined]
     broker = on_the_head.remote(new_name(), layout.store, groups, resources, device)
     context = SweepContext(
