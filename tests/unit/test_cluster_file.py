@@ -340,3 +340,23 @@ def test_the_image_is_no_root_and_takes_the_pinned_packages() -> None:
         line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"
     }
     assert kept == copied
+
+
+def test_the_rights_in_the_guide_are_whole_and_name_no_bucket_but_the_users() -> None:
+    policies = [
+        json.loads(block)
+        for block in re.findall(
+            r"^```json\n(.+?)^```$",
+            (ROOT / "docs/cluster.md").read_text(),
+            re.MULTILINE | re.DOTALL,
+        )
+    ]
+    bucket, start = policies
+    for statement in bucket["Statement"]:
+        assert statement["Resource"].startswith("arn:aws:s3:::<bucket>")
+    for statement in (*bucket["Statement"], *start["Statement"]):
+        actions = statement["Action"]
+        actions = [actions] if isinstance(actions, str) else actions
+        assert not any("*" in action for action in actions)
+    region = yaml.safe_load(CLUSTER.read_text())["provider"]["region"]
+    assert start["Statement"][0]["Condition"]["StringEquals"]["aws:RequestedRegion"] == region
