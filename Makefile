@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint types imports tests env clean
+.PHONY: sweep test test-cluster lint types imports tests env clean
 
 sweep: env
 	$(BIN)/orchestrate sweep ablations.yaml
@@ -30,6 +30,10 @@ imports:
 
 tests:
 	$(BIN)/pytest
+
+# On hosts that are made on this machine: as root, with Debian's packages (what is missing is said), and minutes long.
+test-cluster: env
+	$(BIN)/pytest tests/cloud -rs
 
 clean:
 	rm -rf $(VENV) runs
