@@ -1,6 +1,6 @@
 """The command `orchestrate`. Exit status: 0 done, 1 some trials failed or wait for answers, 2 bad
-input or set-up, 5 the cluster was lost (the same command again goes on), 130 interrupted and
-resumable.
+input or set-up, 3 another driver has taken over, 5 the cluster or the storage was lost (the same
+command again goes on), 130 interrupted and resumable.
 """
 
 from __future__ import annotations

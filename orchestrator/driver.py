@@ -349,6 +349,7 @@ def _run(
     outcome = outcome_on_record(layout, candidates)
     retries = 0
     while True:
+        layout.store.check_held(layout.lock)
         if _is_left(spec, candidates, outcome):
             if cluster is None and engine.name != "inline":
                 raise SweepError(
@@ -368,6 +369,7 @@ def _run(
         number = sweeps.clear_failures(layout, candidates)
         _say(listener, f"{number} failed trial(s) to run again ({retries} of {retry_failed})")
         outcome = outcome_on_record(layout, candidates)
+    layout.store.check_held(layout.lock)
     seal.write(layout)
     return Ended(layout=layout, candidates=candidates, outcome=outcome)
 
@@ -413,6 +415,10 @@ def _announce(
 
 def _done(layout: SweepLayout, candidates: Sequence[Candidate]) -> set[str]:
     """Keys of the stages on record."""
+    layout = SweepLayout(layout.store.view())
+    layout.store.fetch(
+        lambda names: (n for n in names if n.startswith(layout.trials) and "/stages/" in n)
+    )
     return {
         record.key
         for candidate in candidates
@@ -467,10 +473,11 @@ def _run_ray(
         )
         estimate = partial(_expected, candidates, number)
     else:
+        there = SweepLayout(layout.store.view())
         left = [
             c
             for c in candidates
-            if not all(is_finished(layout, t) or is_failed(layout, t) for t in c.trials)
+            if not all(is_finished(there, t) or is_failed(there, t) for t in c.trials)
         ]
         source, number = ListSource(deque(left)), len(left)
     where = f"{cluster}; {groups} worker group(s) of {spec.resources.workers} rank(s)"

@@ -21,12 +21,12 @@ from orchestrator.commands import doctor_ray, doctor_versions
 from orchestrator.commands.console import escaped
 from orchestrator.commands.finding import Finding, State
 from orchestrator.data import prepare as datasets
-from orchestrator.data.cache import cache_root
 from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.preflight import GIB
 from orchestrator.storage.files import StorageError
 from orchestrator.storage.folder import FolderStore
 from orchestrator.storage.opening import open_store
+from orchestrator.storage.user_files import cache_root
 from trainers.errors import DataError, UserError, one_line
 
 FEW_BYTES: Final = 2 * GIB

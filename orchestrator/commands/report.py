@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.reporting import report, results, terminal
 from orchestrator.reporting.names import with_old_names
-from orchestrator.storage.files import StorageError
+from orchestrator.storage.files import StorageError, StorageLost
 from orchestrator.sweeps.candidates import Candidate
 from orchestrator.sweeps.layout import SweepLayout
 
@@ -34,6 +34,8 @@ def write_and_show(
     page: Path | None = None
     try:
         page = report.write(layout, built).html
+    except StorageLost:
+        raise
     except StorageError as error:
         print(f"the report was not written: {error}", file=sys.stderr)
     if as_json:

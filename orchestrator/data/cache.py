@@ -29,7 +29,7 @@ from orchestrator.data.arrays import SPLITS, Array, write_array
 from orchestrator.data.protocols import Loaded
 from orchestrator.storage.files import commit_file
 from orchestrator.storage.locks import LockHeld, hold
-from orchestrator.storage.user_files import check_regular, expand, read_regular
+from orchestrator.storage.user_files import check_regular, read_regular
 from search_spaces.reading.config import DataKind, DatasetFacts
 from trainers.errors import DataError
 
@@ -421,23 +421,3 @@ def _put(folder: Path, target: Path) -> None:
                 raise
         else:
             return
-
-
-def cache_root() -> Path:
-    """Where decoded data sets are kept, absolute: $ORCHESTRATE_CACHE, else the user's cache folder.
-
-    Raises:
-        DataError: none of the variables says where, and the user has no home folder; or ~name is
-            nobody.
-    """
-    # Absolute: workers of a cluster have other working folders.
-    for variable, below in (("ORCHESTRATE_CACHE", ""), ("XDG_CACHE_HOME", "orchestrate")):
-        if chosen := os.environ.get(variable):
-            return expand(chosen, variable) / below
-    try:
-        return Path.home() / ".cache" / "orchestrate"
-    except RuntimeError:
-        raise DataError(
-            "there is no place for decoded data: this user has no home folder. Set"
-            " ORCHESTRATE_CACHE (or HOME) to a folder you may write."
-        ) from None

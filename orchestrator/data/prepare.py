@@ -13,7 +13,6 @@ from orchestrator.data.cache import (
     Entry,
     PreparedData,
     building,
-    cache_root,
     commit,
     entries,
     open_cached,
@@ -23,6 +22,7 @@ from orchestrator.data.cache import (
 from orchestrator.data.checks import check_arrays, check_content, check_loaded, check_sizes
 from orchestrator.data.place import check_existing, place_of
 from orchestrator.data.protocols import Progress, Source
+from orchestrator.storage.user_files import cache_root
 from search_spaces.reading.config import Contents
 from search_spaces.reading.errors import SpecError
 from trainers.errors import DataError, one_line

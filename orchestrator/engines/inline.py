@@ -13,9 +13,10 @@ from orchestrator.engines.progress import Progress
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import StageRecord
-from orchestrator.sweeps.stage_store import LockedStages, StageStore
+from orchestrator.sweeps.stage_store import LockedStages, StageArtefact, StageStore
 from orchestrator.trial import TrialContext, attempt_trial, open_pool
 from search_spaces.reading.config import ResourcesConfig, Trial
+from trainers.stage import StageRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class Outcome:
 
 def outcome_on_record(layout: SweepLayout, candidates: Sequence[Candidate]) -> Outcome:
     """Returns how the trials of these candidates stand."""
+    layout = SweepLayout(layout.store.view())
     trials = [trial for candidate in candidates for trial in candidate.trials]
     failed = tuple(trial.id for trial in trials if is_failed(layout, trial))
     return Outcome(
@@ -80,17 +82,38 @@ def run_inline(
     context = TrialContext(
         layout=layout,
         data=data,
-        stages=LockedStages(StageStore(layout.store), launcher),
+        stages=_Fenced(LockedStages(StageStore(layout.store), launcher), layout),
         resources=resources,
         observer=_Current(ProgressWatcher(progress), current),
         device=launcher.device,
     )
+    there = SweepLayout(layout.store.view())
     for trial in (trial for candidate in candidates for trial in candidate.trials):
-        if is_finished(layout, trial) or is_failed(layout, trial):
+        if is_finished(there, trial) or is_failed(there, trial):
             continue
         pool = open_pool(trial, data, layout.trial(trial.id).segments)
         attempt_trial(trial, pool, context, partial(progress.trial_failed, label_of(trial)))
     return outcome_on_record(layout, candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fenced:
+    """Stages of a driver that stops before the next one where another driver has taken over."""
+
+    stages: LockedStages
+    layout: SweepLayout
+
+    @property
+    def world_size(self) -> int:
+        return self.stages.world_size
+
+    @property
+    def device_kind(self) -> str:
+        return self.stages.device_kind
+
+    def obtain(self, request: StageRequest) -> StageArtefact:
+        self.layout.store.check_held(self.layout.lock)
+        return self.stages.obtain(request)
 
 
 @dataclass(frozen=True, slots=True)

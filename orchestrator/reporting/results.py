@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -165,6 +165,8 @@ def load(
     Raises:
         SweepError: there is no sweep in the folder, or its resolved.yaml is damaged.
     """
+    layout = SweepLayout(layout.store.view())
+    layout.store.fetch(_read_soon)
     spec = resolved.read(layout)
     if catalogue is None:
         catalogue = resolved.catalogue_of(layout, spec)
@@ -205,6 +207,22 @@ def load(
         repairable=sealed.repairable,
         sha256=sealed.sha256,
     )
+
+
+def _read_soon(names: list[str]) -> Iterator[str]:
+    """Yields the names of what is read below: records, and the last segment of each ledger."""
+    last: dict[str, str] = {}
+    for name in names:
+        first, _, rest = name.partition("/")
+        if not rest or first == "candidates":
+            yield name
+        elif first == "trials":
+            folder = name.rpartition("/")[0]
+            if folder.endswith("/ledger"):
+                last[folder] = name
+            else:
+                yield name
+    yield from last.values()
 
 
 def _candidates(

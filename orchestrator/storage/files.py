@@ -31,6 +31,14 @@ class StorageError(UserError):
     """
 
 
+class StorageLost(StorageError):
+    """A place that could be used before does not answer any more, after all tries. What it holds is
+    whole, and the same command goes on once it answers.
+    """
+
+    exit_status = 5
+
+
 def commit_file(path: Path, data: bytes, *, replace: bool) -> bool:
     """Writes `path` whole, so that it survives a power cut. Returns True if it now holds `data`.
 

@@ -11,13 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from orchestrator.storage.files import StorageError
 from trainers.errors import UserError
+
+
+class TakenOver(StorageError):
+    """Another process holds the lock now that this one had: it did not hear of this one for too
+    long. What this one has recorded stands, and it must stop.
+    """
+
+    exit_status = 3
 
 
 class LockHeld(UserError):
     """Another living process holds the lock; `holder` says which, as far as it is known."""
 
-    def __init__(self, path: Path, holder: dict[str, object]) -> None:
+    def __init__(self, path: Path | str, holder: dict[str, object]) -> None:
+        """`path`: of the lock's file, or its address."""
         self.path = path
         self.holder = holder
         who = (
@@ -25,12 +35,13 @@ class LockHeld(UserError):
             if holder
             else "another process"
         )
+        place = str(path).rpartition("/")[0] or "."
         super().__init__(
-            f"{path.parent}: in use by {who}. Wait for it to end, or stop it; both cannot write the"
-            " same sweep."
+            f"{place}: in use by {who}. Wait for it to end, or stop it; both cannot write the same"
+            " sweep."
         )
 
-    def __reduce__(self) -> tuple[type[LockHeld], tuple[Path, dict[str, object]]]:
+    def __reduce__(self) -> tuple[type[LockHeld], tuple[Path | str, dict[str, object]]]:
         # Exceptions are otherwise pickled by their message alone.
         return LockHeld, (self.path, self.holder)
 

@@ -1,4 +1,6 @@
-"""Which store a location names: a folder, or what an installed package keeps under a URL scheme."""
+"""Which store a location names: a folder, an S3 bucket, or what an installed package keeps under a
+URL scheme.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Final
 
 from orchestrator.storage.files import StorageError
 from orchestrator.storage.folder import FolderStore
+from orchestrator.storage.s3 import S3Store, parse
 from orchestrator.storage.store import Store
 from trainers.errors import one_line
 
@@ -23,19 +26,28 @@ _INSIDE: Final = re.compile(r"(.+?)/(trials/[^/]+(?:/ledger)?)/?")
 
 
 def open_store(location: str | Path) -> Store:
-    """Returns the store at a location: `scheme://...` as an installed package keeps it, anything
-    else as a folder. Makes nothing.
+    """Returns the store at a location: `s3://bucket/prefix`, `scheme://...` as an installed package
+    keeps it, anything else as a folder. Makes nothing.
 
     Raises:
         StorageError: no package has the scheme, or the one that has it is broken.
     """
+    if _is_s3(location):
+        return S3Store(str(location))
     point = _point(location)
     return FolderStore(location) if point is None else _opened(point, str(location))
 
 
 def check_location(location: str | Path) -> None:
     """Raises StorageError where no store is known for such a location. Loads no package."""
-    _point(location)
+    if _is_s3(location):
+        parse(str(location))
+    else:
+        _point(location)
+
+
+def _is_s3(location: str | Path) -> bool:
+    return isinstance(location, str) and location.lower().startswith("s3://")
 
 
 def _point(location: str | Path) -> EntryPoint | None:
@@ -44,7 +56,7 @@ def _point(location: str | Path) -> EntryPoint | None:
     if found is None:
         return None
     scheme, points = found[1].lower(), entry_points(group=GROUP)
-    known = sorted({f"{point.name.lower()}://" for point in points})
+    known = sorted({"s3://", *(f"{point.name.lower()}://" for point in points)})
     if isinstance(location, Path):
         raise StorageError(
             f"{str(location)!r} was an address before it was made a Path: give it as text, such as"
@@ -53,12 +65,10 @@ def _point(location: str | Path) -> EntryPoint | None:
     for point in points:
         if point.name.lower() == scheme:
             return point
-    later = " (a later version will keep whole sweeps in S3)" if scheme == "s3" else ""
-    others = f"addresses that can be used here begin with {', '.join(known)}" if known else ""
     raise StorageError(
         f"{str(location)!r} is an address and not a folder, and no installed package keeps sweeps"
-        f" at {scheme}://{later}; {others + ', or ' if others else ''}name a folder, such as"
-        " runs/mine"
+        f" at {scheme}://; addresses that can be used here begin with {', '.join(known)}, or name a"
+        " folder, such as runs/mine"
     )
 
 

@@ -1,137 +1,705 @@
-"""Segments as objects of an S3 bucket, put with `If-None-Match: *`."""
+"""A store below a prefix of an S3 bucket, of Amazon or of any server that keeps `If-None-Match` on
+put.
+
+Each name is one object. Only what every such server has is used: a put, a put of what is absent,
+get, head, list and delete; no renaming, no appending, no times of the server, no If-Match, and no
+put in parts, on which some servers drop the condition without a word.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import secrets
+import tempfile
+import threading
 import time
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.config
-import botocore.exceptions
+from orchestrator.storage.files import StorageError, advice
+from orchestrator.storage.outages import Outages
+from orchestrator.storage.store import Store, Unreadable, check_name, missing
+from orchestrator.storage.terms import Terms
+from orchestrator.storage.user_files import cache_root
 
-from orchestrator.storage.files import ASIDE, StorageError
+MOST_BYTES: Final = 5 << 30
+"""Of one put, by the rules of S3."""
+THREADS: Final = 16
+"""Requests at once, where many objects are put, read or removed."""
 
+_ADDRESS: Final = re.compile(r"[sS]3://([^/]*)(?:/(.*))?", re.DOTALL)
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_PIECE: Final = 1 << 20
 _CONFLICT_TRIES: Final = 8
 
+Answer = TypeVar("Answer")
 
-class S3Segments:
-    """Segments under `s3://bucket/prefix`. Credentials, region and endpoint come from the usual AWS
-    chain.
+_honest: set[tuple[str, str]] = set()
+"""Bucket and endpoint of those that this process has seen to refuse a second put."""
+
+
+def parse(location: str) -> tuple[str, str]:
+    """Returns the bucket and the prefix of an address.
+
+    Raises:
+        StorageError: it is none. What stands in it is not repeated where it may be a password.
+    """
+    found = _ADDRESS.fullmatch(location)
+    if found is None or "@" in location or "?" in location:
+        _, at, rest = location.rpartition("@")
+        shown = (f"...@{rest}" if at else rest).partition("?")[0]
+        raise StorageError(
+            f"{shown!r:.200}: is no place in S3. Write s3://bucket/prefix;"
+            " credentials are found in the environment, in ~/.aws or in the machine's role"
+        )
+    bucket, prefix = found[1], (found[2] or "").strip("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise StorageError(
+            f"{location!r:.200}: {bucket!r:.80} cannot be the name of a bucket; write"
+            " s3://bucket/prefix"
+        )
+    try:
+        if prefix:
+            check_name(prefix)
+    except ValueError:
+        raise StorageError(
+            f"{location!r:.200}: {prefix!r:.120} cannot be a prefix: write parts of letters, digits"
+            " and _.+=- joined by single slashes, such as s3://bucket/sweeps/mine"
+        ) from None
+    return bucket, prefix
+
+
+class S3Store(Store):
+    """The objects below `s3://bucket/prefix`. Credentials, region and endpoint are found by boto3
+    on each machine anew, and are kept nowhere.
     """
 
-    def __init__(self, url: str, client: Any = None) -> None:
-        """`client`: a boto3 S3 client, where the one of the environment will not do."""
-        parts = urlsplit(url)
-        if parts.scheme != "s3" or not parts.netloc:
-            raise StorageError(f"{url}: not an S3 place; write s3://bucket/prefix")
-        self._bucket = parts.netloc
-        self._prefix = parts.path.strip("/")
-        self._probed = False
-        config = botocore.config.Config(
-            connect_timeout=10, read_timeout=60, retries={"max_attempts": 5, "mode": "standard"}
-        )
-        try:
-            self._client = client if client is not None else boto3.client("s3", config=config)
-        except botocore.exceptions.BotoCoreError as error:
-            raise StorageError(f"{url}: {error}") from error
+    def __init__(
+        self,
+        location: str,
+        *,
+        beat_seconds: float | None = None,
+        still_seconds: float | None = None,
+    ) -> None:
+        """The times are those of its locks (orchestrator.storage.terms)."""
+        self._bucket, self._prefix = parse(location)
+        self._terms = Terms(self, beat_seconds, still_seconds)
+        self._outages = Outages(self.location)
+        self._made: tuple[int, Any] | None = None
+        self._making = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str]]:
+        return type(self), (self.location,)
+
+    def __repr__(self) -> str:
+        return f"S3Store({self.location!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, S3Store) and other.location == self.location
+
+    def __hash__(self) -> int:
+        return hash(self.location)
 
     @property
     def location(self) -> str:
-        return f"s3://{self._bucket}/{self._prefix}"
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
-    def put_if_absent(self, name: str, data: bytes) -> bool:
-        if not self._probed:
-            self._probe()
-        # A 412 may also answer our own write, sent twice after a lost reply: then the bytes are
-        # ours.
-        return self._put_new(self._key(name), data) or self.get(name) == data
+    def get(self, name: str, most: int | None = None) -> bytes:
+        # No range of a file is empty.
+        data = self.read_object(check_name(name), most if most is None else max(most, 1))
+        if data is None:
+            raise missing(self, name)
+        return data[:most]
 
-    def get(self, name: str) -> bytes:
+    def put(self, name: str, data: bytes, *, replace: bool = False) -> bool:
+        key = check_name(name)
+        self._check_size(name, len(data))
+        if replace:
+            self.replace_object(key, data)
+            return True
+        return self.put_object(key, data)
+
+    def put_new(self, files: Mapping[str, bytes]) -> None:
+        _in_threads(lambda file: self.put(*file), files.items())
+
+    def put_file(self, name: str, path: Path) -> bool:
+        key = check_name(name)
+        self._check_size(name, path.stat().st_size)
+        self._probe()
+        tag = self._put_absent(key, lambda: path.open("rb"))
+        if tag is not None:
+            self._prime(name, path, tag)
+            return True
+        return self._equals(key, path)
+
+    def names(self, folder: str = "") -> list[str]:
+        below = f"{check_name(folder)}/" if folder else ""
+        return sorted(key for key in self.keys(below) if _is_shown(key))
+
+    def folders(self, folder: str = "") -> list[str]:
+        below = f"{check_name(folder)}/" if folder else ""
+        found = (
+            str(item["Prefix"])
+            for page in self._pages(below, Delimiter="/")
+            for item in page.get("CommonPrefixes", ())
+        )
+        names = (self._name(key).rstrip("/") for key in found)
+        return sorted(name for name in names if _is_shown(name))
+
+    def has(self, name: str) -> bool:
+        return self._head(check_name(name)) is not None
+
+    def is_empty(self) -> bool:
+        return not any(page.get("Contents") for page in self._pages("", most=1))
+
+    def remove(self, name: str) -> None:
+        keys = self.keys(f"{check_name(name)}/")
+        _in_threads(self._delete, [name, *keys])
+
+    def local(self, name: str) -> Path:
+        found = self._head(check_name(name))
+        if found is None:
+            raise missing(self, name)
+        path = self._cached(name, found["ETag"])
         try:
-            data: bytes = self._client.get_object(Bucket=self._bucket, Key=self._key(name))[
-                "Body"
-            ].read()
-        except botocore.exceptions.ClientError as error:
-            if _code(error) in ("NoSuchKey", "404"):
-                raise FileNotFoundError(f"{self.location}/{name}") from error
-            raise self._failed(name, error) from error
-        except botocore.exceptions.BotoCoreError as error:
-            raise self._failed(name, error) from error
-        return data
+            if path.stat().st_size == found["ContentLength"]:
+                return path
+        except OSError:
+            pass
+        return self._call(name, lambda: self._fetch(name))
 
-    def names(self) -> list[str]:
-        prefix = self._key("")
-        try:
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix, Delimiter="/"
-            )
-            names = [
-                item["Key"].removeprefix(prefix)
-                for page in pages
-                for item in page.get("Contents", ())
-            ]
-        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-            raise self._failed("", error) from error
-        return sorted(name for name in names if name and not name.startswith("."))
+    def hold(self, name: str, *, wait: bool) -> AbstractContextManager[None]:
+        return self._terms.hold(check_name(name), wait=wait)
 
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}/{name}" if self._prefix else name
+    def is_held(self, name: str) -> bool:
+        return self._terms.is_held(check_name(name))
 
-    def _put_new(self, key: str, data: bytes) -> bool:
-        """Puts `key` if it is absent. True: it was absent and is `data` now. False: it was there
-        (412). A 409 means that another write is under way: try again.
-        """
-        for attempt in range(_CONFLICT_TRIES):
-            try:
-                self._client.put_object(Bucket=self._bucket, Key=key, Body=data, IfNoneMatch="*")
-            except botocore.exceptions.ClientError as error:
-                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-                if status == 412:
-                    return False
-                if status == 501:
-                    raise self._refused() from error
-                if status != 409:
-                    raise self._failed(key, error) from error
-                time.sleep(0.05 * 2**attempt)
-            except botocore.exceptions.BotoCoreError as error:
-                raise self._failed(key, error) from error
-            else:
-                return True
-        raise StorageError(
-            f"s3://{self._bucket}/{key}: other writes to it did not end after {_CONFLICT_TRIES}"
-            " tries; run again."
+    def check_held(self, name: str) -> None:
+        self._terms.check_held(name)
+
+    def check_writable(self) -> None:
+        self.is_empty()
+        self._probe()
+
+    def view(self) -> Store:
+        return _View(self)
+
+    # What locks are made of. A key may have hidden parts, which no name has.
+
+    def put_object(self, key: str, data: bytes, *, limit: float | None = None) -> bool:
+        """Puts what is absent. Returns whether the object holds `data` now."""
+        self._probe()
+        # That something is there already may be the answer to our own put, which was done and whose
+        # first answer was lost: then the bytes are ours.
+        return (
+            self._put_absent(key, lambda: data, limit) is not None or self.read_object(key) == data
         )
 
-    def _probe(self) -> None:
-        key = self._key(f"{ASIDE}probe-{secrets.token_hex(6)}")
-        self._put_new(key, b"first")
-        refused = not self._put_new(key, b"second")
+    def replace_object(self, key: str, data: bytes) -> None:
+        self._call(
+            key, lambda: self._client().put_object(**self._at(key), Body=data), action="PutObject"
+        )
+
+    def read_object(self, key: str, most: int | None = None) -> bytes | None:
+        part = {} if most is None else {"Range": f"bytes=0-{most - 1}"}
+
+        def read() -> bytes | None:
+            try:
+                data: bytes = self._client().get_object(**self._at(key), **part)["Body"].read()
+            except Exception as error:
+                if _status(error) == 416:
+                    return b""
+                if _status(error) == 404 and _code(error) != "NoSuchBucket":
+                    return None
+                raise
+            return data
+
+        return self._call(key, read, action="GetObject")
+
+    def keys(self, below: str) -> list[str]:
+        """Returns what there is below, hidden names too."""
+        return [
+            self._name(item["Key"])
+            for page in self._pages(below)
+            for item in page.get("Contents", ())
+            if not item["Key"].endswith("/")
+        ]
+
+    # Requests.
+
+    def _pages(self, below: str, *, most: int | None = None, **more: str) -> Iterator[Any]:
+        prefix = self._full(below)
+        if not below and self._prefix:
+            prefix = f"{self._prefix}/"
+        asked: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, **more}
+        asked |= {} if most is None else {"MaxKeys": most}
+        while True:
+            # Each page for itself, so that what is tried again is one request.
+            page = self._call(
+                below, lambda: self._client().list_objects_v2(**asked), action="ListBucket"
+            )
+            yield page
+            if most is not None or not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _head(self, key: str) -> Any:
+        def head() -> Any:
+            try:
+                return self._client().head_object(**self._at(key))
+            except Exception as error:
+                if _status(error) == 404:
+                    return None
+                raise
+
+        return self._call(key, head, action="GetObject")
+
+    def _put_absent(
+        self, key: str, body: Callable[[], bytes | IO[bytes]], limit: float | None = None
+    ) -> str | None:
+        """Puts what is absent, in one request. Returns its ETag; None where something was there."""
+
+        def put() -> str | None:
+            for attempt in range(_CONFLICT_TRIES):
+                data = body()
+                try:
+                    answer = self._client().put_object(**self._at(key), Body=data, IfNoneMatch="*")
+                    return str(answer["ETag"])
+                except Exception as error:
+                    status = _status(error)
+                    if status == 412:
+                        return None
+                    if status == 501:
+                        raise self._refused() from error
+                    # Another put of it is under way.
+                    if status != 409 or attempt == _CONFLICT_TRIES - 1:
+                        raise
+                    time.sleep(0.05 * 2**attempt)
+                finally:
+                    if not isinstance(data, bytes):
+                        data.close()
+            raise AssertionError("the last try returns or raises")
+
+        return self._call(key, put, action="PutObject", limit=limit)
+
+    def _delete(self, key: str) -> None:
+        self._call(
+            key, lambda: self._client().delete_object(**self._at(key)), action="DeleteObject"
+        )
+
+    def _fetch(self, name: str) -> Path:
+        """Returns a copy of the object in this machine's cache, made now."""
         try:
-            self._client.delete_object(Bucket=self._bucket, Key=key)
-        except botocore.exceptions.ClientError as error:
-            # Deleting needs a permission that a ledger does not; the probe's name hides it.
-            if _code(error) != "AccessDenied":
-                raise self._failed(key, error) from error
-        except botocore.exceptions.BotoCoreError as error:
-            raise self._failed(key, error) from error
-        if not refused:
+            answer = self._client().get_object(**self._at(name))
+        except Exception as error:
+            if _status(error) == 404:
+                raise missing(self, name) from None
+            raise
+        path, size = self._cached(name, answer["ETag"]), 0
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal size
+            while piece := answer["Body"].read(_PIECE):
+                size += len(piece)
+                yield piece
+
+        _write_cache(path, pieces())
+        if size != answer["ContentLength"]:
+            path.unlink(missing_ok=True)
+            raise Unreadable(self.place(name), "less of it arrived than there is; try again")
+        return path
+
+    def _prime(self, name: str, path: Path, tag: str) -> None:
+        """Keeps a copy of what this machine has put, so that it need not be fetched."""
+
+        def pieces() -> Iterator[bytes]:
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE):
+                    yield piece
+
+        _write_cache(self._cached(name, tag), pieces())
+
+    def _cached(self, name: str, tag: str) -> Path:
+        """Returns where this machine keeps a copy; what is replaced has another tag, and another
+        place.
+        """
+        mine = hashlib.sha256(f"{_endpoint(self._client())} {self.location}".encode()).hexdigest()
+        which = hashlib.sha256(f"{name} {_tag(tag)}".encode()).hexdigest()[:32]
+        return cache_root() / "store" / mine[:16] / f"{which}-{name.rpartition('/')[2]}"
+
+    def _equals(self, key: str, path: Path) -> bool:
+        def compare() -> bool:
+            body = self._client().get_object(**self._at(key))["Body"]
+            with path.open("rb") as file:
+                while True:
+                    mine = file.read(_PIECE)
+                    if mine != body.read(_PIECE):
+                        return False
+                    if not mine:
+                        return True
+
+        found = self._head(key)
+        if found is None or found["ContentLength"] != path.stat().st_size:
+            return False
+        return self._call(key, compare, action="GetObject")
+
+    def _probe(self) -> None:
+        """Sees once in each process that the server refuses a second put of one name."""
+        mine = (self._bucket, _endpoint(self._client()))
+        if mine in _honest:
+            return
+        key = f".probe-{secrets.token_hex(8)}"
+        self._put_absent(key, lambda: b"first")
+        second = self._put_absent(key, lambda: b"second")
+        try:
+            self._delete(key)
+        except StorageError as error:
+            # A sweep runs without the right to delete; the object's name hides it.
+            if not isinstance(error, _NotAllowed):
+                raise
+        if second is not None:
             raise self._refused()
-        self._probed = True
+        _honest.add(mine)
 
     def _refused(self) -> StorageError:
         return StorageError(
             f"{self.location}: this server ignores If-None-Match on put, so answers could be"
-            " charged twice; use Amazon S3, another server with conditional writes, or a folder."
+            " charged twice. Use Amazon S3, another server with conditional writes, or a folder."
         )
 
-    def _failed(self, name: str, error: Exception) -> StorageError:
-        return StorageError(
-            f"{self.location}/{name}: {error}. What was recorded before is intact; check bucket,"
-            " credentials and endpoint, and run again."
-        )
+    def _check_size(self, name: str, size: int) -> None:
+        if size > MOST_BYTES:
+            raise StorageError(
+                f"{self.place(name)}: has {size / (1 << 30):.1f} GiB, and one put to S3 takes at"
+                f" most {MOST_BYTES >> 30} GiB. Use a smaller backbone or data set, or a folder for"
+                " --out."
+            )
+
+    def _call(
+        self,
+        key: str,
+        act: Callable[[], Answer],
+        *,
+        action: str = "GetObject",
+        limit: float | None = None,
+    ) -> Answer:
+        """Returns what `act` returns, tried again while the server is away; what it cannot answer
+        is said with what to do.
+        """
+        try:
+            return self._outages.call(act, _away, limit=limit)
+        except (StorageError, FileNotFoundError):
+            raise
+        except Exception as error:
+            problem = self._problem(key, error, action)
+            if problem is None:
+                raise
+            raise problem from None
+
+    def _problem(self, key: str, error: Exception, action: str) -> StorageError | None:
+        from botocore import exceptions
+
+        where, code = self.location, _code(error)
+        if isinstance(error, exceptions.ClientError):
+            if code == "NoSuchBucket":
+                return StorageError(
+                    f"{where}: there is no bucket {self._bucket!r} at {_endpoint(self._client())}."
+                    f" Make it (aws s3 mb s3://{self._bucket}), or correct its name."
+                )
+            if code in ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"):
+                return StorageError(
+                    f"{where}: the credentials have expired. Renew them (such as: aws sso login),"
+                    " and give the same command again."
+                )
+            if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"):
+                return StorageError(
+                    f"{where}: the server does not accept these credentials ({code}). Correct the"
+                    " access key and secret of the environment, of ~/.aws or of the machine's role;"
+                    " what they belong to says: aws sts get-caller-identity"
+                )
+            if code == "RequestTimeTooSkewed":
+                return StorageError(
+                    f"{where}: this machine's clock is wrong by more than the server allows. Set it"
+                    " (such as: timedatectl set-ntp true)."
+                )
+            if _status(error) in (301, 307, 400) and (
+                code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301", "307")
+                or "Region" in code
+                or "Location" in code
+            ):
+                region = error.response.get("Error", {}).get("Region") or error.response.get(
+                    "ResponseMetadata", {}
+                ).get("HTTPHeaders", {}).get("x-amz-bucket-region")
+                return StorageError(
+                    f"{where}: the bucket is in another region. Set it:"
+                    f" export AWS_DEFAULT_REGION={region or 'REGION-OF-THE-BUCKET'}"
+                )
+            if _status(error) == 403:
+                return _NotAllowed(
+                    f"{where}: not allowed to do what s3:{action} permits (at"
+                    f" {key or 'the whole prefix'}). A sweep needs s3:ListBucket on the bucket, and"
+                    f" s3:GetObject, s3:PutObject and s3:DeleteObject on {where.rstrip('/')}/*; or"
+                    " other credentials are meant."
+                )
+            return StorageError(
+                f"{self.place(key)}: the server refused {action} ({_status(error)} {code})."
+                " What was recorded before is kept; check the bucket's settings and run again."
+            )
+        if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+            return StorageError(
+                f"{where}: no credentials on this machine. Set AWS_ACCESS_KEY_ID and"
+                " AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the machine a role."
+            )
+        if isinstance(error, exceptions.NoRegionError):
+            return StorageError(
+                f"{where}: no region is set. Set it: export AWS_DEFAULT_REGION=us-east-1"
+            )
+        if isinstance(error, exceptions.BotoCoreError | ValueError):
+            return StorageError(
+                f"{where}: {_plain(error)}. Check the settings of AWS on this machine (the"
+                " environment, ~/.aws/config), and run again."
+            )
+        if isinstance(error, OSError):
+            return StorageError(
+                f"{error.filename or where}: {error.strerror or error}; {advice(error)} and run"
+                " again."
+            )
+        return None
+
+    def _client(self) -> Any:
+        """Returns the client of this process: what was made before a fork is not used after it."""
+        made = self._made
+        if made is not None and made[0] == os.getpid():
+            return made[1]
+        with self._making:
+            made = self._made
+            if made is None or made[0] != os.getpid():
+                made = self._made = (os.getpid(), self._make_client())
+        return made[1]
+
+    def _make_client(self) -> Any:
+        import boto3
+        import botocore.config
+        from botocore import exceptions
+
+        settings: dict[str, Any] = {
+            "connect_timeout": 10,
+            "read_timeout": 60,
+            "max_pool_connections": 2 * THREADS,
+            # What is tried again, and for how long, is said in one place: outages.py.
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            # Older servers know none of the checksums that are sent otherwise.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
+        try:
+            with _boto3_lock:
+                session = boto3.session.Session()
+                client = session.client("s3", config=botocore.config.Config(**settings))
+                if ".amazonaws.com" not in str(client.meta.endpoint_url):
+                    # Few servers but Amazon's have a host for each bucket.
+                    settings["s3"] = {"addressing_style": "path"}
+                    client = session.client("s3", config=botocore.config.Config(**settings))
+        except (exceptions.BotoCoreError, ValueError) as error:
+            raise (
+                self._problem("", error, "ListBucket") or StorageError(f"{self.location}: {error}")
+            ) from None
+        return client
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._full(key)}
+
+    def _full(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    def _name(self, key: str) -> str:
+        return key[len(self._prefix) + 1 :] if self._prefix else key
 
 
-def _code(error: botocore.exceptions.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code"))
+class _NotAllowed(StorageError):
+    """The credentials lack a right."""
+
+
+class _View(Store):
+    """A store as it was when its names were listed: one list, and what is read is read once."""
+
+    def __init__(self, store: S3Store) -> None:
+        self._store = store
+        self._names = store.names()
+        self._known = frozenset(self._names)
+        self._read: dict[str, bytes] = {}
+
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str]]:
+        return S3Store, (self.location,)
+
+    @property
+    def location(self) -> str:
+        return self._store.location
+
+    def get(self, name: str, most: int | None = None) -> bytes:
+        if check_name(name) not in self._known:
+            raise missing(self, name)
+        if name not in self._read:
+            return self._store.get(name, most)
+        return self._read[name][:most]
+
+    def put(self, name: str, data: bytes, *, replace: bool = False) -> bool:
+        raise AssertionError("a view is read")
+
+    def remove(self, name: str) -> None:
+        raise AssertionError("a view is read")
+
+    def names(self, folder: str = "") -> list[str]:
+        below = f"{check_name(folder)}/" if folder else ""
+        return [name for name in self._names if name.startswith(below)]
+
+    def has(self, name: str) -> bool:
+        return check_name(name) in self._known
+
+    def local(self, name: str) -> Path:
+        return self._store.local(name)
+
+    def hold(self, name: str, *, wait: bool) -> AbstractContextManager[None]:
+        return self._store.hold(name, wait=wait)
+
+    def is_held(self, name: str) -> bool:
+        return self._store.is_held(name)
+
+    def view(self) -> Store:
+        return self
+
+    def fetch(self, choose: Callable[[list[str]], Iterable[str]]) -> None:
+        wanted = [name for name in choose(self._names) if name not in self._read]
+
+        def read(name: str) -> None:
+            try:
+                self._read[name] = self._store.get(name)
+            except FileNotFoundError:
+                # Removed since: whoever asks for it is told so.
+                return
+
+        _in_threads(read, wanted)
+
+
+_boto3_lock: Final = threading.Lock()
+"""Sessions of boto3 are not to be made by two threads at once."""
+
+
+def _in_threads(act: Callable[[Any], Any], items: Iterable[Any]) -> None:
+    listed = list(items)
+    if len(listed) < 2:
+        for item in listed:
+            act(item)
+        return
+    with ThreadPoolExecutor(min(THREADS, len(listed))) as threads:
+        for _ in threads.map(act, listed):
+            pass
+
+
+def _is_shown(name: str) -> bool:
+    return not any(part.startswith(".") for part in name.split("/"))
+
+
+def _write_cache(path: Path, pieces: Iterator[bytes]) -> None:
+    """Writes a file whole; what is cached may be lost in a power cut."""
+    aside: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(prefix=".aside-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        Path(aside).replace(path)
+        aside = None
+    except OSError as error:
+        if _away(error) is not None:
+            raise
+        raise StorageError(
+            f"{path}: a copy of what is kept in S3 cannot be written: {error.strerror or error};"
+            f" {advice(error)}, or set ORCHESTRATE_CACHE to a larger disk."
+        ) from error
+    finally:
+        if aside is not None:
+            Path(aside).unlink(missing_ok=True)
+
+
+def _tag(tag: str) -> str:
+    return tag.strip('"')
+
+
+def _endpoint(client: Any) -> str:
+    """Returns the server's address without a name or password that may stand in it."""
+    parts = urlsplit(str(client.meta.endpoint_url))
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+
+def _status(error: Exception) -> int | None:
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return None
+    found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return found if isinstance(found, int) else None
+
+
+def _code(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code")) if isinstance(response, dict) else ""
+
+
+_BUSY: Final = frozenset(
+    {
+        "SlowDown",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "InternalError",
+        "ServiceUnavailable",
+        "OperationAborted",
+        "RequestThrottled",
+    }
+)
+
+
+def _away(error: Exception) -> str | None:
+    """Says in a few words why the server did not answer; None where it did, or never will."""
+    import urllib3.exceptions
+    from botocore import exceptions
+
+    status, text = _status(error), str(error)
+    if status is not None:
+        gone = status == 429 or (status >= 500 and status != 501) or _code(error) in _BUSY
+        return f"it answers {status} {_code(error)}" if gone else None
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return None
+    cause = str(getattr(error, "kwargs", {}).get("error", "")) + text
+    for said in ("Connection refused", "Name or service not known", "No route to host"):
+        if said in cause:
+            return said.lower()
+    if "name resolution" in cause or "Failed to resolve" in cause:
+        return "its name is not found"
+    if isinstance(error, exceptions.ConnectTimeoutError | exceptions.ReadTimeoutError):
+        return "no answer in time"
+    if isinstance(error, exceptions.CredentialRetrievalError | exceptions.MetadataRetrievalError):
+        return "the credentials of this machine cannot be had now"
+    if isinstance(
+        error,
+        exceptions.HTTPClientError
+        | exceptions.IncompleteReadError
+        | urllib3.exceptions.HTTPError
+        | ConnectionError,
+    ):
+        return "the connection broke"
+    return None
+
+
+def _plain(error: Exception) -> str:
+    """Returns an error's text in one line, without a name or password in an address."""
+    return re.sub(r"//[^/@\s]*@", "//", " ".join(str(error).split()))[:300].rstrip(".")

@@ -1,5 +1,5 @@
-"""Where the segments of one ledger are kept: below a name of a store, or in an S3 bucket, each
-written whole and at most once.
+"""Where the segments of one ledger are kept: below a name of a store, each written whole and at
+most once.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.storage.folder import FolderStore
+from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Store
 
 
@@ -68,11 +68,7 @@ class StoredSegments:
 
 
 def open_segments(location: str | Path) -> Segments:
-    """The segments at `location`: a folder, or `s3://bucket/prefix`. Nothing is created until the
-    first put.
+    """The segments at `location`, which hold nothing else. Nothing is created until the first
+    put.
     """
-    if str(location).startswith("s3://"):
-        from orchestrator.storage.s3 import S3Segments
-
-        return S3Segments(str(location))
-    return StoredSegments(FolderStore(location))
+    return StoredSegments(open_store(location))

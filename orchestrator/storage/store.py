@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -178,6 +178,24 @@ class Store(ABC):
                 return False
         except LockHeld:
             return True
+
+    def check_held(self, name: str) -> None:
+        """Raises TakenOver where this process took that lock and another has it by now. Never where
+        a lock is lost by death alone.
+        """
+        return
+
+    def view(self) -> Store:
+        """Returns what is there now for one who reads much of it: names that appear later may be
+        missing in it.
+        """
+        return self
+
+    def fetch(self, choose: Callable[[list[str]], Iterable[str]]) -> None:
+        """Reads at once, where that is faster than one by one, those of all names that `choose`
+        picks, which will be asked for soon.
+        """
+        return
 
     def work(self, folder: str) -> Path:
         """Returns a folder of this machine to make files in that `put_file` then puts below

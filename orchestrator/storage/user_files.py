@@ -48,6 +48,27 @@ def expand(text: str, what: str) -> Path:
         ) from None
 
 
+def cache_root() -> Path:
+    """Where this machine keeps what can be made or fetched again, absolute: $ORCHESTRATE_CACHE,
+    else the user's cache folder.
+
+    Raises:
+        DataError: none of the variables says where, and the user has no home folder; or ~name is
+            nobody.
+    """
+    # Absolute: workers of a cluster have other working folders.
+    for variable, below in (("ORCHESTRATE_CACHE", ""), ("XDG_CACHE_HOME", "orchestrate")):
+        if chosen := os.environ.get(variable):
+            return expand(chosen, variable) / below
+    try:
+        return Path.home() / ".cache" / "orchestrate"
+    except RuntimeError:
+        raise DataError(
+            "there is no place for decoded data: this user has no home folder. Set"
+            " ORCHESTRATE_CACHE (or HOME) to a folder you may write."
+        ) from None
+
+
 def check_regular(path: str | Path, mode: int) -> None:
     """Raises DataError unless `mode` (of os.stat) is that of a regular file."""
     if not stat.S_ISREG(mode):

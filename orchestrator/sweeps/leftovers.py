@@ -24,12 +24,18 @@ def remove(layout: SweepLayout) -> None:
     """
     layout.store.tidy()
     stages: dict[str, list[str]] = defaultdict(list)
-    for name in layout.store.names(layout.stages):
+    there = layout.store.view()
+    there.fetch(
+        lambda names: (
+            name for name in names if name.startswith(layout.stages) and name.endswith(".json")
+        )
+    )
+    for name in there.names(layout.stages):
         _, key, *rest = name.split("/")
         if len(rest) == 1:
             stages[key].append(rest[0])
     for key, files in stages.items():
-        for file in (*_temporary(files), *_superseded(StageStore(layout.store), key, files)):
+        for file in (*_temporary(files), *_superseded(StageStore(there), key, files)):
             # Also ValueError: a file that somebody else put there may be called anything.
             with contextlib.suppress(StorageError, ValueError):
                 layout.store.remove(f"{layout.stages}/{key}/{file}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from orchestrator.commands.replay import replay
-from orchestrator.data.cache import cache_root
+from orchestrator.storage.user_files import cache_root
 from tests.helpers.dying import run_cli
 from tests.helpers.on_disk import trial_in
 from tests.helpers.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, read_stages, written

@@ -28,11 +28,15 @@ from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.engines.ray.watch import leave, services, watched
 from orchestrator.engines.ray.worker_group import HEAD, BrokerActor, first_line, new_name
 from orchestrator.search.source import Source
+from orchestrator.storage.files import StorageLost
+from orchestrator.storage.locks import TakenOver
 from orchestrator.sweeps.candidates import Candidate
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_store import ClusterLost, SweepStopped
 from search_spaces.reading.config import ResourcesConfig
 
+HELD_SECONDS = 10.0
+"""Between two looks whether another driver has taken over."""
 LOOK_SECONDS = 0.5
 """Between two looks at how far the candidates are."""
 CANDIDATES_PER_GROUP = 2
@@ -73,7 +77,7 @@ def run_on_ray(
     context = SweepContext(
         layout=layout, data=data, resources=resources, device=device, broker=broker
     )
-    fatal, restarts = Fatal(broker), Restarts(layout, resources.max_failures)
+    fatal, restarts = Fatal(broker, layout), Restarts(layout, resources.max_failures)
     go_on = (
         f"Everything recorded so far is kept; continue with: orchestrate resume {layout.location}"
     )
@@ -90,6 +94,8 @@ def run_on_ray(
         # Tune insists on a folder of its own; nothing in it is ever read back.
         with scratch_folder() as scratch, guard, _shown(broker, progress, estimate, restarts):
             ended = _tuner(context, source, num_candidates, groups, scratch, fatal, restarts).fit()
+        if fatal.taken_over is not None:
+            raise fatal.taken_over
         if fatal.message is not None:
             stopped = SweepStopped(fatal.message)
             stopped.exit_status = fatal.status
@@ -138,10 +144,13 @@ class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
     candidate find out and be restarted for it.
     """
 
-    def __init__(self, broker: Any) -> None:
+    def __init__(self, broker: Any, layout: SweepLayout) -> None:
         self._broker = broker
+        self._layout = layout
+        self._looked = time.monotonic()
         self.message: str | None = None
         self.status = SweepStopped.exit_status
+        self.taken_over: TakenOver | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         if FATAL in result and self.message is None:
@@ -151,7 +160,25 @@ class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         return FATAL in result
 
     def stop_all(self) -> bool:
-        return self.message is not None
+        if time.monotonic() - self._looked > HELD_SECONDS:
+            self.check_held()
+        return self.message is not None or self.taken_over is not None
+
+    def check_held(self) -> bool:
+        """Returns whether this driver still has the sweep; where another has taken it over, nothing
+        goes on here.
+        """
+        self._looked = time.monotonic()
+        try:
+            if self.taken_over is None:
+                self._layout.store.check_held(self._layout.lock)
+        except TakenOver as error:
+            self.taken_over = error
+            self._broker.close.remote()
+        except StorageLost as error:
+            self.message, self.status = str(error), error.exit_status
+            self._broker.close.remote()
+        return self.taken_over is None and self.message is None
 
 
 class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
@@ -216,7 +243,7 @@ def _tuner(
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=SourceSearcher(source),
+            search_alg=SourceSearcher(source, fatal.check_held),
             num_samples=max(1, num_candidates),
             max_concurrent_trials=CANDIDATES_PER_GROUP * groups,
             reuse_actors=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -16,13 +17,14 @@ class SourceSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     source that was told our own records.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, may_draw: Callable[[], bool] = lambda: True) -> None:
+        """`may_draw`: asked before each candidate; False ends the search."""
         super().__init__(metric=METRIC, mode="max")
-        self._source = source
+        self._source, self._may_draw = source, may_draw
         self._given: dict[str, Candidate] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        candidate = self._source.next()
+        candidate = self._source.next() if self._may_draw() else None
         if candidate is None:
             finished: str = Searcher.FINISHED
             return finished

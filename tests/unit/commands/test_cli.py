@@ -572,7 +572,7 @@ def test_a_working_folder_that_is_gone_is_named(tmp_path: Path) -> None:
     assert "the system:" not in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/x", "gs://bucket", "file:///tmp/x", "S3://b/x"])
+@pytest.mark.parametrize("name", ["gs://bucket", "file:///tmp/x", "GS://b/x"])
 @pytest.mark.parametrize(
     "words",
     [

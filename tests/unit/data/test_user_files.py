@@ -13,12 +13,11 @@ import pytest
 
 from orchestrator import cli
 from orchestrator.commands import doctor
-from orchestrator.data.cache import cache_root
 from orchestrator.data.prepare import list_data, prepare
 from orchestrator.data.sources.cifar import Batches
 from orchestrator.data.sources.features import Features
 from orchestrator.data.sources.folders import Folder
-from orchestrator.storage.user_files import expand, read_regular
+from orchestrator.storage.user_files import cache_root, expand, read_regular
 from search_spaces.reading.datasets import contents
 from search_spaces.reading.errors import SpecError
 from tests.helpers.dataset_files import SMALL_CIFAR, write_cifar, write_features, write_image_folder

@@ -4,70 +4,20 @@ import errno
 import os
 import resource
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import botocore.exceptions
 import pytest
 
 from orchestrator.storage import files
 from orchestrator.storage.files import StorageError, commit_file
-from orchestrator.storage.s3 import S3Segments
 from orchestrator.storage.segments import Segments, open_segments
-from tests.helpers.pool_world import MemorySegments, finish, open_pool, terms
+from tests.helpers.pool_world import MemorySegments
 
 Opens = Callable[[], Segments]
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """A real S3 server process on loopback, with one bucket; the environment points boto3 to it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in _environment(url).items():
-            patch.setenv(key, value)
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
-                    break
-                except OSError:
-                    assert server.poll() is None, "the S3 server ended"
-                    assert time.monotonic() < deadline, "the S3 server did not start"
-                    time.sleep(0.1)
-            import boto3
-
-            boto3.client("s3").create_bucket(Bucket="ledgers")
-            yield "s3://ledgers"
-        finally:
-            server.kill()
-            server.wait()
-
-
-def _environment(endpoint: str) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
 
 
 class SegmentsContract:
@@ -120,12 +70,6 @@ class TestFolderSegments(SegmentsContract):
     @pytest.fixture
     def opens(self, tmp_path: Path) -> Opens:
         return lambda: open_segments(tmp_path / "deep" / "ledger")
-
-
-class TestS3Segments(SegmentsContract):
-    @pytest.fixture
-    def opens(self, s3_server: str, request: pytest.FixtureRequest) -> Opens:
-        return lambda: open_segments(f"{s3_server}/runs/{request.node.name}")
 
 
 class TestMemorySegments(SegmentsContract):
@@ -214,104 +158,6 @@ def test_commit_file_replaces_only_when_told(tmp_path: Path) -> None:
     assert commit_file(path, b"3", replace=True)
     assert path.read_bytes() == b"3"
     assert [entry.name for entry in path.parent.iterdir()] == ["record.json"]
-
-
-class FakeS3:
-    """An S3 client that gives the next put one of `faults` (HTTP status), then obeys, honouring
-    If-None-Match or not.
-    """
-
-    def __init__(
-        self,
-        faults: list[int] | None = None,
-        *,
-        conditional: bool = True,
-        store_despite_fault: bool = False,
-    ) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.faults = faults or []
-        self.conditional = conditional
-        self.store_despite_fault = store_despite_fault
-        self.puts = 0
-
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, IfNoneMatch: str) -> None:
-        self.puts += 1
-        if "probe" not in Key and self.faults:
-            if self.store_despite_fault:
-                self.objects[Key] = Body
-            raise _status(self.faults.pop(0))
-        if self.conditional and Key in self.objects:
-            raise _status(412)
-        self.objects[Key] = Body
-
-    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
-        import io
-
-        return {"Body": io.BytesIO(self.objects[Key])}
-
-    def delete_object(self, *, Bucket: str, Key: str) -> None:
-        self.objects.pop(Key, None)
-
-
-def _status(code: int) -> botocore.exceptions.ClientError:
-    return botocore.exceptions.ClientError(
-        {"Error": {"Code": str(code)}, "ResponseMetadata": {"HTTPStatusCode": code}}, "PutObject"
-    )
-
-
-def test_a_server_that_ignores_if_none_match_is_refused_before_anything_is_put() -> None:
-    client = FakeS3(conditional=False)
-    with pytest.raises(StorageError, match="ignores If-None-Match"):
-        S3Segments("s3://bucket/x", client).put_if_absent("0000.parquet", b"x")
-    assert client.objects == {}
-
-
-def test_the_server_is_probed_once() -> None:
-    client = FakeS3()
-    store = S3Segments("s3://bucket/x", client)
-    for name in ("a", "b", "c"):
-        assert store.put_if_absent(name, b"x")
-    assert client.puts == 2 + 3
-
-
-def test_a_conflict_is_tried_again() -> None:
-    client = FakeS3([409, 409])
-    assert S3Segments("s3://bucket/x", client).put_if_absent("0000.parquet", b"x")
-    assert client.objects == {"x/0000.parquet": b"x"}
-
-
-def test_our_own_write_seen_as_412_is_success() -> None:
-    client = FakeS3([412], store_despite_fault=True)
-    assert S3Segments("s3://bucket/x", client).put_if_absent("0000.parquet", b"x")
-
-
-def test_a_trial_writes_the_same_ledger_everywhere(s3_server: str, tmp_path: Path) -> None:
-    places = [open_segments(f"{s3_server}/trial"), open_segments(tmp_path), MemorySegments()]
-    for place in places:
-        finish(open_pool(terms(), place))
-    held = [{name: place.get(name) for name in place.names()} for place in places]
-    assert held[0] == held[1] == held[2]
-    assert len(held[0]) == 5
-
-
-def test_a_missing_bucket_is_said_in_one_message(s3_server: str) -> None:
-    with pytest.raises(StorageError, match=r"s3://nowhere/.*check bucket"):
-        open_segments("s3://nowhere/x").put_if_absent("0000.parquet", b"x")
-    with pytest.raises(StorageError, match="s3://nowhere"):
-        open_segments("s3://nowhere/x").names()
-
-
-def test_an_endpoint_that_is_gone_is_said_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, value in _environment("http://127.0.0.1:1").items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    with pytest.raises(StorageError, match="recorded before is intact"):
-        open_segments("s3://ledgers/x").names()
-
-
-def test_a_bad_url_is_said() -> None:
-    with pytest.raises(StorageError, match="s3://bucket/prefix"):
-        open_segments("s3:///x")
 
 
 def test_many_files_are_put_at_once_and_none_is_replaced(tmp_path: Path) -> None:

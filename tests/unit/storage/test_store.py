@@ -151,4 +151,4 @@ def test_a_scheme_finds_the_store_of_an_installed_package(
     with pytest.raises(StorageError, match="no Store"):
         open_store("path://x")
     with pytest.raises(StorageError, match="is an address and not a folder"):
-        open_store("s3://bucket/x")
+        open_store("gs://bucket/x")
