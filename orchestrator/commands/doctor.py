@@ -23,6 +23,7 @@ from orchestrator.commands.finding import Finding, State
 from orchestrator.data import prepare as datasets
 from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.preflight import GIB
+from orchestrator.machine import usable_cpus
 from orchestrator.storage.files import StorageError
 from orchestrator.storage.folder import FolderStore
 from orchestrator.storage.opening import open_store
@@ -109,7 +110,7 @@ def check(out: str | Path, *, with_ray: bool = True) -> Iterator[Finding]:
 
 
 def cores() -> Iterator[Finding]:
-    usable, present = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    usable, present = usable_cpus(), os.cpu_count() or 1
     yield Finding(
         check="cores",
         state="ok",

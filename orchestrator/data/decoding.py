@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.machine import usable_cpus
 from orchestrator.storage.user_files import read_regular
 from trainers.errors import DataError, one_line
 
@@ -212,7 +213,7 @@ def decode(
         DataError: names the first image that cannot be decoded, or whose size differs from the
             array's; or a process of the pool was killed.
     """
-    processes = min(len(os.sched_getaffinity(0)), len(files) // FILES_PER_PROCESS)
+    processes = min(usable_cpus(), len(files) // FILES_PER_PROCESS)
     return _decode_with(max(1, processes), files, target, crop, on_done)
 
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.engines.patience import Deaths, epochs_done
+from orchestrator.machine import usable_cpus
 from orchestrator.sweeps.stage_store import new_attempt
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
@@ -174,12 +174,12 @@ def choose_device(resources: ResourcesConfig) -> str:
 
 def check_cpus(resources: ResourcesConfig) -> None:
     """Raises UserError where this machine has fewer CPUs than one stage asks for."""
-    wanted, has = resources.workers * resources.cpus_per_worker, len(os.sched_getaffinity(0))
+    wanted, has = resources.workers * resources.cpus_per_worker, usable_cpus()
     if wanted > has:
         raise UserError(
             f"resources.workers = {resources.workers} with resources.cpus_per_worker ="
-            f" {resources.cpus_per_worker} needs {wanted} CPU(s), and this machine has {has}. Lower"
-            " one of them."
+            f" {resources.cpus_per_worker} needs {wanted} CPU(s), and this process may use {has}."
+            " Lower one of them."
         )
 
 

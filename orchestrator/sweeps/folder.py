@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.catalogue import Catalogue
+from orchestrator.machine import usable_cpus
 from orchestrator.storage.store import NoStore
 from orchestrator.storage.user_files import expand
 from orchestrator.sweeps import resolved as resolved_file
@@ -141,7 +142,7 @@ def _manifest(spec: Spec, engine: str, device: str) -> dict[str, Any]:
         "device": device,
         "threads_per_worker": spec.resources.cpus_per_worker,
         "world_size": spec.resources.workers,
-        "cpus": os.cpu_count(),
+        "cpus": usable_cpus(),
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "versions": versions(),

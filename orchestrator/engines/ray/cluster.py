@@ -26,6 +26,7 @@ from orchestrator.engines.ray.watch import (
     leave,
     watched,
 )
+from orchestrator.machine import usable_cpus
 from orchestrator.sweeps.stage_store import ClusterLost
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
@@ -270,6 +271,8 @@ def _embed(ray: Any, quiet: dict[str, Any]) -> Cluster:
     ray.init(
         address="local",
         include_dashboard=False,
+        # Ray would count all that the machine has, whatever SLURM grants.
+        num_cpus=usable_cpus(),
         object_store_memory=ray_setup.OBJECT_STORE,
         **quiet,
     )

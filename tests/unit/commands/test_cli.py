@@ -251,7 +251,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
         (["stage_schedules.yaml", "--engine", "inline"], "learns from results and needs Ray"),
         (
             ["smoke.yaml", "--engine", "inline", "--set", "resources.cpus_per_worker=999"],
-            "needs 999 CPU(s), and this machine has",
+            "needs 999 CPU(s), and this process may use",
         ),
     ],
 )
