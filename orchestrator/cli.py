@@ -1,6 +1,6 @@
 """The command `orchestrate`. Exit status: 0 done, 1 some trials failed or wait for answers, 2 bad
-input or set-up, 3 another driver has taken over, 5 the cluster or the storage was lost (the same
-command again goes on), 130 interrupted and resumable.
+input or set-up, 3 another driver has taken over, 4 stopped by the sweep's own limit, 5 the cluster
+or the storage was lost (the same command again goes on), 130 interrupted and resumable.
 """
 
 from __future__ import annotations
@@ -196,7 +196,8 @@ def _resource_argument(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help=(
             "where the data lies now (dataset.path), or for this run another"
-            " resources.max_concurrent, start_timeout, max_failures or checkpoint_seconds"
+            " resources.max_concurrent, start_timeout, max_failures, checkpoint_seconds, max_hours,"
+            " max_gpu_hours or price_per_hour"
         ),
     )
 

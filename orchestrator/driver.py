@@ -20,8 +20,9 @@ from orchestrator.data import prepare as datasets
 from orchestrator.data.notes import print_notes
 from orchestrator.engines.inline import Outcome, outcome_on_record, run_inline
 from orchestrator.engines.launch import check_cpus, choose_device
+from orchestrator.engines.limits import Limits, limits_of
 from orchestrator.engines.progress import OnStage, Progress
-from orchestrator.reporting import results
+from orchestrator.reporting import results, status
 from orchestrator.storage.files import advice
 from orchestrator.storage.opening import open_new
 from orchestrator.sweeps import folder as sweeps
@@ -31,7 +32,7 @@ from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.resolved import SweepError
 from orchestrator.sweeps.stage_records import stages_on_record
 from orchestrator.sweeps.stage_store import ClusterLost
-from search_spaces.reading.config import Spec
+from search_spaces.reading.config import ResourcesConfig, Spec
 from search_spaces.reading.trials import make_trial, stage_prefixes
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class Ended:
     candidates: list[Candidate]
     """All of the sweep, in order."""
     outcome: Outcome
+    resources: ResourcesConfig
+    """Of this run."""
+    left: tuple[int, int] = (0, 0)
+    """Stage trainings still to be done, and all of them, for the candidates drawn so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,7 +352,7 @@ def _run(
 ) -> Ended:
     """Runs what is left, then the trials that have failed, as often as `retry_failed` says."""
     outcome = outcome_on_record(layout, candidates)
-    retries = 0
+    retries, limits = 0, limits_of(spec.resources)
     while True:
         layout.store.check_held(layout.lock)
         if _is_left(spec, candidates, outcome):
@@ -357,13 +362,13 @@ def _run(
                     " something left to do again. Give the same command again."
                 )
             outcome = (
-                _run_inline(spec, layout, candidates, data, engine, listener)
+                _run_inline(spec, layout, candidates, data, engine, listener, limits)
                 if cluster is None
-                else _run_ray(spec, layout, candidates, data, engine, cluster, listener)
+                else _run_ray(spec, layout, candidates, data, engine, cluster, listener, limits)
             )
         elif not retries:
             _say(listener, f"nothing is left to run -> {layout.location}")
-        if not outcome.failed or retries == retry_failed:
+        if outcome.limit is not None or not outcome.failed or retries == retry_failed:
             break
         retries += 1
         number = sweeps.clear_failures(layout, candidates)
@@ -371,7 +376,18 @@ def _run(
         outcome = outcome_on_record(layout, candidates)
     layout.store.check_held(layout.lock)
     seal.write(layout)
-    return Ended(layout=layout, candidates=candidates, outcome=outcome)
+    left = (0, 0)
+    if outcome.limit is not None:
+        recorded = results.load(layout, candidates, spec.keys.catalogue)
+        to_do = status.remaining(recorded, spec.resources)
+        left = to_do, max(to_do, _distinct(candidates))
+    return Ended(
+        layout=layout,
+        candidates=candidates,
+        outcome=outcome,
+        resources=spec.resources,
+        left=left,
+    )
 
 
 def _is_left(spec: Spec, candidates: Sequence[Candidate], outcome: Outcome) -> bool:
@@ -434,13 +450,14 @@ def _run_inline(
     data: datasets.PreparedData,
     engine: Engine,
     listener: Listener,
+    limits: Limits,
 ) -> Outcome:
     where = (
         f"inline: one process on this machine, {_device(spec, engine)},"
         f" {spec.resources.cpus_per_worker} thread(s) a stage"
     )
     with _announce(spec, layout, candidates, where, listener) as progress:
-        outcome = run_inline(layout, candidates, data, spec.resources, progress)
+        outcome = run_inline(layout, candidates, data, spec.resources, progress, limits)
     return _after(outcome, progress)
 
 
@@ -458,6 +475,7 @@ def _run_ray(
     engine: Engine,
     cluster: Cluster,
     listener: Listener,
+    limits: Limits,
 ) -> Outcome:
     from orchestrator.engines.ray.cluster import groups_that_fit
     from orchestrator.engines.ray.engine import run_on_ray
@@ -493,6 +511,7 @@ def _run_ray(
             cluster,
             progress,
             estimate,
+            limits,
         )
         if use.get("share") is not None:
             progress.note(

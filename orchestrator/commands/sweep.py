@@ -11,6 +11,8 @@ from pathlib import Path
 from orchestrator import driver
 from orchestrator.commands.report import write_and_show
 from orchestrator.driver import Ended, Engine
+from orchestrator.reporting import results, status
+from orchestrator.sweeps.stage_store import LimitReached
 from search_spaces.reading.config import Spec
 
 
@@ -64,7 +66,17 @@ def extend(
 def _finish(ended: Ended, *, as_json: bool, accept_failures: bool = False) -> int:
     code = write_and_show(ended.layout, ended.candidates, as_json=as_json)
     location, outcome = ended.layout.location, ended.outcome
-    if outcome.waiting:
+    price = status.price(results.load(ended.layout, ended.candidates), ended.resources)
+    if price is not None:
+        print(price, file=sys.stderr)
+    if outcome.limit is not None:
+        left, total = ended.left
+        print(
+            f"stopped by {outcome.limit}: {left} of {total} stage trainings are left; continue"
+            f" with: orchestrate resume {location}",
+            file=sys.stderr,
+        )
+    elif outcome.waiting:
         print(
             f"{len(outcome.waiting)} trial(s) are unfinished; continue with: orchestrate resume"
             f" {location}",
@@ -76,6 +88,8 @@ def _finish(ended: Ended, *, as_json: bool, accept_failures: bool = False) -> in
             f" {location}",
             file=sys.stderr,
         )
+    if outcome.limit is not None:
+        return LimitReached.exit_status
     if outcome.waiting:
         return 1
     return 0 if accept_failures else code

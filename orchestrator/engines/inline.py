@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.launch import make_launcher
+from orchestrator.engines.limits import Limited, Limits
 from orchestrator.engines.progress import Progress
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import StageRecord
-from orchestrator.sweeps.stage_store import LockedStages, StageArtefact, StageStore
+from orchestrator.sweeps.stage_store import (
+    LimitReached,
+    LockedStages,
+    StageArtefact,
+    StageStore,
+)
 from orchestrator.trial import TrialContext, attempt_trial, open_pool
 from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.stage import StageRequest
@@ -27,6 +33,8 @@ class Outcome:
     """Ids of failed trials, those of earlier runs among them."""
     waiting: tuple[str, ...]
     """Ids of unfinished trials: those whose round is open, and those that were given up."""
+    limit: str | None = None
+    """The limit of the sweep's own that stopped it."""
 
 
 def outcome_on_record(layout: SweepLayout, candidates: Sequence[Candidate]) -> Outcome:
@@ -69,9 +77,10 @@ def run_inline(
     data: PreparedData,
     resources: ResourcesConfig,
     progress: Progress,
+    limits: Limits,
 ) -> Outcome:
     """Runs every trial until it is finished, has failed with its reason on record, or waits for
-    answers.
+    answers; or until a limit is reached.
     """
     current: list[tuple[str, int]] = []
 
@@ -82,7 +91,7 @@ def run_inline(
     context = TrialContext(
         layout=layout,
         data=data,
-        stages=_Fenced(LockedStages(StageStore(layout.store), launcher), layout),
+        stages=_Fenced(LockedStages(StageStore(layout.store), Limited(launcher, limits)), layout),
         resources=resources,
         observer=_Current(ProgressWatcher(progress), current),
         device=launcher.device,
@@ -92,7 +101,10 @@ def run_inline(
         if is_finished(there, trial) or is_failed(there, trial):
             continue
         pool = open_pool(trial, data, layout.trial(trial.id).segments)
-        attempt_trial(trial, pool, context, partial(progress.trial_failed, label_of(trial)))
+        try:
+            attempt_trial(trial, pool, context, partial(progress.trial_failed, label_of(trial)))
+        except LimitReached as reached:
+            return replace(outcome_on_record(layout, candidates), limit=str(reached))
     return outcome_on_record(layout, candidates)
 
 

@@ -5,6 +5,7 @@ go.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -41,9 +42,47 @@ def as_dict(sweep: SweepResults, resources: ResourcesConfig) -> dict[str, Any]:
         },
         "stage_trainings": stage_trainings(sweep) | {"left": left},
         "seconds_to_go": seconds_to_go(sweep, resources),
+        "price": None if (paid := _priced(sweep, resources)) is None else asdict(paid),
         "failed": failed(sweep),
         "damaged": list(sweep.damaged),
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What the training on record comes to."""
+
+    hours: float
+    """In training, summed over stages; what broken attempts lost is not in it."""
+    workers: int
+    per_hour: float
+    """Price of one worker."""
+    price: float
+
+
+def _priced(sweep: SweepResults, resources: ResourcesConfig) -> Price | None:
+    if resources.price_per_hour is None:
+        return None
+    seconds = sum(
+        record.seconds for result in sweep.trials for record in result.records if record.trained
+    )
+    return Price(
+        hours=seconds / 3600,
+        workers=resources.workers,
+        per_hour=resources.price_per_hour,
+        price=seconds / 3600 * resources.workers * resources.price_per_hour,
+    )
+
+
+def price(sweep: SweepResults, resources: ResourcesConfig) -> str | None:
+    """Returns what the training on record comes to, in words; None where no price is known."""
+    paid = _priced(sweep, resources)
+    if paid is None:
+        return None
+    return (
+        f"trained for {paid.hours:,.2f} hours x {paid.workers} worker(s) x {paid.per_hour:g} an"
+        f" hour (resources.price_per_hour) = {paid.price:,.2f}"
+    )
 
 
 def remaining(sweep: SweepResults, resources: ResourcesConfig) -> int:
@@ -162,6 +201,8 @@ def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
         table,
         Text(_summary(facts)),
     ]
+    paid = price(sweep, resources)
+    parts += [] if paid is None else [Text(paid)]
     parts += [Text(printable(write.failure_line(item)), style="red") for item in facts["failed"]]
     parts += [Text(printable(problem), style="red") for problem in facts["damaged"]]
     return Group(*parts)

@@ -32,7 +32,15 @@ from orchestrator.sweeps.versions import versions
 from search_spaces.reading.config import Spec
 from search_spaces.reading.trials import enumerate_trials
 
-FREE_RESOURCES: Final = ("max_concurrent", "start_timeout", "max_failures", "checkpoint_seconds")
+FREE_RESOURCES: Final = (
+    "max_concurrent",
+    "start_timeout",
+    "max_failures",
+    "checkpoint_seconds",
+    "max_hours",
+    "max_gpu_hours",
+    "price_per_hour",
+)
 """Keys of `resources` that change no result: a sweep may be resumed under others."""
 
 _FREE_KEYS: Final = (PATH_KEY, *(f"resources.{name}" for name in FREE_RESOURCES))

@@ -35,6 +35,12 @@ class SweepStopped(UserError):
     """
 
 
+class LimitReached(SweepStopped):
+    """The sweep's own limit keeps further stages from being started. str() names it."""
+
+    exit_status = 4
+
+
 class ClusterLost(SweepStopped):
     """What trains the stages is gone, through no fault of the sweep: the same command again, on
     another cluster, goes on.

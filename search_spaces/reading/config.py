@@ -183,6 +183,18 @@ class ResourcesConfig:
     """Restarts in a row of one candidate or stage whose process died, as long as it gets no further
     in between; others are not counted.
     """
+    max_hours: Annotated[float, Interval(gt=0, le=10**6)] | None = None
+    """Hours of one run of the sweep (a `sweep` or a `resume`), after which no further stage is
+    started; those in training end.
+    """
+    max_gpu_hours: Annotated[float, Interval(gt=0, le=10**9)] | None = None
+    """The same by GPUs times hours in training, over all worker groups of this run; trainings that
+    broke count.
+    """
+    price_per_hour: Annotated[float, Interval(ge=0, le=10**6)] | None = None
+    """Price of one worker (a rank with its CPUs and GPUs) for an hour; `status` and the end of a
+    sweep say what the training on record comes to.
+    """
     share_stages: bool = True
     """Whether trials that need the same training share it."""
 

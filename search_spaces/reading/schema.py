@@ -50,6 +50,9 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "resources.checkpoint_seconds": 5.0,
     "resources.max_failures": 3,
     "resources.share_stages": True,
+    "resources.max_hours": None,
+    "resources.max_gpu_hours": None,
+    "resources.price_per_hour": None,
 }
 """Key path -> default, of every section but `method`. What has no default is always spelt out."""
 

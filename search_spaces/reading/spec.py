@@ -274,6 +274,12 @@ def _resources(sections: Sections, places: Mapping[str, Place]) -> ResourcesConf
                 "must be at most 1, or whole: a worker has a part of one GPU or several whole ones",
                 keys=("resources.gpus_per_worker",),
             )
+        if resources.max_gpu_hours is not None and not resources.gpus_per_worker:
+            raise SpecError(
+                "counts nothing: resources.gpus_per_worker is 0, so that no training has a GPU",
+                keys=("resources.max_gpu_hours",),
+                hint="leave it out, or write resources.max_hours",
+            )
     except SpecError as error:
         raise error.located(places, values) from None
     return resources

@@ -153,6 +153,26 @@ def test_a_worker_group_larger_than_the_machine_is_refused_before_anything_is_tr
         sweep.assert_nothing_is_left()
 
 
+def test_a_sweep_stops_at_its_own_limit_and_goes_on(
+    spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "limited"
+    limit = ["--set", "resources.max_hours=0.001"]
+    argv = ["sweep", str(spec), "--local", "--out", str(root), *limit]
+    with RealSweep(root, temp, argv) as sweep:
+        assert sweep.ended() == 4, sweep.said()
+        assert "stopped by resources.max_hours = 0.001: " in sweep.said()
+        assert f"stage trainings are left; continue with: orchestrate resume {root}" in sweep.said()
+        assert "Traceback" not in sweep.said()
+        assert not list(root.glob("trials/*/error.json")), "no trial is to blame"
+        sweep.assert_nothing_is_left()
+        assert not sweep.checkpoints(), "what was in training was not left to end"
+    more = ["--set", "resources.max_hours=100"]
+    with RealSweep(root, temp, ["resume", str(root), "--local", *more]) as sweep:
+        assert sweep.ended() == 0, sweep.said()
+    assert outcome_of(root) == alone
+
+
 def test_candidates_beyond_the_worker_groups_and_a_stage_that_all_of_them_want(
     spec: Path, temp: Path, tmp_path: Path
 ) -> None:

@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from orchestrator.engines.limits import Limits
 from orchestrator.engines.patience import Deaths, epochs_done
-from orchestrator.sweeps.stage_store import StageStore, SweepStopped, new_attempt
+from orchestrator.sweeps.stage_store import LimitReached, StageStore, SweepStopped, new_attempt
 from trainers.stage import StageOutcome, StageRequest, TrainingFailed
 
 
@@ -103,6 +104,8 @@ class Broker:
     """Worker groups that one stage may break in a row, its checkpoints not moving on, and starts in
     a row that may break before there is no worker group to be had.
     """
+    limits: Limits = field(default_factory=Limits)
+    """Reached, they leave what is in training to end, and start nothing else."""
     use: Utilisation = field(default_factory=Utilisation)
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _queue: deque[_Job] = field(default_factory=deque)
@@ -123,6 +126,7 @@ class Broker:
         Raises:
             TrainingFailed: to everyone who waits for the stage.
             NoWorkerGroup: to everyone who waits.
+            LimitReached: the stage is not to be started any more.
         """
         job = self._jobs.get(request.key)
         first = job is None
@@ -151,6 +155,12 @@ class Broker:
         stages can use.
         """
         if self._closed:
+            return
+        try:
+            self.limits.check()
+        except LimitReached as reached:
+            while self._queue:
+                self._end(self._queue.popleft(), reached)
             return
         while self._queue and self._idle:
             self._spawn(self._work(self._queue.popleft(), self._idle.pop()))
@@ -213,7 +223,8 @@ class Broker:
             return
         began = self.use.began()
         try:
-            outcome = await group.train(replace(job.request, attempt=new_attempt()))
+            with self.limits.training():
+                outcome = await group.train(replace(job.request, attempt=new_attempt()))
         except WorkerGroupBroken as error:
             self._discard(group)
             self.use.broken += 1

@@ -21,7 +21,7 @@ from orchestrator.engines.ray.worker_group import first_line, remote_error
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout, TrialLayout
 from orchestrator.sweeps.stage_records import StageRecord, has_stages, read_stage
-from orchestrator.sweeps.stage_store import StageArtefact, StageStore, SweepStopped
+from orchestrator.sweeps.stage_store import LimitReached, StageArtefact, StageStore, SweepStopped
 from orchestrator.trial import TrialContext, TrialState, attempt_trial
 from search_spaces.reading.config import ResourcesConfig, Trial
 from trainers.errors import UserError
@@ -34,6 +34,10 @@ METRIC = "validation"
 FATAL = "fatal"
 """Key of a reported result that ends the sweep: a message that says why nothing can go on, and the
 exit status.
+"""
+LIMIT = "limit"
+"""Key of a reported result that says which limit of the sweep's own keeps the candidate from its
+next stage.
 """
 
 
@@ -133,6 +137,11 @@ class SeedThread:
     crash: BaseException | None = None
     """What ended the loop other than a failure on record."""
 
+    @property
+    def limit(self) -> str | None:
+        """The limit of the sweep's own that ended the loop."""
+        return str(self.crash) if isinstance(self.crash, LimitReached) else None
+
 
 @dataclass(slots=True)
 class CandidateRun:
@@ -219,12 +228,12 @@ class CandidateRun:
             # A crash of one ends the wait for the others.
             self._changed.wait_for(
                 lambda: (
-                    any(loop.crash for loop in self.loops)
+                    any(loop.crash and loop.limit is None for loop in self.loops)
                     or all(self._ready(loop) for loop in self.loops)
                 )
             )
         for loop in self.loops:
-            if loop.crash is not None:
+            if loop.crash is not None and loop.limit is None:
                 self.stop()
                 if isinstance(loop.crash, (UserError, OSError)) and not isinstance(
                     loop.crash, ProcessLost
@@ -242,6 +251,9 @@ class CandidateRun:
             for loop in self.loops
             if (record := read_stage(self._files(loop), self.stage)) is not None
         ]
+        # The other seeds finish what is in training.
+        limit = next((loop.limit for loop in self.loops if loop.limit is not None), None)
+        stopped = limit is not None and all(self._ended(loop) for loop in self.loops)
         last = self.stage >= len(self.candidate.trials[0].schedule.quotas)
         values = [record.validation for record in reached if record.validation is not None]
         return {
@@ -251,12 +263,14 @@ class CandidateRun:
             # A mean over the seeds that got here would reward settings that fail on the others.
             METRIC: fmean(values) if len(values) == len(self.loops) else float("nan"),
             "seeds": len(reached),
-            "done": last or not reached,
-        }
+            "done": last or not reached or stopped,
+        } | ({} if limit is None else {LIMIT: limit})
+
+    def _ended(self, loop: SeedThread) -> bool:
+        return loop.thread is None or not loop.thread.is_alive() or loop.crash is not None
 
     def _ready(self, loop: SeedThread) -> bool:
-        ended = loop.thread is None or not loop.thread.is_alive() or loop.crash is not None
-        return ended or has_stages(self._files(loop), self.stage + 1)
+        return self._ended(loop) or has_stages(self._files(loop), self.stage + 1)
 
 
 def _message(error: UserError | OSError) -> str:

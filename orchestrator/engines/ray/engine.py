@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from ray.tune.error import TuneError
 
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.inline import Outcome, outcome_on_record
+from orchestrator.engines.limits import Limits
 from orchestrator.engines.patience import epochs_done
 from orchestrator.engines.progress import Progress
-from orchestrator.engines.ray.candidate import ASKED, FATAL, CandidateTrainable, SweepContext
+from orchestrator.engines.ray.candidate import ASKED, FATAL, LIMIT, CandidateTrainable, SweepContext
 from orchestrator.engines.ray.cluster import Cluster, awaited, groups_that_fit
 from orchestrator.engines.ray.scratch import scratch_folder
 from orchestrator.engines.ray.searcher import SourceSearcher
@@ -56,6 +58,7 @@ def run_on_ray(
     cluster: Cluster,
     progress: Progress,
     estimate: Callable[[], int] | None = None,
+    limits: Limits | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Runs every candidate of the source until it is finished or failed. Returns how it ended and
     how busy the worker groups were.
@@ -63,6 +66,7 @@ def run_on_ray(
     Args:
         candidates: all of the sweep, finished ones too; grows while a search draws.
         estimate: how many stage trainings a search will come to, by the candidates drawn so far.
+        limits: what this run may use; None: no end.
 
     Raises:
         SweepStopped: nothing can be trained or recorded any more; the message says why.
@@ -73,7 +77,8 @@ def run_on_ray(
     if waiting_for is not None:
         progress.note(waiting_for)
     on_the_head: Any = BrokerActor.options(resources=HEAD)  # type: ignore[attr-defined]
-    broker = on_the_head.remote(new_name(), layout.store, groups, resources, device)
+    limits = limits or Limits()
+    broker = on_the_head.remote(new_name(), layout.store, groups, resources, device, limits)
     context = SweepContext(
         layout=layout, data=data, resources=resources, device=device, broker=broker
     )
@@ -105,6 +110,7 @@ def run_on_ray(
             # such as one process too many that died.
             progress.note(f"a candidate was given up: {str(error).strip().splitlines()[-1]}")
         use = _close(broker)
+        limits.gpu_seconds = use.get("gpu_seconds", limits.gpu_seconds)
     except KeyboardInterrupt:
         progress.note(
             "interrupted; stopping (a second time leaves at once). Go on with: orchestrate resume"
@@ -120,7 +126,7 @@ def run_on_ray(
     finally:
         with suppress(Exception):
             ray.kill(broker, no_restart=True)
-    return outcome_on_record(layout, candidates), use
+    return replace(outcome_on_record(layout, candidates), limit=fatal.limit), use
 
 
 def _clear(scratch: Path, progress: Progress) -> None:
@@ -141,7 +147,8 @@ def _close(broker: Any) -> dict[str, Any]:
 
 class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
     """Ends the sweep when a candidate reports that nothing can go on, rather than let every
-    candidate find out and be restarted for it.
+    candidate find out and be restarted for it. Of a limit that is reached it only takes note: who
+    trains is left to end.
     """
 
     def __init__(self, broker: Any, layout: SweepLayout) -> None:
@@ -151,18 +158,25 @@ class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         self.message: str | None = None
         self.status = SweepStopped.exit_status
         self.taken_over: TakenOver | None = None
+        self.limit: str | None = None
+        """The sweep's own limit, once a candidate has come to it."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         if FATAL in result and self.message is None:
             self.message, self.status = result[FATAL]
             # Candidates that wait for a stage are let go.
             self._broker.close.remote()
+        self.limit = result.get(LIMIT) or self.limit
         return FATAL in result
 
     def stop_all(self) -> bool:
         if time.monotonic() - self._looked > HELD_SECONDS:
             self.check_held()
         return self.message is not None or self.taken_over is not None
+
+    def may_draw(self) -> bool:
+        """Returns whether another candidate is to be begun."""
+        return self.limit is None and self.check_held()
 
     def check_held(self) -> bool:
         """Returns whether this driver still has the sweep; where another has taken it over, nothing
@@ -243,7 +257,7 @@ def _tuner(
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=SourceSearcher(source, fatal.check_held),
+            search_alg=SourceSearcher(source, fatal.may_draw),
             num_samples=max(1, num_candidates),
             max_concurrent_trials=CANDIDATES_PER_GROUP * groups,
             reuse_actors=True,

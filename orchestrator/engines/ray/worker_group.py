@@ -21,6 +21,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.engines.limits import Limits
 from orchestrator.engines.ray.broker import Broker, NoWorkerGroup, WorkerGroupBroken
 from orchestrator.storage.store import Store
 from orchestrator.sweeps.stage_store import StageStore
@@ -200,7 +201,13 @@ class BrokerActor:
     """
 
     def __init__(
-        self, sweep: str, store: Store, groups: int, resources: ResourcesConfig, device: str
+        self,
+        sweep: str,
+        store: Store,
+        groups: int,
+        resources: ResourcesConfig,
+        device: str,
+        limits: Limits,
     ) -> None:
         prefix = f"worker_group:{sweep}:"
         for row in placement_group_table().values():
@@ -215,6 +222,7 @@ class BrokerActor:
             groups=groups,
             store=stages,
             max_failures=resources.max_failures,
+            limits=limits,
         )
         self._groups = groups
         self._events: list[tuple[str, Any, Any]] = []
@@ -241,6 +249,7 @@ class BrokerActor:
             "worker_groups": self._groups,
             "trained": use.trained,
             "broken": use.broken,
+            "gpu_seconds": self._broker.limits.gpu_seconds,
         }
 
     async def close(self) -> None:
