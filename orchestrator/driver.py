@@ -479,6 +479,7 @@ def _run_ray(
 ) -> Outcome:
     from orchestrator.engines.ray.cluster import groups_that_fit
     from orchestrator.engines.ray.engine import run_on_ray
+    from orchestrator.engines.ray.node import proved_shared
     from orchestrator.search.source import ListSource, Source
 
     groups = groups_that_fit(cluster, spec.resources)
@@ -499,7 +500,10 @@ def _run_ray(
         ]
         source, number = ListSource(deque(left)), len(left)
     where = f"{cluster}; {groups} worker group(s) of {spec.resources.workers} rank(s)"
-    with _announce(spec, layout, candidates, where, listener) as progress:
+    with (
+        _announce(spec, layout, candidates, where, listener) as progress,
+        proved_shared(layout.store) as token,
+    ):
         outcome, use = run_on_ray(
             layout,
             source,
@@ -509,6 +513,7 @@ def _run_ray(
             spec.resources,
             _device(spec, engine),
             cluster,
+            token,
             progress,
             estimate,
             limits,

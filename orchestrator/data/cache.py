@@ -368,8 +368,8 @@ def commit(root: Path, built: Path, name: str, loaded: Loaded) -> tuple[str, str
     }
     _write_meta(built / "labels" / "meta.json", {"format": FORMAT, "files": files})
     images_name, labels_name = _folder_names(name, meta["fingerprint"], digests)
-    _put(built / "labels", root / "labels" / labels_name)
-    _put(built / "images", root / "images" / images_name)
+    move_into_place(built / "labels", root / "labels" / labels_name)
+    move_into_place(built / "images", root / "images" / images_name)
     return images_name, labels_name
 
 
@@ -391,7 +391,7 @@ def _write_meta(path: Path, meta: dict[str, Any]) -> None:
     )
 
 
-def _put(folder: Path, target: Path) -> None:
+def move_into_place(folder: Path, target: Path) -> None:
     """Moves the folder to `target`, unless another process put an intact one there first."""
     for file in [*folder.iterdir(), folder]:
         handle = os.open(file, os.O_RDONLY)

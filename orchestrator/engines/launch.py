@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.engines.patience import Deaths, epochs_done
+from orchestrator.engines.patience import Deaths
 from orchestrator.machine import usable_cpus
-from orchestrator.sweeps.stage_store import new_attempt
+from orchestrator.sweeps.stage_store import epochs_done, new_attempt
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
 from trainers.stage import StageOutcome, StageRequest, TrainingFailed

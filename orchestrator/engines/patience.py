@@ -7,27 +7,7 @@ reaches its end however often it is moved.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
-
-_CHECKPOINT: Final = re.compile(r"epoch-(\d+)-.*\.ckpt")
-"""As trainers.checkpoint names them, which cannot be imported where torch must not be loaded."""
-
-
-def epochs_done(work_dir: Path) -> int:
-    """The epoch of the newest checkpoint of the stage that is trained in this folder; 0 without
-    one.
-    """
-    return max(
-        (
-            int(match[1])
-            for path in work_dir.glob("epoch-*.ckpt")
-            if (match := _CHECKPOINT.fullmatch(path.name))
-        ),
-        default=0,
-    )
 
 
 @dataclass(slots=True)

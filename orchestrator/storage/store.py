@@ -103,7 +103,7 @@ class Store(ABC):
     @abstractmethod
     def remove(self, name: str) -> None:
         """Removes a name, or everything below it; no error where there is nothing. For the holder
-        of the driver's lock alone.
+        of the driver's lock, and for who trains a stage: its checkpoints.
         """
 
     @abstractmethod
@@ -136,8 +136,8 @@ class Store(ABC):
             self.put(name, data)
 
     def put_file(self, name: str, path: Path) -> bool:
-        """Puts the bytes of a file of this machine as a fact, as `put` does. The file may be moved
-        by it, or lie there already.
+        """Puts the bytes of a file of this machine as a fact, as `put` does. The file stays; it may
+        lie there already.
         """
         return self.put(name, path.read_bytes())
 

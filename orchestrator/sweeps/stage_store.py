@@ -9,13 +9,14 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy.typing as npt
 
+from orchestrator.storage.files import commit_file
 from orchestrator.storage.store import Store, Unreadable, check_name
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import CHECKSUM, checksum, encode_object, parse_object
@@ -25,8 +26,20 @@ from trainers.errors import UserError
 from trainers.method import Method, StagePlan
 from trainers.stage import StageInputs, StageOutcome, StageRequest
 
+CHECKPOINT: Final = re.compile(r"epoch-(\d+)-.*\.ckpt")
+"""As trainers.checkpoint names them, which cannot be imported where torch must not be loaded."""
+CHECKPOINTS_KEPT: Final = 2
+
 _ADDED: Final = re.compile(r"added-[^/]*\.json")
 """Records of score arrays that a stage was first trained without."""
+
+
+def epochs_done(work_dir: Path) -> int:
+    """Returns the epoch of the newest checkpoint of the stage that is trained in this folder; 0
+    without one.
+    """
+    found = (CHECKPOINT.fullmatch(path.name) for path in work_dir.glob("epoch-*.ckpt"))
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 class SweepStopped(UserError):
@@ -254,6 +267,56 @@ class StageStore:
         lacking = tuple(n for n in request.wants if f"{SCORES}/{n}" not in files.files)
         return replace(request, wants=lacking, committed=files) if lacking else None
 
+    def has_scratch(self, key: str) -> bool:
+        """Returns whether a stage is trained in a folder of its machine alone, which other machines
+        do not see.
+        """
+        return self.store.as_folder(self.folder(key)) is None
+
+    def checkpoints(self, key: str) -> list[tuple[int, str]]:
+        """Returns epoch and name of each checkpoint of a stage that its machine has put into the
+        store, the newest last. Of a store that is a folder, none: they are made where they are
+        kept.
+        """
+        if not self.has_scratch(key):
+            return []
+        below = self._checkpoints(key)
+        return sorted(
+            (int(match[1]), name)
+            for name in self.store.names(below)
+            if (match := CHECKPOINT.fullmatch(name, len(below) + 1))
+        )
+
+    def epochs_done(self, key: str) -> int:
+        """Returns the epoch of a stage's newest checkpoint, here or in the store; 0 without one."""
+        here = epochs_done(self.work(key))
+        return max([here, *(epochs for epochs, _ in self.checkpoints(key))])
+
+    def put_checkpoint(self, key: str, path: Path) -> None:
+        """Puts a checkpoint of a stage in training into the store, and removes older ones but one:
+        the newest may turn out damaged.
+        """
+        # Not as a fact: of those a store may keep a copy on this machine, which nobody needs.
+        self.store.put(f"{self._checkpoints(key)}/{path.name}", path.read_bytes(), replace=True)
+        for _, name in self.checkpoints(key)[:-CHECKPOINTS_KEPT]:
+            self.store.remove(name)
+
+    def fetch_checkpoints(self, key: str) -> None:
+        """Gets the checkpoints of a stage that are newer than this machine's into the folder in
+        which it is trained here.
+        """
+        work = self.work(key)
+        here = epochs_done(work)
+        for epochs, name in self.checkpoints(key):
+            target = work / name.rpartition("/")[2]
+            if epochs > here:
+                with suppress(FileNotFoundError):
+                    # Gone meanwhile: the stage was finished, or a newer one took its place.
+                    commit_file(target, self.store.get(name), replace=True)
+
+    def _checkpoints(self, key: str) -> str:
+        return f"{self.folder(key)}/checkpoints"
+
     def keep(self, request: StageRequest, outcome: StageOutcome) -> None:
         """Puts the files that a training has made on this machine; `commit` says that they count.
         Files that another machine has put stay as they are.
@@ -290,6 +353,8 @@ class StageStore:
                 "trained_for": {"trial": request.trial, "stage": request.stage},
             }
             self.store.put(f"{folder}/record.json", encode_object(record))
+            if self.has_scratch(key):
+                self.store.remove(self._checkpoints(key))
         for role, file in files.items() if request.committed is not None else ():
             added = encode_object({"key": key, "files": {role: file}})
             self.store.put(f"{folder}/added-{role.rpartition('/')[2]}.json", added)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engines.patience import epochs_done
+from orchestrator.sweeps.stage_store import epochs_done
 from tests.helpers.on_disk import trial_in
 from tests.helpers.real_sweep import (
     AGENTS,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.engines.launch import LocalLauncher, RankDied
-from orchestrator.engines.patience import epochs_done
+from orchestrator.sweeps.stage_store import epochs_done
 from tests.helpers.stage_world import QUICK, score_bytes, some_inputs, stage_request, write_cache
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -95,11 +95,16 @@ ELSEWHERE = {
     # A copy of the report for people, where the sweep is kept in no folder.
     "reporting/report.py": {"FolderStore", "Path"},
     # A node's folder for work, where trainers write.
-    "sweeps/stage_store.py": {"left.work_dir.mkdir"},
-    "engines/patience.py": {"work_dir.glob"},
+    "sweeps/stage_store.py": {
+        "left.work_dir.mkdir",
+        "work_dir.glob",
+        "path.read_bytes",
+        "commit_file",
+    },
+    "engines/ray/node.py": {"self.request.work_dir.glob"},
     "engines/ray/broker.py": {"request.work_dir.mkdir"},
-    "engines/ray/worker_group.py": {"request.work_dir.mkdir"},
-    "engines/ray/engine.py": {"Path", "shutil.rmtree"},
+    "engines/ray/worker_group.py": {"work.mkdir"},
+    "engines/ray/engine.py": {"shutil.rmtree"},
     # A sweep's default folder, which the store's opener takes.
     "driver.py": {"Path"},
 }

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.engines.limits import Limits
-from orchestrator.engines.patience import Deaths, epochs_done
+from orchestrator.engines.patience import Deaths
 from orchestrator.sweeps.stage_store import LimitReached, StageStore, SweepStopped, new_attempt
+from trainers.errors import UserError
 from trainers.stage import StageOutcome, StageRequest, TrainingFailed
 
 
@@ -137,11 +138,12 @@ class Broker:
             if left is None:
                 return False
             request = left
-            request.work_dir.mkdir(parents=True, exist_ok=True)
+            if not self.store.has_scratch(request.key):
+                request.work_dir.mkdir(parents=True, exist_ok=True)
             job = _Job(
                 request,
                 asyncio.get_running_loop().create_future(),
-                Deaths(self.max_failures, epochs_done(request.work_dir)),
+                Deaths(self.max_failures, self.store.epochs_done(request.key)),
             )
             self._jobs[request.key] = job
             self._queue.append(job)
@@ -192,6 +194,11 @@ class Broker:
                     f"{self._broken_starts} worker groups in a row died while they started, at"
                     f" last: {error}"
                 )
+        except UserError as error:
+            # That machine's disk, data or sight of the store: to be mended by a person, and no
+            # reason to try the next one.
+            self._refused = NoWorkerGroup(str(error))
+            self._give_up()
         except Exception as error:
             # Whatever a start stumbles over would otherwise be lost in this task, and those who
             # wait would wait for ever.
@@ -210,6 +217,10 @@ class Broker:
     def _give_up_if_refused(self) -> None:
         if self._refused is None or self._live or self._starting:
             return
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Tells all who wait why there is no worker group."""
         refused, self._refused, self._broken_starts = self._refused, None, 0
         while self._queue:
             self._end(self._queue.popleft(), refused)
@@ -228,7 +239,7 @@ class Broker:
         except WorkerGroupBroken as error:
             self._discard(group)
             self.use.broken += 1
-            if job.deaths.too_many(epochs_done(job.request.work_dir)):
+            if job.deaths.too_many(self.store.epochs_done(job.request.key)):
                 problem = (
                     f"{job.deaths.in_vain} worker groups in a row broke while training it, and no"
                     f" checkpoint moved on in between; at last: {error}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -16,6 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.inline import label_of
+from orchestrator.engines.ray.node import WANTED, data_here
 from orchestrator.engines.ray.pool_actor import RETRY_SECONDS, PoolActors, PoolClient, ProcessLost
 from orchestrator.engines.ray.worker_group import first_line, remote_error
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
@@ -28,7 +29,7 @@ from trainers.errors import UserError
 from trainers.stage import StageRequest
 
 ASKED = "asked"
-"""Kind of the event that says in which folder the stage is trained that a trial now waits for."""
+"""Kind of the event that says which stage, by its key, a trial now waits for."""
 METRIC = "validation"
 """Key of the number that Tune is told of."""
 FATAL = "fatal"
@@ -72,7 +73,7 @@ class BrokerStages:
         for _ in range(1 + len(request.wants)):
             if self.store.left(request) is None:
                 break
-            self.broker.tell.remote((ASKED, request.trial, str(request.work_dir)))
+            self.broker.tell.remote((ASKED, request.trial, request.key))
             self._train(request)
         artefact = self.store.find(request.key)
         if artefact is None or self.store.left(request) is not None:
@@ -292,7 +293,12 @@ class CandidateTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
 
     def setup(self, config: dict[str, Any], context: SweepContext | None = None) -> None:
         assert context is not None
-        self._context = context
+        # The pool and the evaluator of this machine read labels here.
+        store, broker = context.layout.store, context.broker
+        data = data_here(
+            store, context.data, "labels", lambda: broker.tell.remote((WANTED, "labels", "head"))
+        )
+        self._context = replace(context, data=data)
         self._pools = PoolActors()
         self._begin(config)
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
+from orchestrator.data import delivery
+from orchestrator.data.delivery import Part
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.inline import Outcome, outcome_on_record
 from orchestrator.engines.limits import Limits
-from orchestrator.engines.patience import epochs_done
 from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray.candidate import ASKED, FATAL, LIMIT, CandidateTrainable, SweepContext
 from orchestrator.engines.ray.cluster import Cluster, awaited, groups_that_fit
+from orchestrator.engines.ray.node import WANTED, Token
 from orchestrator.engines.ray.scratch import scratch_folder
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.engines.ray.watch import leave, services, watched
@@ -32,15 +34,19 @@ from orchestrator.engines.ray.worker_group import HEAD, BrokerActor, first_line,
 from orchestrator.search.source import Source
 from orchestrator.storage.files import StorageLost
 from orchestrator.storage.locks import TakenOver
+from orchestrator.storage.store import Store
 from orchestrator.sweeps.candidates import Candidate
 from orchestrator.sweeps.layout import SweepLayout
-from orchestrator.sweeps.stage_store import ClusterLost, SweepStopped
+from orchestrator.sweeps.stage_store import ClusterLost, StageStore, SweepStopped
 from search_spaces.reading.config import ResourcesConfig
+from trainers.errors import UserError
 
 HELD_SECONDS = 10.0
 """Between two looks whether another driver has taken over."""
 LOOK_SECONDS = 0.5
 """Between two looks at how far the candidates are."""
+LOOK_SECONDS_AFAR = 15.0
+"""The same where the sweep is kept in no folder."""
 CANDIDATES_PER_GROUP = 2
 """Candidates at work for each worker group: their seeds run side by side, so that one that waits
 for a shared stage leaves no worker group idle.
@@ -56,6 +62,7 @@ def run_on_ray(
     resources: ResourcesConfig,
     device: str,
     cluster: Cluster,
+    token: Token,
     progress: Progress,
     estimate: Callable[[], int] | None = None,
     limits: Limits | None = None,
@@ -65,6 +72,7 @@ def run_on_ray(
 
     Args:
         candidates: all of the sweep, finished ones too; grows while a search draws.
+        token: what machines show that join later (orchestrator.engines.ray.node).
         estimate: how many stage trainings a search will come to, by the candidates drawn so far.
         limits: what this run may use; None: no end.
 
@@ -78,11 +86,14 @@ def run_on_ray(
         progress.note(waiting_for)
     on_the_head: Any = BrokerActor.options(resources=HEAD)  # type: ignore[attr-defined]
     limits = limits or Limits()
-    broker = on_the_head.remote(new_name(), layout.store, groups, resources, device, limits)
+    broker = on_the_head.remote(
+        new_name(), layout.store, groups, resources, device, limits, data, token
+    )
     context = SweepContext(
         layout=layout, data=data, resources=resources, device=device, broker=broker
     )
     fatal, restarts = Fatal(broker, layout), Restarts(layout, resources.max_failures)
+    supply = DataSupply(layout.store, data, progress, fatal)
     go_on = (
         f"Everything recorded so far is kept; continue with: orchestrate resume {layout.location}"
     )
@@ -97,7 +108,11 @@ def run_on_ray(
     guard = watched(services(ray, cluster.address), lost, embedded=cluster.is_embedded)
     try:
         # Tune insists on a folder of its own; nothing in it is ever read back.
-        with scratch_folder() as scratch, guard, _shown(broker, progress, estimate, restarts):
+        with (
+            scratch_folder() as scratch,
+            guard,
+            _shown(broker, progress, estimate, restarts, supply),
+        ):
             ended = _tuner(context, source, num_candidates, groups, scratch, fatal, restarts).fit()
         if fatal.taken_over is not None:
             raise fatal.taken_over
@@ -145,6 +160,34 @@ def _close(broker: Any) -> dict[str, Any]:
     return use
 
 
+@dataclass(slots=True)
+class DataSupply:
+    """Puts data that a machine lacks into the sweep's store, once each part, beside the display."""
+
+    store: Store
+    data: PreparedData
+    progress: Progress
+    fatal: Fatal
+    _begun: set[str] = field(default_factory=set)
+
+    def put(self, part: Part, host: str) -> None:
+        """Begins to put a part, unless it has begun."""
+        if part in self._begun:
+            return
+        self._begun.add(part)
+        self.progress.note(
+            f"{host} has not the {part} of {self.data.name}; sending them by way of"
+            f" {self.store.location}"
+        )
+        threading.Thread(target=self._put, args=(part,), name="data", daemon=True).start()
+
+    def _put(self, part: Part) -> None:
+        try:
+            delivery.put(self.store, self.data, part)
+        except (UserError, OSError) as error:
+            self.fatal.end(f"{part} of {self.data.name} cannot be sent to the cluster: {error}")
+
+
 class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
     """Ends the sweep when a candidate reports that nothing can go on, rather than let every
     candidate find out and be restarted for it. Of a limit that is reached it only takes note: who
@@ -162,12 +205,16 @@ class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         """The sweep's own limit, once a candidate has come to it."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        if FATAL in result and self.message is None:
-            self.message, self.status = result[FATAL]
-            # Candidates that wait for a stage are let go.
-            self._broker.close.remote()
+        if FATAL in result:
+            self.end(*result[FATAL])
         self.limit = result.get(LIMIT) or self.limit
         return FATAL in result
+
+    def end(self, message: str, status: int = SweepStopped.exit_status) -> None:
+        """Ends the sweep at Tune's next look; candidates that wait for a stage are let go."""
+        if self.message is None:
+            self.message, self.status = message, status
+            self._broker.close.remote()
 
     def stop_all(self) -> bool:
         if time.monotonic() - self._looked > HELD_SECONDS:
@@ -206,11 +253,15 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._died_at: dict[str, Any] = {}
         """Tune's trial -> how far it was when it first ran or last died."""
         self._looked = 0.0
-        self.training: dict[str, Path] = {}
-        """Trial -> where the stage is trained that it waits for."""
+        self._pause = LOOK_SECONDS
+        if layout.store.as_folder("") is None:
+            # Each look costs requests.
+            self._pause = LOOK_SECONDS_AFAR
+        self.training: dict[str, str] = {}
+        """Trial -> key of the stage that it waits for."""
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if time.monotonic() - self._looked < LOOK_SECONDS:
+        if time.monotonic() - self._looked < self._pause:
             return
         self._looked = time.monotonic()
         for trial in trials:
@@ -234,7 +285,9 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
             reached.append(
                 (
                     len(self._layout.store.names(self._layout.trial(seed.id).root)),
-                    epochs_done(training) if training is not None else 0,
+                    StageStore(self._layout.store).epochs_done(training)
+                    if training is not None
+                    else 0,
                 )
             )
         return reached
@@ -276,7 +329,11 @@ def _tuner(
 
 @contextmanager
 def _shown(
-    broker: Any, progress: Progress, estimate: Callable[[], int] | None, restarts: Restarts
+    broker: Any,
+    progress: Progress,
+    estimate: Callable[[], int] | None,
+    restarts: Restarts,
+    supply: DataSupply,
 ) -> Iterator[None]:
     """Events of the trials reach the display, and the count of restarts, while the block runs."""
     stop = threading.Event()
@@ -292,7 +349,10 @@ def _shown(
             progress.set_total(estimate())
         for kind, whose, value in events:
             if kind == ASKED:
-                restarts.training[whose] = Path(value)
+                restarts.training[whose] = value
+                continue
+            if kind == WANTED:
+                supply.put(whose, value)
                 continue
             getattr(progress, kind)(whose, value)
 

@@ -8,7 +8,7 @@ import asyncio
 import socket
 import uuid
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -21,11 +21,20 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.limits import Limits
 from orchestrator.engines.ray.broker import Broker, NoWorkerGroup, WorkerGroupBroken
+from orchestrator.engines.ray.node import (
+    WANTED,
+    CheckpointCopies,
+    Token,
+    data_here,
+    host_name,
+)
 from orchestrator.storage.store import Store
 from orchestrator.sweeps.stage_store import StageStore
 from search_spaces.reading.config import ResourcesConfig
+from trainers.errors import UserError
 from trainers.stage import StageOutcome, StageRequest
 
 HEAD = {"node:__internal_head__": 0.001}
@@ -38,8 +47,9 @@ CPU from the worker groups.
 class Rank:
     """One DDP rank: a warm process that has torch loaded and its data set open."""
 
-    def __init__(self, stages: StageStore) -> None:
+    def __init__(self, stages: StageStore, data: PreparedData) -> None:
         self._stages = stages
+        self._data = data
         self._group = ExitStack()
         self._ranks: Any = None
 
@@ -48,6 +58,24 @@ class Rank:
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def prepare(self, token: Token, broker: Any) -> str:
+        """Shows that this machine sees the sweep's store, and sees to it that the images are here.
+        Returns the machine's name.
+
+        Raises:
+            StoreNotSeen: it does not see the store.
+            DataError, StorageError: the images cannot be had.
+        """
+        host = host_name()
+        token.show(self._stages.store, host)
+        self._data = data_here(
+            self._stages.store,
+            self._data,
+            "images",
+            lambda: broker.tell.remote((WANTED, "images", host)),
+        )
+        return host
 
     def join(self, rank: int, world_size: int, address: str, port: int, device: str) -> None:
         """This process is rank `rank` of the group for the rest of its life."""
@@ -66,11 +94,15 @@ class Rank:
     def train(self, request: StageRequest) -> StageOutcome:
         from trainers.run import run_stage
 
-        # Where the sweep is kept in no folder, this machine's is made here.
-        request.work_dir.mkdir(parents=True, exist_ok=True)
-        outcome = run_stage(request, self._ranks)
-        if self._ranks.first:
-            self._stages.keep(request, outcome)
+        # Whoever asks may be another machine, with other folders.
+        work = self._stages.work(request.key)
+        request = replace(request, data_dir=self._data.images_dir, work_dir=work)
+        work.mkdir(parents=True, exist_ok=True)
+        if not self._ranks.first:
+            return run_stage(request, self._ranks)
+        with CheckpointCopies(self._stages, request).kept():
+            outcome = run_stage(request, self._ranks)
+        self._stages.keep(request, outcome)
         return outcome
 
 
@@ -128,7 +160,13 @@ class RayWorkerGroup:
 
 
 async def make_worker_group(
-    prefix: str, stages: StageStore, resources: ResourcesConfig, device: str
+    prefix: str,
+    stages: StageStore,
+    resources: ResourcesConfig,
+    device: str,
+    data: PreparedData,
+    token: Token,
+    broker: Any,
 ) -> RayWorkerGroup:
     """Starts a worker group whose ranks have joined one process group. Nothing is left of it when
     this raises or is cancelled.
@@ -136,6 +174,8 @@ async def make_worker_group(
     Raises:
         NoWorkerGroup: the cluster did not grant its resources in resources.start_timeout seconds.
         WorkerGroupBroken: a rank died while it started.
+        StoreNotSeen: a machine does not see the sweep's store.
+        DataError, StorageError: the images cannot be had there.
     """
     bundle = {"CPU": float(resources.cpus_per_worker)} | (
         {"GPU": float(resources.gpus_per_worker)} if resources.gpus_per_worker else {}
@@ -155,8 +195,11 @@ async def make_worker_group(
                     num_cpus=resources.cpus_per_worker,
                     num_gpus=resources.gpus_per_worker,
                     scheduling_strategy=placed,
-                ).remote(stages)
+                ).remote(stages, data)
             )
+        hosts = await asyncio.gather(*[rank.prepare.remote(token, broker) for rank in group.ranks])
+        for host in set(hosts):
+            await asyncio.to_thread(token.check, stages.store, host)
         address, port = await group.ranks[0].address.remote()
         await asyncio.gather(
             *[
@@ -170,6 +213,8 @@ async def make_worker_group(
     except RayError as error:
         group.kill()
         cause = remote_error(error) if isinstance(error, RayTaskError) else error
+        if isinstance(cause, UserError):
+            raise cause from None
         raise WorkerGroupBroken(f"{type(cause).__name__}: {first_line(cause)}") from None
     except BaseException:
         group.kill()
@@ -208,6 +253,8 @@ class BrokerActor:
         resources: ResourcesConfig,
         device: str,
         limits: Limits,
+        data: PreparedData,
+        token: Token,
     ) -> None:
         prefix = f"worker_group:{sweep}:"
         for row in placement_group_table().values():
@@ -216,9 +263,11 @@ class BrokerActor:
                 # Names are new each time, so this finds the one group, if it is still there.
                 with suppress(ValueError):
                     remove_placement_group(ray.util.get_placement_group(name))
-        stages = StageStore(store)
+        stages, me = StageStore(store), ray.get_runtime_context().current_actor
         self._broker = Broker(
-            make_group=lambda: make_worker_group(prefix, stages, resources, device),
+            make_group=lambda: make_worker_group(
+                prefix, stages, resources, device, data, token, me
+            ),
             groups=groups,
             store=stages,
             max_failures=resources.max_failures,

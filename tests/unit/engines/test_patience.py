@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engines.patience import Deaths, epochs_done
+from orchestrator.engines.patience import Deaths
 from orchestrator.engines.ray.engine import Restarts
 from orchestrator.sweeps.candidates import group_candidates
 from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.stage_store import epochs_done
 from tests.helpers.on_disk import disk
 from tests.helpers.sweep_folder import ABLATIONS, trial_of
 from trainers.checkpoint import save_epoch

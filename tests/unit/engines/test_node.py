@@ -1,0 +1,135 @@
+"""What a machine shows before it trains, and the checkpoints that outlive it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.engines.ray.node import CheckpointCopies, StoreNotSeen, Token
+from orchestrator.storage.files import StorageError
+from orchestrator.storage.folder import FolderStore
+from orchestrator.sweeps.stage_store import StageStore
+from tests.helpers.real_sweep import wait_until
+from tests.helpers.toy_stores import MemoryStore
+
+KEY = "k" * 32
+
+
+def test_a_machine_that_sees_the_store_is_believed(tmp_path: Path) -> None:
+    token = Token.put(FolderStore(tmp_path))
+    token.show(FolderStore(tmp_path), "gpu-2")
+    token.check(FolderStore(tmp_path), "gpu-2")
+
+
+def test_a_machine_without_the_folder_makes_none_and_is_named(tmp_path: Path) -> None:
+    token = Token.put(FolderStore(tmp_path / "here"))
+    with pytest.raises(StoreNotSeen, match=r"gpu-2: .*not there.*--out /shared.*--out s3://"):
+        token.show(FolderStore(tmp_path / "there"), "gpu-2")
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_folder_of_that_name_on_another_machine_is_no_proof(tmp_path: Path) -> None:
+    here, there = FolderStore(tmp_path / "here"), FolderStore(tmp_path / "there")
+    token = Token.put(here)
+    there.put(f"{token.name}/token", b"old")
+    with pytest.raises(StoreNotSeen, match="another sweep"):
+        token.show(there, "gpu-2")
+    # One that was copied with its word: what it writes is not seen.
+    there.put(f"{token.name}/token", token.text.encode(), replace=True)
+    token.show(there, "gpu-2")
+    with pytest.raises(StoreNotSeen, match=r"gpu-2: .*writes there is not seen here"):
+        token.check(here, "gpu-2")
+
+
+class Request:
+    """As much of a StageRequest as is looked at."""
+
+    key = KEY
+
+    def __init__(self, work_dir: Path) -> None:
+        self.work_dir = work_dir
+        work_dir.mkdir(parents=True, exist_ok=True)
+
+    def train(self, epoch: int) -> None:
+        (self.work_dir / f"epoch-{epoch:05d}-a.ckpt").write_bytes(b"%d" % epoch)
+
+
+class Machine(MemoryStore):
+    """The same store as another machine sees it, with a folder of its own for work."""
+
+    def __init__(self, store: MemoryStore, folder: Path) -> None:
+        super().__init__()
+        self.held, self.folder = store.held, folder
+
+    def work(self, folder: str) -> Path:
+        return self.folder / folder
+
+
+def _copies(store: MemoryStore, folder: Path, least: float = 600) -> Any:
+    stages = StageStore(Machine(store, folder))
+    request: Any = Request(stages.work(KEY))
+    return stages, request, CheckpointCopies(stages, request, least=least)
+
+
+def _names(store: MemoryStore) -> list[str]:
+    return [name.rpartition("/")[2] for name in store.names(f"stages/{KEY}/checkpoints")]
+
+
+def test_a_checkpoint_outlives_its_machine(tmp_path: Path) -> None:
+    store = MemoryStore()
+    _, request, copies = _copies(store, tmp_path / "one")
+    with pytest.raises(KeyboardInterrupt), copies.kept():
+        request.train(3)
+        raise KeyboardInterrupt
+    stages, request, copies = _copies(store, tmp_path / "other")
+    assert stages.epochs_done(KEY) == 3, "how far it is, is seen from everywhere"
+    with copies.kept():
+        assert (request.work_dir / "epoch-00003-a.ckpt").read_bytes() == b"3"
+
+
+def test_checkpoints_are_put_while_it_trains_and_two_are_kept(tmp_path: Path) -> None:
+    store = MemoryStore()
+    _, request, copies = _copies(store, tmp_path / "one", least=0.01)
+    with copies.kept():
+        for epoch in range(1, 5):
+            request.train(epoch)
+            wait_until("it is put", lambda e=epoch: f"epoch-{e:05d}-a.ckpt" in _names(store))
+    assert _names(store) == ["epoch-00003-a.ckpt", "epoch-00004-a.ckpt"]
+
+
+def test_an_older_copy_takes_no_newer_checkpoint_back(tmp_path: Path) -> None:
+    store = MemoryStore()
+    stages, request, copies = _copies(store, tmp_path / "one")
+    request.train(2)
+    stages.put_checkpoint(KEY, request.work_dir / "epoch-00002-a.ckpt")
+    request.train(7)
+    (request.work_dir / "epoch-00002-a.ckpt").unlink()
+    with copies.kept():
+        assert [path.name for path in request.work_dir.iterdir()] == ["epoch-00007-a.ckpt"]
+
+
+def test_a_store_that_fails_ends_no_training(tmp_path: Path) -> None:
+    class Refused(Machine):
+        tried = threading.Event()
+
+        def put(self, name: str, data: bytes, *, replace: bool = False) -> bool:
+            self.tried.set()
+            raise StorageError("full")
+
+    stages = StageStore(Refused(MemoryStore(), tmp_path))
+    request: Any = Request(stages.work(KEY))
+    with CheckpointCopies(stages, request, least=0.01).kept():
+        request.train(1)
+        assert Refused.tried.wait(60)
+
+
+def test_in_a_folder_nothing_is_copied(tmp_path: Path) -> None:
+    stages = StageStore(FolderStore(tmp_path))
+    request: Any = Request(stages.work(KEY))
+    with CheckpointCopies(stages, request, least=0.01).kept():
+        request.train(1)
+    assert stages.checkpoints(KEY) == [] and stages.epochs_done(KEY) == 1
+    assert [path.name for path in request.work_dir.iterdir()] == ["epoch-00001-a.ckpt"]
