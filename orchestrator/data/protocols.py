@@ -29,8 +29,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A data set whose `train.npy` and `test.npy` have been written; the labels come apart, so that
-    they can be kept apart.
+    """A data set whose `train.npy` and `test.npy` have been written; the labels are returned, and
+    are stored where no trainer reads.
     """
 
     kind: DataKind

@@ -25,8 +25,8 @@ CHOICE_RULE: Final = (
     "The leading row has the highest mean validation accuracy after the last epoch of the last"
     " stage, among rows at equal bits and like with like that have finished the most seeds; equal"
     " means go to fewer annotation hours, then to the order of the spec. It is called best only if"
-    " every other row is told apart from it, which takes two seeds or more; rows that are not told"
-    " apart from it are tied with it. The highest of many is partly the luckiest: on other images"
+    " every other row is significantly lower, which takes two seeds or more; rows that are not are"
+    " tied with it. The highest of many is partly the luckiest: on other images"
     " expect less than its validation accuracy. Test accuracy is shown and never used to choose."
 )
 
@@ -53,7 +53,7 @@ class Comparison:
     no_leader: str | None
     """Why there is none."""
     best: int | None
-    """The leader, if every other row that may lead is told apart from it."""
+    """The leader, if every other row that may lead is significantly lower."""
     no_best: str | None
     """Why no row is called best."""
     to_leader: Mapping[int, Gap]
@@ -61,7 +61,8 @@ class Comparison:
     absent, and so are rows that may not lead.
     """
     tied: tuple[int, ...]
-    """Rows whose validation accuracy is not told apart from the leader's, by validation accuracy.
+    """Rows whose validation accuracy is not significantly lower than the leader's, by validation
+    accuracy.
     """
 
     def like(self, index: int) -> bool:
@@ -280,11 +281,12 @@ def _no_best(
         of = len({table[index].candidate.id for index in gaps})
         if len(tied) == of:
             return (
-                "the other candidate is not told apart from it"
+                "the other candidate is not significantly lower"
                 if of == 1
-                else f"none of the {of} other candidates is told apart from it"
+                else f"none of the {of} other candidates is significantly lower"
             )
-        return f"{len(tied)} of the {of} other candidates are not told apart from it"
+        verb = "is" if len(tied) == 1 else "are"
+        return f"{len(tied)} of the {of} other candidates {verb} not significantly lower"
     if others:
         return f"the rows are not like with like, they differ in {', '.join(others)}"
     return None

@@ -1,4 +1,4 @@
-"""Paired differences between rows of a report, and which of them are told apart when a table makes
+"""Paired differences between rows of a report, and which of them are significant when a table makes
 many.
 """
 
@@ -22,8 +22,8 @@ from orchestrator.reporting.statistics import (
 from orchestrator.sweeps.correctness import Correct, from_hex
 
 SIGNIFICANCE: Final = 0.05
-"""Share of tables in which a difference may be called told apart that is none, after correction for
-the number of comparisons.
+"""Share of tables in which a difference may be called significant that is none, after
+correction for the number of comparisons.
 """
 
 MOST_PAIRS: Final = 60
@@ -38,7 +38,7 @@ class Gap:
 
     difference: Difference
     p_holm: float | None
-    """The p-value after Holm's correction; None where the difference must not be told apart."""
+    """The p-value after Holm's correction; None where the difference is never significant."""
 
     @property
     def told_apart(self) -> bool:
@@ -46,7 +46,7 @@ class Gap:
 
     @property
     def below(self) -> bool:
-        """Told apart, and the first row is the lower one."""
+        """Significant, and the first row is the lower one."""
         return self.told_apart and (self.difference.mean or 0.0) < 0
 
 

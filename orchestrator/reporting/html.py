@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from orchestrator.reporting import plots
 from orchestrator.reporting.words import (
     ANCHOR_HEAD,
+    NOT_COMPARED,
     WORTH_HEAD,
     anchor_cells,
     apart,
@@ -99,6 +100,7 @@ def html(report: Mapping[str, Any]) -> str:
             _comparison(report, comparison, index)
             for index, comparison in enumerate(report["comparisons"])
         ],
+        not_compared=NOT_COMPARED,
         apart=apart(report) if report["apart"] else [],
         curves=_curves(drawn),
         guesses=_guesses(drawn, report["break_even"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.reporting.words import (
     ANCHOR_HEAD,
+    NOT_COMPARED,
     NOTHING,
     WORTH_HEAD,
     anchor_cells,
@@ -53,7 +54,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         if lines:
             parts.append("\n".join(f"- {_md(line)}" for line in lines))
     if report["apart"]:
-        parts.append("## Apart: not compared, never called best")
+        parts.append("## Not compared")
+        parts.append(NOT_COMPARED)
         parts.append("\n".join(f"- {_md(label)}: {_md(reason)}" for label, reason in apart(report)))
     parts += [
         "## What each schedule bought",

@@ -51,7 +51,7 @@ INTERVAL_RULE: Final = (
     " binomials)"
 )
 HOLM_RULE: Final = (
-    "told apart: at 5% in the whole table after Holm's correction, over the other rows for"
+    "significant: at 5% in the whole table after Holm's correction, over the other rows for"
     " differences to the baseline and over every pair of rows for those to the leading row; never"
     " with one seed, and never by an interval without width"
 )

@@ -161,8 +161,8 @@ def binomial_bound(first: float, second: float, images: int) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) adjusted p-values: calling those of at most 5% told apart errs in at most 5% of
-    tables, whatever depends on what.
+    """Holm's (1979) adjusted p-values: calling those of at most 5% significant errs in at most 5%
+    of tables, whatever depends on what.
 
     None stays None, and still counts among the comparisons that the table makes.
     """

@@ -53,7 +53,8 @@ def render(report: Mapping[str, Any]) -> RenderableType:
             )
     parts.append(Text(write.headline(report) + "\n"))
     parts += [
-        Text(f"apart: {label}: {reason}", style="yellow") for label, reason in write.apart(report)
+        Text(f"not compared: {label}: {reason}", style="yellow")
+        for label, reason in write.apart(report)
     ]
     parts += [Text(f"published: {_anchor_line(item)}", style="dim") for item in report["anchors"]]
     parts += [Text(f"failed: {write.failure_line(item)}", style="red") for item in report["failed"]]

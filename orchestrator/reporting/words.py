@@ -113,9 +113,9 @@ def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     if any(gap["n"] > 1 for gap in gaps):
         lines.append(
-            f"{APART} told apart from the baseline, at 5% after Holm's correction for the rows of"
-            " this table; without it a difference is within noise, also where its own 95% interval"
-            " leaves zero out."
+            f"{APART} significantly different from the baseline, at 5% after Holm's correction for"
+            " the rows of this table; without it a difference is within noise, also where its own"
+            " 95% interval leaves zero out."
         )
     if any(gap["n"] > 1 and gap["sources"] == "seeds" for gap in gaps):
         lines.append(
@@ -248,9 +248,9 @@ def headline(report: Mapping[str, Any]) -> str:
         if row["n"] == 1:
             text += " Add seeds."
         elif row["n"] < FEW_SEEDS:
-            text += f" With {row['n']} seeds only large differences are told apart; add seeds."
+            text += f" With {row['n']} seeds only large differences are significant; add seeds."
     else:
-        text += " It is the best row: every other is told apart from it by validation (Holm, 5%)."
+        text += " It is the best row: every other is significantly lower on validation (Holm, 5%)."
     gap = row["difference"]["test"]
     if gap is not None and gap["mean"] is not None and gap["n"] > 1:
         text += (
@@ -262,13 +262,18 @@ def headline(report: Mapping[str, Any]) -> str:
             f" seeds{', their spread alone' if gap['sources'] == 'seeds' else ''}); after"
             " correction for the number of rows that is "
         )
-        text += f"{'told apart' if gap['told_apart'] else 'not told apart'}."
+        text += f"{'significant' if gap['told_apart'] else 'not significant'}."
     if aside:
         text += (
             f" {aside} {'row is' if aside == 1 else 'rows are'} not like with like with the"
             " baseline and cannot lead."
         )
     return text
+
+
+NOT_COMPARED: Final = (
+    "These rows are not at equal bits with the others, or not finished, and so never called best."
+)
 
 
 def apart(report: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ NOT_OFFERED: Final = {
     ),
     **dict.fromkeys(
         ("nsga2", "nsgaii", "nsga3", "nsgaiii", "motpe", "moead", "multi_objective"),
-        "a search for several objectives is not offered: candidates are told apart by validation"
+        "a search for several objectives is not offered: candidates are compared by validation"
         " accuracy alone",
     ),
     "preset": (

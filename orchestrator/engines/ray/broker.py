@@ -200,7 +200,7 @@ class Broker:
             self._refused = NoWorkerGroup(str(error))
             self._give_up()
         except Exception as error:
-            # Whatever a start stumbles over would otherwise be lost in this task, and those who
+            # An error of a start would otherwise be lost in this task, and those who
             # wait would wait for ever.
             self._refused = NoWorkerGroup(
                 f"a worker group cannot be started: {type(error).__name__}: {error}"

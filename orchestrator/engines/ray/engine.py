@@ -128,11 +128,11 @@ def run_on_ray(
         limits.gpu_seconds = use.get("gpu_seconds", limits.gpu_seconds)
     except KeyboardInterrupt:
         progress.note(
-            "interrupted; stopping (a second time leaves at once). Go on with: orchestrate resume"
+            "interrupted; stopping (again: ends at once). Continue with: orchestrate resume"
             f" {layout.location}"
         )
         raise
-    # What Ray or Tune stumble over is not to blame on a trial: those record their own failures. Ray
+    # An error of Ray or Tune is not to blame on a trial: those record their own failures. Ray
     # ends a process that has lost its cluster by SystemExit.
     except (RayError, TuneError, SystemExit) as error:
         raise ClusterLost(

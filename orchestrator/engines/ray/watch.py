@@ -55,7 +55,7 @@ class Service:
     silent_since: float | None = None
 
     def is_lost(self, now: float) -> bool:
-        """Knocks once. Whether nobody has answered for longer than the grace."""
+        """Tries to connect once. Returns whether nobody has answered for longer than the grace."""
         grace = FAR_GRACE_SECONDS
         try:
             socket.create_connection((self.host, self.port), timeout=EVERY_SECONDS).close()

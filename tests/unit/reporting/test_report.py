@@ -339,7 +339,7 @@ def test_the_row_with_the_highest_validation_accuracy_leads(tmp_path: Path) -> N
     assert [row["tied_with_best"] for row in found["rows"]] == [False, True, False]
     assert best_of(found) == []
     assert (
-        "No row is called best: 1 of the 2 other candidates are not told apart from it. With 3"
+        "No row is called best: 1 of the 2 other candidates is not significantly lower. With 3"
         " seeds only large" in headline(found)
     )
 

@@ -126,9 +126,10 @@ def test_a_row_far_from_the_baseline_is_told_apart_in_every_form(tmp_path: Path)
     gap = row_of(found, "two stages")["difference"]["test"]
     assert gap["told_apart"] and gap["p"] <= gap["p_holm"] <= 0.05
     for name, text in forms(found).items():
-        assert "* told apart from the baseline, at 5% after Holm's correction" in unescape(text), (
-            name
-        )
+        assert (
+            "* significantly different from the baseline, at 5% after Holm's correction"
+            in unescape(text)
+        ), name
     line = next(
         line
         for line in csv.DictReader(io.StringIO(csv_by_row(found)))
