@@ -143,6 +143,8 @@ def load_candidates(layout: SweepLayout, catalogue: Catalogue = INSTALLED) -> li
     Raises:
         RecordsDamaged: one is missing or damaged.
     """
+    layout = SweepLayout(layout.store.view())
+    layout.store.fetch(lambda names: (n for n in names if n.startswith(f"{layout.candidates}/")))
     return [
         read_candidate(layout, number, catalogue)
         for number in range(max(numbers(layout), default=-1) + 1)
