@@ -178,7 +178,9 @@ class ResourcesConfig:
     start_timeout: Annotated[float, Interval(ge=0, le=10**7)] = 300.0
     """Seconds to wait for resources that the cluster can grow to."""
     checkpoint_seconds: Annotated[float, Interval(ge=0, le=10**6)] = 5.0
-    """Least time between two epoch checkpoints; 0 writes one after every epoch."""
+    """Least time between two epoch checkpoints; 0 writes one after every epoch. Where the sweep is
+    kept in no folder, one is put there at most every sixth time.
+    """
     max_failures: Annotated[int, Interval(ge=0, le=10**6)] = 3
     """Restarts in a row of one candidate or stage whose process died, as long as it gets no further
     in between; others are not counted.

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -29,60 +30,80 @@ def can_hide() -> bool:
     )
 
 
-@contextmanager
-def two_machines(temp: Path, hidden: Sequence[Path] = (), **env: str) -> Iterator[str]:
-    """Runs a head that trains nothing and a worker with two CPUs. Yields the head's address.
+class Machines:
+    """A head that trains nothing, and a worker with two CPUs that may be cut off and replaced."""
 
-    Args:
-        temp: with a short name: Ray's sockets lie deep below it.
-        hidden: folders that the worker finds empty, as on a disk of its own.
-        env: variables of both.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    base = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
-    base |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "HOME": str(temp)} | env
-    for folder in (*hidden, temp / "h", temp / "w"):
-        folder.mkdir(parents=True, exist_ok=True)
-    head = [RAY, "start", "--head", "--block", "--num-cpus=0", f"--port={port}"]
-    head += ["--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-    worker = [RAY, "start", f"--address=127.0.0.1:{port}", "--num-cpus=2", "--block"]
-    worker += ["--node-ip-address=127.0.0.2"]
-    mounts = "".join(f"mount -t tmpfs none {folder} && " for folder in hidden)
-    with ExitStack() as ending:
-        _start(ending, head, base | {"RAY_TMPDIR": str(temp / "h"), "TMPDIR": str(temp / "h")})
-        _wait(lambda: _answers(port), "the head")
-        _start(
-            ending,
-            ["unshare", "-m", "sh", "-c", f"{mounts}exec {' '.join(worker)}"],
-            base | {"RAY_TMPDIR": str(temp / "w"), "TMPDIR": str(temp / "w")},
+    def __init__(self, temp: Path, hidden: Sequence[Path], env: Mapping[str, str]) -> None:
+        """
+        Args:
+            temp: with a short name: Ray's sockets lie deep below it.
+            hidden: folders that a worker finds empty, as on a disk of its own.
+            env: variables of both.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self._port = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{self._port}"
+        self._temp, self._hidden = temp, hidden
+        base = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
+        base |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "HOME": str(temp)}
+        # A node that is gone is to be noticed soon.
+        base |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
+        self._env = {**base, **env}
+        self._ending = ExitStack()
+        self._workers = 0
+        self._worker: subprocess.Popen[bytes]
+
+    def __enter__(self) -> Self:
+        for folder in self._hidden:
+            folder.mkdir(parents=True, exist_ok=True)
+        head = [RAY, "start", "--head", "--block", "--num-cpus=0", f"--port={self._port}"]
+        head += ["--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+        self._start(head, "h")
+        _wait(lambda: _answers(self._port), "the head")
+        self.join()
+        _wait(lambda: _nodes(self.address, self._env) == 2, "the worker")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.close()
+
+    def join(self) -> None:
+        """A worker that has never been seen starts."""
+        self._workers += 1
+        worker = [RAY, "start", f"--address={self.address}", "--num-cpus=2", "--block"]
+        worker += [f"--node-ip-address=127.0.0.{1 + self._workers}"]
+        mounts = "".join(f"mount -t tmpfs none {folder} && " for folder in self._hidden)
+        command = ["unshare", "-m", "sh", "-c", f"{mounts}exec {' '.join(worker)}"]
+        self._worker = self._start(command, f"w{self._workers}")
+
+    def cut(self) -> None:
+        """The power of the worker is cut: every process of it is dead at once."""
+        _end(self._worker)
+
+    def _start(self, command: Sequence[str], temp: str) -> subprocess.Popen[bytes]:
+        folder = self._temp / temp
+        folder.mkdir()
+        child = subprocess.Popen(
+            command,
+            env=self._env | {"RAY_TMPDIR": str(folder), "TMPDIR": str(folder)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
-        address = f"127.0.0.1:{port}"
-        _wait(lambda: _nodes(address, base) == 2, "the worker")
-        yield address
+        self._ending.callback(_end, child)
+        return child
 
 
-def _start(ending: ExitStack, command: Sequence[str], env: dict[str, str]) -> None:
-    child = subprocess.Popen(
-        command,
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-    def end() -> None:
-        # Never `ray stop`: it ends every Ray on the machine.
-        known = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-        for process in known:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        child.wait()
-        psutil.wait_procs(known[1:], timeout=10)
-
-    ending.callback(end)
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kills a process and its children. Never `ray stop`: it ends every Ray on the machine."""
+    if child.poll() is not None:
+        return
+    known = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+    for process in known:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    child.wait()
+    psutil.wait_procs(known[1:], timeout=10)
 
 
 def _answers(port: int) -> bool:

@@ -32,8 +32,12 @@ NODES: Final = "nodes"
 """Below which names of the store machines show that they see it; gone when the sweep rests."""
 WAIT_SECONDS: Final = 0.5
 """Between two looks whether data that was asked for is there."""
-CHECKPOINT_SECONDS: Final = 30.0
-"""Least time between two checkpoints that are put into a store that is no folder."""
+PUT_SHARE: Final = 6
+"""So many times resources.checkpoint_seconds lie at least between two checkpoints that are put into
+a store that is no folder: half a minute by default.
+"""
+LEAST_SECONDS: Final = 0.05
+"""Between two looks for one, whatever checkpoint_seconds says."""
 UPLOAD_SHARE: Final = 20
 """So many times longer than putting a checkpoint takes must pass before the next one is put."""
 _PROOF_SECONDS: Final = 120.0
@@ -181,7 +185,6 @@ class CheckpointCopies:
 
     stages: StageStore
     request: StageRequest
-    least: float = CHECKPOINT_SECONDS
     _put: set[str] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -210,11 +213,12 @@ class CheckpointCopies:
         thread.join()
 
     def _loop(self) -> None:
-        pause = self.least
+        least = max(LEAST_SECONDS, PUT_SHARE * self.request.checkpoint_seconds)
+        pause = least
         while not self._stop.wait(pause):
             began = time.monotonic()
             self._put_newest()
-            pause = max(self.least, UPLOAD_SHARE * (time.monotonic() - began))
+            pause = max(least, UPLOAD_SHARE * (time.monotonic() - began))
 
     def _put_newest(self) -> None:
         newest = max(self._here(), default=None, key=lambda path: path.name)

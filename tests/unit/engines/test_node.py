@@ -49,8 +49,8 @@ class Request:
 
     key = KEY
 
-    def __init__(self, work_dir: Path) -> None:
-        self.work_dir = work_dir
+    def __init__(self, work_dir: Path, checkpoint_seconds: float = 600) -> None:
+        self.work_dir, self.checkpoint_seconds = work_dir, checkpoint_seconds
         work_dir.mkdir(parents=True, exist_ok=True)
 
     def train(self, epoch: int) -> None:
@@ -68,10 +68,10 @@ class Machine(MemoryStore):
         return self.folder / folder
 
 
-def _copies(store: MemoryStore, folder: Path, least: float = 600) -> Any:
+def _copies(store: MemoryStore, folder: Path, seconds: float = 600) -> Any:
     stages = StageStore(Machine(store, folder))
-    request: Any = Request(stages.work(KEY))
-    return stages, request, CheckpointCopies(stages, request, least=least)
+    request: Any = Request(stages.work(KEY), seconds)
+    return stages, request, CheckpointCopies(stages, request)
 
 
 def _names(store: MemoryStore) -> list[str]:
@@ -92,7 +92,7 @@ def test_a_checkpoint_outlives_its_machine(tmp_path: Path) -> None:
 
 def test_checkpoints_are_put_while_it_trains_and_two_are_kept(tmp_path: Path) -> None:
     store = MemoryStore()
-    _, request, copies = _copies(store, tmp_path / "one", least=0.01)
+    _, request, copies = _copies(store, tmp_path / "one", seconds=0)
     with copies.kept():
         for epoch in range(1, 5):
             request.train(epoch)
@@ -120,16 +120,16 @@ def test_a_store_that_fails_ends_no_training(tmp_path: Path) -> None:
             raise StorageError("full")
 
     stages = StageStore(Refused(MemoryStore(), tmp_path))
-    request: Any = Request(stages.work(KEY))
-    with CheckpointCopies(stages, request, least=0.01).kept():
+    request: Any = Request(stages.work(KEY), 0)
+    with CheckpointCopies(stages, request).kept():
         request.train(1)
         assert Refused.tried.wait(60)
 
 
 def test_in_a_folder_nothing_is_copied(tmp_path: Path) -> None:
     stages = StageStore(FolderStore(tmp_path))
-    request: Any = Request(stages.work(KEY))
-    with CheckpointCopies(stages, request, least=0.01).kept():
+    request: Any = Request(stages.work(KEY), 0)
+    with CheckpointCopies(stages, request).kept():
         request.train(1)
     assert stages.checkpoints(KEY) == [] and stages.epochs_done(KEY) == 1
     assert [path.name for path in request.work_dir.iterdir()] == ["epoch-00001-a.ckpt"]
