@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cluster.test_limits import cluster
+from tests.helpers.ray_nodes import cluster
 from tests.helpers.real_sweep import (
     AGENTS,
     RANK,

@@ -19,7 +19,7 @@ from search_spaces.reading.errors import ABSENT, SpecError
 from search_spaces.reading.settings import PLUGINS
 from search_spaces.reading.yaml_source import PACKAGED
 from tests.helpers.packages import install
-from tests.unit.reading.test_spec_errors import SEARCH, VALID, write
+from tests.helpers.specs import SEARCH, VALID, write
 
 ROWS = list(key_rows(Catalogue(installed=False)))
 

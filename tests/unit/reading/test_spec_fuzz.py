@@ -19,7 +19,7 @@ from orchestrator.commands.plan import plan, print_plan
 from search_spaces.reading.errors import SpecError
 from search_spaces.reading.settings import Keys
 from search_spaces.reading.yaml_source import PACKAGED
-from tests.unit.reading.test_spec_errors import SEARCH, VALID, refusal
+from tests.helpers.specs import SEARCH, VALID, refusal
 
 TEXTS = [
     path.read_text() for path in sorted(PACKAGED.glob("*.yaml")) if "imagenet" not in path.name

@@ -15,7 +15,7 @@ from orchestrator.catalogue import INSTALLED, load_spec
 from search_spaces.reading.errors import Place
 from search_spaces.reading.sections import Sections, apply_overrides
 from search_spaces.reading.settings import Keys
-from tests.unit.reading.test_spec_errors import SEARCH, VALID, refusal, write
+from tests.helpers.specs import SEARCH, VALID, refusal, write
 
 OVERRIDES = [
     ("method.epochs=many", "method.epochs", "whole number"),
