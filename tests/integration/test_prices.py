@@ -33,7 +33,7 @@ class Dear(MultiClass):
 def of_digits(task: Any) -> dict[str, Any]:
     spec: dict[str, Any] = yaml.safe_load(ONE_TRIAL_SPEC)
     spec["base"]["task"] = task
-    spec["base"]["budget"] = {"bits": 600}
+    spec["budget"] = {"bits": 600}
     return spec
 
 
