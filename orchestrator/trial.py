@@ -38,7 +38,6 @@ from orchestrator.sweeps.stage_store import (
 )
 from orchestrator.sweeps.versions import versions
 from search_spaces.reading.config import ResourcesConfig, Trial
-from trainers.metrics import METRICS
 from trainers.stage import POOL_ARRAYS, StageRequest
 
 
@@ -199,7 +198,7 @@ def _request(
         parent=parent,
         world_size=context.stages.world_size,
         device_kind=context.stages.device_kind,
-        metric=trial.config.task.metric,
+        metric=trial.config.task.metric.name,
         salt="" if context.resources.share_stages else trial.id,
     )
     store = StageStore(context.layout.store)
@@ -247,16 +246,16 @@ def _record(
     stage, inputs = request.stage, request.inputs
     counts, metrics, scores = pool.counts(stage), artefact.metrics, artefact.scores()
     segments, digest = pool.head(stage)
-    metric = METRICS[request.metric]
+    metric = request.metric
     last, best = (scores[f"test_{metric.array}_{which}"] for which in ("last", "best_val"))
     # Only a metric that says of each image whether it is right lets the report pair images.
     correct = val_correct = None
-    if metric.array == "guess":
-        correct = correctness.pack(test_correct(context.data.labels_dir, last))
+    if metric.correct is not None:
+        correct = correctness.pack(test_correct(context.data.labels_dir, metric, last))
         # Before the record that names it; the same bytes whoever puts them.
         files = context.layout.trial(trial.id)
         files.store.put(files.test_correct(stage), correct)
-        right = scores["val_guess_last"] == inputs.validation_labels
+        right = metric.correct(inputs.validation_labels, scores[f"val_{metric.array}_last"])
         val_correct = correctness.to_hex(right) if inputs.validation_ids.size else None
     yes, no, skipped = (
         int((asked.answers == answer).sum()) if asked is not None else 0

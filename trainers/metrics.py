@@ -20,7 +20,11 @@ class Metric:
     array: str
     """The score array that it is made of, with no class left out."""
     score: Callable[[Values, Values], float]
-    """(truth, array) -> percent."""
+    """(truth, array) -> percent. A function of a module: it travels to the processes that train."""
+    correct: Callable[[Values, Values], npt.NDArray[np.bool_]] | None = None
+    """(truth, array) -> of each image whether it is right, where the score is the share of these:
+    then a report pairs rows by image. None: the score is of all images together.
+    """
 
 
 def top1(truth: Values, guesses: Values) -> float:
@@ -31,6 +35,17 @@ def top1(truth: Values, guesses: Values) -> float:
         guesses: [n].
     """
     return 100.0 * int((truth == guesses).sum()) / len(truth)
+
+
+def is_guessed(truth: Values, guesses: Values) -> npt.NDArray[np.bool_]:
+    """Returns [n] whether each image's class is guessed right.
+
+    Args:
+        truth: [n] classes.
+        guesses: [n].
+    """
+    correct: npt.NDArray[np.bool_] = np.equal(truth, guesses)
+    return correct
 
 
 def mean_average_precision(truth: Values, probabilities: Values) -> float:
@@ -53,11 +68,10 @@ def mean_average_precision(truth: Values, probabilities: Values) -> float:
     return 100.0 * float(np.mean(found)) if found else float("nan")
 
 
+TOP1: Final = Metric("top-1", "guess", top1, is_guessed)
+MEAN_AVERAGE_PRECISION: Final = Metric("mAP", "probabilities", mean_average_precision)
+
 METRICS: Final[Mapping[str, Metric]] = {
-    metric.name: metric
-    for metric in (
-        Metric("top-1", "guess", top1),
-        Metric("mAP", "probabilities", mean_average_precision),
-    )
+    metric.name: metric for metric in (TOP1, MEAN_AVERAGE_PRECISION)
 }
-"""Name -> metric."""
+"""Name -> metric of those that ship with this program; a task may bring another."""

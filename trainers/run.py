@@ -19,7 +19,7 @@ from trainers.data.items import StageData, open_data
 from trainers.distributed.ranks import ALONE, Ranks
 from trainers.errors import DataError, UserError
 from trainers.method import Method, as_planned, keeps_state
-from trainers.metrics import METRICS, Values
+from trainers.metrics import Values
 from trainers.stage import POOL_ARRAYS, StageInputs, StageOutcome, StageRequest, TrainingFailed
 from trainers.trainer import Figures, Split, Trainer
 
@@ -95,7 +95,7 @@ class _Stage:
         self.request, self.ranks, self.device = request, ranks, device
         self.data = open_data(request.data_dir)
         check_inputs(request.inputs, self.data)
-        self.metric = METRICS[request.metric]
+        self.metric = request.metric
         self.trainer = trainer_class(request.method)(
             request.plan,
             as_planned(request.method, request.plan),

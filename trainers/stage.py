@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from trainers.artefacts import StageFiles
 from trainers.method import Method, StagePlan
+from trainers.metrics import TOP1, Metric
 
 Ids = npt.NDArray[np.int64]
 Classes = npt.NDArray[np.int32]
@@ -123,8 +124,8 @@ class StageRequest:
     """Unique to this try; part of every file name it writes."""
     parent: StageFiles | None = None
     """Files of the stage before, where the plan reads any."""
-    metric: str = "top-1"
-    """What validation and test images are scored by (trainers.metrics)."""
+    metric: Metric = TOP1
+    """What validation and test images are scored by."""
     wants: tuple[str, ...] = ()
     """Score arrays of the pool beyond POOL_ARRAYS that a query asks for. No part of the key: what
     is trained is the same.

@@ -14,7 +14,7 @@ from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
 from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.protocols import Draw, Oracle, Query, Scores, Simulation, Task
 from orchestrator.labelling.questions import ClassSets, Questions
-from trainers.metrics import METRICS
+from trainers.metrics import METRICS, Metric
 from trainers.stage import EXTRA_ARRAYS, POOL_ARRAYS, Ids
 
 CLASSES: Final = 5
@@ -229,7 +229,11 @@ class TaskContract(PluginContract):
 
     def test_what_it_says_of_itself_is_complete(self) -> None:
         task = self.make()
-        assert task.metric in METRICS, f"metric is one of {', '.join(METRICS)}"
+        metric = task.metric
+        assert isinstance(metric, Metric), "metric is a trainers.metrics.Metric"
+        assert METRICS.get(metric.name, metric) == metric, "another metric has that name"
+        assert metric.array in {*POOL_ARRAYS, *EXTRA_ARRAYS}
+        assert pickle.loads(pickle.dumps(metric)) == metric, "score is a function of a module"
         assert isinstance(task.trained_as, str)
         assert {*task.needs} <= {*POOL_ARRAYS, *EXTRA_ARRAYS}
         assert isinstance(task.several_labels, bool)

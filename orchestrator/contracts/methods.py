@@ -15,7 +15,7 @@ from orchestrator.contracts.plugins import PluginContract, loaded_by
 from orchestrator.contracts.stages import CLASSES, TEST, committed, some_inputs, write_cache
 from trainers.artefacts import StageFiles
 from trainers.method import Method, StagePlan, as_planned, keeps_state
-from trainers.metrics import METRICS
+from trainers.metrics import TOP1, Metric
 from trainers.stage import EXTRA_ARRAYS, POOL_ARRAYS, StageInputs, StageOutcome, StageRequest
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -32,7 +32,7 @@ class MethodContract(PluginContract):
 
     kind: ClassVar[str] = "images"
     """What it is trained on: `images` of 8 x 8 pixels, or `features`."""
-    metric: ClassVar[str] = "top-1"
+    metric: ClassVar[Metric] = TOP1
     """What it is judged by."""
     ranks_differ_by: ClassVar[float | None] = None
     """How far scores of two ranks may be from those of one; None: nothing is promised."""
@@ -46,7 +46,7 @@ class MethodContract(PluginContract):
         assert module and cls, "`trainer` is module:Class"
         if "multiclass" in method.tasks:
             assert set(POOL_ARRAYS) <= set(method.offers), "strategies rank by any of these"
-        assert METRICS[self.metric].array in method.offers
+        assert self.metric.array in method.offers
 
     def test_its_plans_need_no_torch(self) -> None:
         heavy = ("torch", "torchvision", "ray")
@@ -106,7 +106,7 @@ class MethodContract(PluginContract):
         world = self._world(tmp_path)
         offers = world.method.offers
         arrays, inputs = world.arrays(0, "all", wants=world.extras), world.inputs(0)
-        pool, judged = len(inputs.pool_ids), METRICS[self.metric].array
+        pool, judged = len(inputs.pool_ids), self.metric.array
         assert np.array_equal(arrays["item_ids"], inputs.pool_ids)
         for name in offers:
             array = arrays[name]
@@ -184,7 +184,7 @@ class _Killed(BaseException):
 class _World:
     """Two stages of one method: the first knows some labels, the second also refused classes."""
 
-    def __init__(self, method: Method, folder: Path, kind: str, metric: str) -> None:
+    def __init__(self, method: Method, folder: Path, kind: str, metric: Metric) -> None:
         self.method, self.folder, self.metric = method, folder, metric
         self.data, self.truth = write_cache(folder / "cache", kind=kind)
         self.parents: dict[str, StageFiles] = {}

@@ -11,26 +11,29 @@ import numpy.typing as npt
 from orchestrator.labelling import test_labels
 from trainers.errors import DataError
 from trainers.metrics import Metric
-from trainers.stage import Classes
 
 
-def test_correct(labels_dir: Path, guesses: Classes) -> npt.NDArray[np.bool_]:
-    """[T] whether each test image's class is guessed right, in the order of the images.
+def test_correct(
+    labels_dir: Path, metric: Metric, values: npt.NDArray[Any]
+) -> npt.NDArray[np.bool_]:
+    """Returns [T] whether each test image is right, in the order of the images, by a metric that
+    says so.
 
     Args:
         labels_dir: of the prepared data (orchestrator.data.prepare.PreparedData).
-        guesses: [T] one class a test image, in the order of the images.
+        values: [T, ...] the metric's array, in the order of the images.
 
     Raises:
-        DataError: if the labels cannot be read, or there are more or fewer of them than guesses.
+        DataError: the labels cannot be read, or the values are not those of as many images.
     """
-    labels = test_labels.read(labels_dir)
-    if labels.shape != guesses.shape:
+    assert metric.correct is not None
+    labels = _labels(labels_dir, values)
+    correct = metric.correct(labels, values)
+    if correct.shape != labels.shape[:1]:
         raise DataError(
-            f"{labels_dir}: {len(labels)} test labels for guesses of shape {list(guesses.shape)};"
-            " the stage was trained on other data."
+            f"{labels_dir}: {len(labels)} test labels for predictions of shape"
+            f" {list(values.shape)}; the stage was trained on other data."
         )
-    correct: npt.NDArray[np.bool_] = labels == guesses
     return correct
 
 
@@ -44,13 +47,17 @@ def test_score(labels_dir: Path, metric: Metric, values: npt.NDArray[Any]) -> fl
     Raises:
         DataError: as `test_correct`.
     """
-    if metric.array == "guess":
+    if metric.correct is not None:
         # As in every record so far, to the last digit.
-        return 100.0 * float(test_correct(labels_dir, values).mean())
+        return 100.0 * float(test_correct(labels_dir, metric, values).mean())
+    return metric.score(_labels(labels_dir, values), values)
+
+
+def _labels(labels_dir: Path, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     labels = test_labels.read(labels_dir)
     if len(labels) != len(values):
         raise DataError(
-            f"{labels_dir}: {len(labels)} test labels for {len(values)} predictions; the stage was"
-            " trained on other data."
+            f"{labels_dir}: {len(labels)} test labels for predictions of shape"
+            f" {list(values.shape)}; the stage was trained on other data."
         )
-    return metric.score(labels, values)
+    return labels

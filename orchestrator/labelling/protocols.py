@@ -21,6 +21,7 @@ from orchestrator.labelling.answers import PENDING, YES, Answers
 from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.keyed import keyed_uint64
 from orchestrator.labelling.questions import ClassSets, Questions
+from trainers.metrics import Metric
 from trainers.stage import Classes, Ids, StageInputs
 
 Rank = npt.NDArray[Any]
@@ -48,8 +49,8 @@ class Task(Protocol):
     """Which methods train for it: those that have this name among their `tasks`. A task whose
     labels are those of another, and that only asks otherwise, has the other's name here.
     """
-    metric: ClassVar[str]
-    """How models are judged (trainers.metrics)."""
+    metric: ClassVar[Metric]
+    """How models are judged: one of trainers.metrics, or the task's own under another name."""
     needs: ClassVar[tuple[str, ...]]
     """Score arrays that its questions are made of (trainers.stage)."""
     makes: ClassVar[tuple[str, ...]]

@@ -4,8 +4,8 @@ at equal bits not like with like.
 A table at equal bits compares schedules: what is labelled and asked (`budget`, `schedule`,
 `query`). Whatever else differs is named beside the row. Of that, what buys compute (the method, its
 epochs, the network) or information (the data, the validation images, who answers) makes a row not
-like with like: bits are no longer all that it spent. The rest (loss weights, rates, the batch,
-precision, device) is named and left to the reader.
+like with like: bits are no longer all that it spent. Nor is a row that is judged by another metric.
+The rest (loss weights, rates, the batch, precision, device) is named and left to the reader.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from orchestrator.reporting.results import CandidateResult
 from search_spaces.reading.assemble import config_to_mapping, flatten
 
 _COMPARED: Final = ("budget.", "schedule.", "query.")
-_NOT_LIKE: Final = ("method.name", "method.epochs", "method.backbone", "dataset.", "oracle.")
+_NOT_LIKE: Final = (
+    "method.name",
+    "method.epochs",
+    "method.backbone",
+    "dataset.",
+    "oracle.",
+    "metric",
+)
 _SAME_DATA: Final = ("dataset.path",)
 """Where the data lies; what they are, their sizes and fingerprint say."""
 
@@ -48,6 +55,7 @@ def terms(candidate: CandidateResult) -> dict[str, Any]:
         if not key.startswith(_COMPARED) and key not in _SAME_DATA
     }
     facts = trial.facts
+    values["metric"] = trial.config.task.metric.name
     values |= {
         "dataset.num_classes": facts.num_classes,
         "dataset.train_items": facts.train_items,

@@ -151,8 +151,9 @@ def build(sweep: SweepResults) -> dict[str, Any]:
 
 
 def metric(sweep: SweepResults) -> str:
-    """Returns the word for what validation and test are, of the sweep's task."""
-    return next((record.metric for result in sweep.trials for record in result.records), TOP1)
+    """Returns the word for what validation and test are, of the sweep's tasks."""
+    found = {record.metric: None for result in sweep.trials for record in result.records}
+    return " or ".join(found) or TOP1
 
 
 def _to_baseline(

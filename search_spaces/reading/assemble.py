@@ -30,7 +30,7 @@ from search_spaces.reading.settings import (
     key_of,
 )
 from trainers.errors import SettingsError
-from trainers.metrics import METRICS
+from trainers.metrics import METRICS, Metric
 
 _STAGE_KEYS = ("schedule.stages", "schedule.split")
 
@@ -196,18 +196,19 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
 def _check_together(config: TrialConfig) -> None:
     """Checks that the plug-ins can work with one another."""
     task, method, choice = config.task, config.method, config.schedule.initial_choice
-    if task.metric not in METRICS:
-        raise SpecError(
-            f"task {task.name} is judged by {task.metric!r}, and the metrics are"
-            f" {', '.join(METRICS)}",
-            keys=("task.name",),
-            hint="the package of that task is at fault; write another",
-        )
+    _check_metric(task)
     if task.trained_as not in method.tasks:
         raise SpecError(
             f"method {method.name} does not train for task {task.name}",
             keys=("method.name", "task.name"),
             hint=f"it trains for {', '.join(method.tasks)}",
+        )
+    if task.metric.array not in method.offers:
+        raise SpecError(
+            f"task {task.name} is judged by {task.metric.name}, which is made of the scores"
+            f" {task.metric.array}, and method {method.name} does not offer them",
+            keys=("method.name", "task.name"),
+            hint=f"choose another method or task; {method.name} offers {', '.join(method.offers)}",
         )
     if choice not in task.choices:
         raise SpecError(
@@ -230,6 +231,24 @@ def _check_together(config: TrialConfig) -> None:
             " validation split needs it to",
             keys=("dataset.validation.from", "oracle.name"),
             hint="write validation: {from: initial_labels} or {from: none}",
+        )
+
+
+def _check_metric(task: Any) -> None:
+    metric, of = task.metric, f"task {task.name} is judged by"
+    at_fault = "the package of that task is at fault; write another"
+    if not isinstance(metric, Metric):
+        raise SpecError(
+            f"{of} {metric!r:.100}, which is no trainers.metrics.Metric",
+            keys=("task.name",),
+            hint=at_fault,
+        )
+    # Stages and records are told apart by the metric's name.
+    if METRICS.get(metric.name, metric) != metric:
+        raise SpecError(
+            f"{of} a metric of its own that it calls {metric.name}, as another one is called",
+            keys=("task.name",),
+            hint=at_fault,
         )
 
 

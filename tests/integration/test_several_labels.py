@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,16 +165,6 @@ def test_what_does_not_go_together_is_refused(base: dict[str, Any], said: str) -
     wrong["cases"] = {"one": {}}
     with pytest.raises(SpecError, match=said):
         oc.plan(wrong)
-
-
-def test_a_task_that_is_judged_by_no_metric_there_is_is_refused() -> None:
-    @dataclass(frozen=True, kw_only=True)
-    class Judged(MultiLabel):
-        name: ClassVar[str] = "judged"
-        metric: ClassVar[str] = "beauty"
-
-    with pytest.raises(SpecError, match="task judged is judged by 'beauty', and the metrics are"):
-        oc.plan(spec(task=Judged()))
 
 
 def test_the_classes_are_asked_for_by_name(swept: oc.Sweep) -> None:

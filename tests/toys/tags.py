@@ -19,6 +19,7 @@ from orchestrator.labelling.protocols import Learned, Scores
 from orchestrator.labelling.questions import ClassSets, Questions
 from search_spaces.reading.config import Contents
 from trainers.method import DatasetFacts, StagePlan
+from trainers.metrics import MEAN_AVERAGE_PRECISION, Metric
 from trainers.stage import Ids, StageInputs
 
 CLASSES = 6
@@ -67,7 +68,7 @@ class MultiLabel:
 
     name: ClassVar[str] = "multilabel"
     trained_as: ClassVar[str] = "multilabel"
-    metric: ClassVar[str] = "mAP"
+    metric: ClassVar[Metric] = MEAN_AVERAGE_PRECISION
     needs: ClassVar[tuple[str, ...]] = ("probabilities",)
     makes: ClassVar[tuple[str, ...]] = ("confidence",)
     several_labels: ClassVar[bool] = True

@@ -39,6 +39,7 @@ from search_spaces.reading.errors import SpecError
 from tests.helpers.pool_world import PeopleOracle
 from tests.helpers.sweeps import ONE_TRIAL_SPEC
 from tests.toys.k_centre import KCentre
+from trainers.metrics import Metric, mean_average_precision
 from trainers.stage import Ids
 
 
@@ -326,7 +327,7 @@ class Gift(MultiClass):
 
 @dataclass(frozen=True)
 class Judged(MultiClass):
-    metric: ClassVar[str] = "beauty"
+    metric: ClassVar[Metric] = Metric("top-1", "guess", mean_average_precision)
 
 
 @pytest.mark.parametrize(

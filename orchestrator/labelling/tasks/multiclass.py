@@ -14,6 +14,7 @@ from orchestrator.labelling.answers import NO, YES, Answers
 from orchestrator.labelling.facts import Facts, Keys, positions
 from orchestrator.labelling.protocols import Learned, Scores
 from orchestrator.labelling.questions import ClassSets, Questions
+from trainers.metrics import TOP1, Metric
 from trainers.stage import Ids, StageInputs
 
 RAW: Final = "raw_"
@@ -28,7 +29,7 @@ class MultiClass:
 
     name: ClassVar[str] = "multiclass"
     trained_as: ClassVar[str] = "multiclass"
-    metric: ClassVar[str] = "top-1"
+    metric: ClassVar[Metric] = TOP1
     needs: ClassVar[tuple[str, ...]] = ("guess", "confidence")
     makes: ClassVar[tuple[str, ...]] = ()
     several_labels: ClassVar[bool] = False

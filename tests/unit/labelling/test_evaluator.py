@@ -11,9 +11,7 @@ import pytest
 
 from orchestrator.labelling import evaluator
 from trainers.errors import DataError
-from trainers.metrics import METRICS
-
-TOP1 = METRICS["top-1"]
+from trainers.metrics import TOP1
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def test_accuracy_is_the_percentage_guessed_right(
 
 
 def test_each_image_is_right_or_wrong_in_the_order_of_the_images(labels_dir: Path) -> None:
-    correct = evaluator.test_correct(labels_dir, np.array([0, 2, 2, 0], np.int32))
+    correct = evaluator.test_correct(labels_dir, TOP1, np.array([0, 2, 2, 0], np.int32))
     assert (correct.dtype, correct.tolist()) == (np.bool_, [True, False, True, False])
 
 
@@ -46,10 +44,10 @@ def test_each_image_is_right_or_wrong_in_the_order_of_the_images(labels_dir: Pat
     ],
 )
 def test_guesses_for_other_images_are_refused(labels_dir: Path, guesses: np.ndarray) -> None:
-    with pytest.raises(DataError, match="4 test labels for guesses of shape"):
+    with pytest.raises(DataError, match="4 test labels for predictions of shape"):
         evaluator.test_score(labels_dir, TOP1, guesses)
-    with pytest.raises(DataError, match="4 test labels for guesses of shape"):
-        evaluator.test_correct(labels_dir, guesses)
+    with pytest.raises(DataError, match="4 test labels for predictions of shape"):
+        evaluator.test_correct(labels_dir, TOP1, guesses)
 
 
 def test_damaged_test_labels_are_named(tmp_path: Path) -> None:
