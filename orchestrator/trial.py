@@ -71,20 +71,20 @@ class TrialContext:
 
 def open_pool(trial: Trial, data: PreparedData, ledger: Segments) -> Pool:
     """Returns the pool service of a trial, in the state that its ledger says."""
-    choice = trial.config.schedule.initial_choice
+    schedule = trial.config.schedule
     terms = PoolTerms(
         trial=trial.id,
         seed=trial.seed,
         num_classes=trial.facts.num_classes,
         pool_items=trial.facts.train_items,
-        initial_labels_per_class=trial.config.schedule.initial_labels_per_class,
+        initial_labels_per_class=schedule.initial_labels_per_class,
         validation=trial.config.dataset.validation,
         budget_bits=trial.budget_bits,
         quotas=trial.schedule.quotas,
         data=data.labelled_fingerprint,
         requery=trial.config.query.requery,
-        initial_choice=choice,
-        split=trial.config.schedule.split if choice == "priced_balanced" else (),
+        initial_choice=schedule.initial_choice,
+        split=schedule.split if schedule.choice.bits_decide else (),
         task=trial.config.task,
     )
     place = OraclePlace(

@@ -14,6 +14,7 @@ from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
 from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.protocols import Draw, Oracle, Query, Scores, Simulation, Task
 from orchestrator.labelling.questions import ClassSets, Questions
+from search_spaces.reading.initial_choices import INITIAL_CHOICES
 from trainers.metrics import METRICS, Metric
 from trainers.stage import EXTRA_ARRAYS, POOL_ARRAYS, Ids
 
@@ -240,7 +241,7 @@ class TaskContract(PluginContract):
         assert isinstance(task.several_questions, bool)
         assert isinstance(task.yes_is_label, bool)
         assert task.choices
-        assert set(task.choices) <= {"random", "first", "uniform", "priced_balanced"}
+        assert set(task.choices) <= INITIAL_CHOICES.keys()
 
     def test_labels_are_known_and_nothing_is_known_of_other_images(self) -> None:
         ids = np.arange(0, ITEMS, 10)

@@ -15,6 +15,7 @@ from orchestrator.labelling.ledger import ROLES, Columns, Segment, as_column, as
 from orchestrator.labelling.protocols import GivenLabels, Oracle, Simulation
 from orchestrator.labelling.questions import ClassSets
 from orchestrator.labelling.terms import PoolTerms
+from search_spaces.reading.initial_choices import INITIAL_CHOICES, InitialChoiceName
 from trainers.errors import DataError
 from trainers.stage import Ids
 
@@ -138,7 +139,7 @@ class FirstLabels:
             per_class = terms.validation.per_class
             none = np.empty(0, np.int64)
             return simulation.balanced("validation", per_class, VALIDATION_SEED, none), True
-        choice = CHOICES[terms.initial_choice]
+        choice = CHOICES[cast(InitialChoiceName, terms.initial_choice)]
         without = self._drawn.ids[self._apart]
         return choice.next(terms, oracle, without, self._drawn.take(~self._apart)), False
 
@@ -242,7 +243,7 @@ class PricedBalanced:
         return order[drawn.ids.size : drawn.ids.size + missing]
 
 
-CHOICES: Final[Mapping[str, Choice]] = {
+CHOICES: Final[Mapping[InitialChoiceName, Choice]] = {
     "random": Balanced(first=False),
     "first": Balanced(first=True),
     "uniform": Uniform(),
@@ -287,7 +288,8 @@ def _roles(terms: PoolTerms, drawn: Drawn) -> npt.NDArray[np.int8]:
         return roles
     held_out = terms.validation.per_class
     keys = keyed_uint64("carve", terms.seed, ids)
-    if terms.initial_choice == "uniform" or terms.task.several_labels:
+    known = INITIAL_CHOICES[cast(InitialChoiceName, terms.initial_choice)]
+    if not known.of_each_class or terms.task.several_labels:
         # Ids break ties, whatever the order of the draws.
         first = np.lexsort((ids, keys))[: held_out * terms.num_classes]
         roles[first] = ROLES.index("initial_validation")

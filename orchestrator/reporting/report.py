@@ -423,7 +423,7 @@ def _schedule(row: Row) -> dict[str, Any] | None:
         "initial_labels": trial.schedule.initial_labels,
         "quotas": list(trial.schedule.quotas),
     }
-    if trial.config.schedule.initial_choice != "priced_balanced":
+    if not trial.config.schedule.choice.bits_decide:
         return planned
     if not row.finished:
         return planned | {"drawn": True}

@@ -19,6 +19,7 @@ from search_spaces.reading.config import (
     ValidationConfig,
 )
 from search_spaces.reading.errors import ABSENT, SpecError
+from search_spaces.reading.initial_choices import INITIAL_CHOICES
 from search_spaces.reading.recorded_presets import preset_values
 from search_spaces.reading.schedule import equal_shares
 from search_spaces.reading.settings import (
@@ -218,12 +219,17 @@ def _check_together(config: TrialConfig) -> None:
         )
     if getattr(config.oracle, "simulated", True):
         return
-    if choice in ("random", "first"):
+    if config.schedule.choice.knows_classes:
         raise SpecError(
             f"oracle {config.oracle.name} does not know which images are of which class, as"
             f" initial_choice: {choice} needs it to",
             keys=("schedule.initial_choice", "oracle.name"),
-            hint="write initial_choice: uniform, or priced_balanced",
+            hint="write initial_choice: "
+            + ", or ".join(
+                name
+                for name, known in INITIAL_CHOICES.items()
+                if name in task.choices and not known.knows_classes
+            ),
         )
     if config.dataset.validation.source == "split":
         raise SpecError(

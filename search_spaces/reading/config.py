@@ -10,6 +10,11 @@ from typing import Annotated, Any, Literal, Protocol
 from annotated_types import Interval, MaxLen
 
 from search_spaces.reading.errors import Place
+from search_spaces.reading.initial_choices import (
+    INITIAL_CHOICES,
+    InitialChoice,
+    InitialChoiceName,
+)
 
 MOST_ROUNDS = 100
 """Rounds of questions in the longest schedule."""
@@ -59,13 +64,18 @@ class ScheduleConfig:
     initial_labels_per_class: Annotated[int, Interval(ge=1, le=10**9)]
     split: tuple[Annotated[float, Interval(ge=0, le=1)], ...]
     """Share of the questions in each round; empty: full labels only. As many rounds as shares."""
-    initial_choice: Literal["random", "first", "uniform", "priced_balanced"] = "random"
+    initial_choice: InitialChoiceName = "random"
     """Which images D_S takes. `random` and `first`: `initial_labels_per_class` of every class,
     keyed by the seed or the first ones of the data set (the published code); who finds them knows
     every label, which the budget does not pay for. `uniform`: as many images in all, drawn blindly;
     a class may be missing. `priced_balanced`: blind draws, each paid for and kept, until every
     class has its number; the rounds share what is left of the budget.
     """
+
+    @property
+    def choice(self) -> InitialChoice:
+        """What follows from `initial_choice`."""
+        return INITIAL_CHOICES[self.initial_choice]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +90,7 @@ class ScheduleWritten:
         Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], MaxLen(MOST_ROUNDS)] | None
     ) = None
     """Share of the questions in each round; empty: full labels only."""
-    initial_choice: Literal["random", "first", "uniform", "priced_balanced"] = "random"
+    initial_choice: InitialChoiceName = "random"
     """Which images are labelled before any question. `random` and `first`:
     `initial_labels_per_class` of every class, drawn by the seed, or the first ones of the data set
     (the published code); who finds them knows every label, which the budget does not pay for.

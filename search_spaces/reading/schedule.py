@@ -117,10 +117,7 @@ def draws(schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0) -> Blin
         apart: images of each class that are not in the pool.
     """
     class_size = facts.train_items // facts.num_classes - apart
-    if (
-        schedule.initial_choice != "priced_balanced"
-        or schedule.initial_labels_per_class > class_size
-    ):
+    if not schedule.choice.bits_decide or schedule.initial_labels_per_class > class_size:
         # Where a class cannot be filled, check_pool says so.
         return None
     return blind_draws(facts.num_classes, class_size, schedule.initial_labels_per_class)
@@ -210,18 +207,19 @@ def _check_budget_keys(budget: BudgetConfig) -> None:
 
 
 def _check_drawn(budget: BudgetConfig, schedule: ScheduleConfig) -> None:
-    if schedule.initial_choice != "priced_balanced":
+    if not schedule.choice.bits_decide:
         return
     if budget.mode == "table":
         raise SpecError(
-            "mode table prices a number of labels that is given, and priced_balanced draws it",
+            "mode table prices a number of labels that is given, and"
+            f" {schedule.initial_choice} draws it",
             keys=("schedule.initial_choice", "budget.mode"),
             hint="write budget: {full_labels: 100}, or another initial_choice",
         )
     if not schedule.split:
         raise SpecError(
-            "how many labels priced_balanced buys is known once they are drawn, and no round spends"
-            " what they leave",
+            f"how many labels {schedule.initial_choice} buys is known once they are drawn, and no"
+            " round spends what they leave",
             keys=("schedule.split", "schedule.stages", "schedule.initial_choice"),
             hint=(
                 "give this row a round, or write initial_choice: uniform to spend its whole budget"

@@ -70,7 +70,7 @@ def make_trial(
         schedule, budget_bits = resolve(
             config.budget, config.schedule, facts, label_bits, held_out(config.dataset)
         )
-        blind = config.schedule.initial_choice == "uniform"
+        blind = not config.schedule.choice.of_each_class
         check_pool(
             schedule,
             config.dataset,
@@ -207,7 +207,7 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     )
     keys = [key]
     asked = False
-    drawn = config.schedule.initial_choice == "priced_balanced"
+    drawn = config.schedule.choice.bits_decide
     # A share that is planned to come to no question may come to one where it is of what the draws
     # leave.
     may_ask = [bool(part) for part in (config.schedule.split if drawn else trial.schedule.quotas)]
@@ -379,8 +379,8 @@ def _identity(config: TrialConfig, schedule: Schedule, budget_bits: float) -> di
     """
     identity = _changed_settings(config)
     identity["budget"] = {"bits": budget_bits}
-    # The quotas of priced_balanced are expectations: its shares are what was decided.
-    drawn = config.schedule.initial_choice == "priced_balanced"
+    # Where bits decide, quotas are expectations: the shares are what was decided.
+    drawn = config.schedule.choice.bits_decide
     identity["schedule"] |= (
         {"split": list(config.schedule.split)} if drawn else {"quotas": list(schedule.quotas)}
     )

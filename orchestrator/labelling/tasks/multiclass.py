@@ -14,6 +14,7 @@ from orchestrator.labelling.answers import NO, YES, Answers
 from orchestrator.labelling.facts import Facts, Keys, positions
 from orchestrator.labelling.protocols import Learned, Scores
 from orchestrator.labelling.questions import ClassSets, Questions
+from search_spaces.reading.initial_choices import INITIAL_CHOICES
 from trainers.metrics import TOP1, Metric
 from trainers.stage import Ids, StageInputs
 
@@ -34,7 +35,7 @@ class MultiClass:
     makes: ClassVar[tuple[str, ...]] = ()
     several_labels: ClassVar[bool] = False
     several_questions: ClassVar[bool] = False
-    choices: ClassVar[tuple[str, ...]] = ("random", "first", "uniform", "priced_balanced")
+    choices: ClassVar[tuple[str, ...]] = tuple(INITIAL_CHOICES)
     label: ClassVar[str] = "label"
     yes_is_label: ClassVar[bool] = True
 

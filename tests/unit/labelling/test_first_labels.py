@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import typing
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.labelling.first_labels import CHOICES
 from orchestrator.labelling.keyed import keyed_uint64
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle
@@ -18,6 +20,7 @@ from orchestrator.labelling.protocols import GivenLabels
 from orchestrator.labelling.state import INITIAL, INITIAL_VALIDATION, fold
 from orchestrator.labelling.terms import PoolTerms
 from search_spaces.reading.config import ValidationConfig
+from search_spaces.reading.initial_choices import INITIAL_CHOICES, InitialChoiceName
 from search_spaces.reading.schedule import quotas
 from tests.helpers.pool_world import NO_VALIDATION, MemorySegments, finish, open_pool, terms
 from trainers.errors import DataError
@@ -226,3 +229,11 @@ def test_terms_of_earlier_ledgers_are_read() -> None:
     old = terms().to_mapping()
     del old["initial_choice"], old["split"]
     assert PoolTerms.from_mapping(json.loads(json.dumps(old))) == terms()
+
+
+def test_every_value_of_initial_choice_is_described_and_drawn() -> None:
+    names = typing.get_args(InitialChoiceName)
+    assert tuple(INITIAL_CHOICES) == tuple(CHOICES) == names
+    assert {name for name, known in INITIAL_CHOICES.items() if known.bits_decide} == {
+        "priced_balanced"
+    }
