@@ -196,8 +196,8 @@ def _resource_argument(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help=(
             "where the data lies now (dataset.path), or for this run another"
-            " resources.max_concurrent, start_timeout, max_failures, checkpoint_seconds, max_hours,"
-            " max_gpu_hours or price_per_hour"
+            " resources.max_concurrent, start_timeout, max_failures, max_preemptions,"
+            " checkpoint_seconds, max_hours, max_gpu_hours or price_per_hour"
         ),
     )
 

@@ -323,7 +323,7 @@ def _cluster(
         return
     from orchestrator.engines.ray.cluster import connect, groups_that_fit, quieten_ray
 
-    quieten_ray()
+    quieten_ray(verbose=engine.verbose)
     try:
         with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
             groups_that_fit(cluster, spec.resources)

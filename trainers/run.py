@@ -20,7 +20,14 @@ from trainers.distributed.ranks import ALONE, Ranks
 from trainers.errors import DataError, UserError
 from trainers.method import Method, as_planned, keeps_state
 from trainers.metrics import Values
-from trainers.stage import POOL_ARRAYS, StageInputs, StageOutcome, StageRequest, TrainingFailed
+from trainers.stage import (
+    POOL_ARRAYS,
+    Interrupted,
+    StageInputs,
+    StageOutcome,
+    StageRequest,
+    TrainingFailed,
+)
 from trainers.trainer import Figures, Split, Trainer
 
 FORMAT = 2
@@ -34,6 +41,7 @@ def run_stage(
     request: StageRequest,
     ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    is_asked_to_end: Callable[[], bool] | None = None,
 ) -> StageOutcome:
     """Trains the stage and writes its artefacts to work_dir: a function of the request and the data
     alone, however often it was interrupted.
@@ -45,10 +53,13 @@ def run_stage(
     Args:
         on_epoch: called on the first rank after every epoch with that epoch's entry of `history`
             and `epochs`.
+        is_asked_to_end: looked at on every rank after every epoch. Once it is so on one of them,
+            the first writes a checkpoint and all raise Interrupted. Given to all ranks or to none.
 
     Raises:
         DataError: the data cache, the files of the stage before or the ids do not fit together.
         TrainingFailed: the loss is not finite or too large, or memory ran out.
+        Interrupted: as `is_asked_to_end` says.
     """
     device = torch.device(request.device)
     set_up(device, request.threads)
@@ -57,7 +68,7 @@ def run_stage(
         stage = _Stage(request, ranks, device)
         if request.committed is not None:
             return stage.score_again(request.committed)
-        return stage.run(on_epoch or (lambda entry: None))
+        return stage.run(on_epoch or (lambda entry: None), is_asked_to_end)
     except (MemoryError, RuntimeError) as error:
         if isinstance(
             error, MemoryError | torch.OutOfMemoryError
@@ -111,7 +122,11 @@ class _Stage:
         self.seconds = 0.0
         self.begun_at = self.trainer.figures()
 
-    def run(self, on_epoch: Callable[[dict[str, Any]], None]) -> StageOutcome:
+    def run(
+        self,
+        on_epoch: Callable[[dict[str, Any]], None],
+        is_asked_to_end: Callable[[], bool] | None,
+    ) -> StageOutcome:
         """Trains what is left of the epochs, predicts, and writes the artefacts."""
         request, (first, stop) = self.request, self.request.plan.epochs
         began = time.monotonic()
@@ -122,13 +137,24 @@ class _Stage:
         for epoch in range(first if resumed_from is None else resumed_from, stop):
             entry = self._epoch(epoch)
             self.seconds = before + time.monotonic() - began
+            # After the last epoch the stage is as good as done.
+            ends = (
+                is_asked_to_end is not None
+                and epoch + 1 < stop
+                and self.ranks.any(is_asked_to_end(), self.device)
+            )
             if self.ranks.first:
-                if time.monotonic() - saved >= request.checkpoint_seconds and epoch + 1 < stop:
+                due = time.monotonic() - saved >= request.checkpoint_seconds
+                if (due or ends) and epoch + 1 < stop:
                     checkpoint.save_epoch(
                         request.work_dir, request.attempt, epoch + 1, self._state(epoch + 1)
                     )
                     saved = time.monotonic()
                 on_epoch({**entry, "epochs": stop})
+            if ends:
+                # No rank leaves before the checkpoint is whole.
+                self.ranks.wait()
+                raise Interrupted(f"stage {request.stage}: saved after epoch {epoch + 1}")
         arrays, figures = self._predict(), self.trainer.figures()
         contents = self._kept() if self.ranks.first else {}
         arrays |= self._predict_at_best(arrays)

@@ -158,6 +158,10 @@ class StageOutcome:
     """
 
 
+class Interrupted(Exception):
+    """A rank was asked to end; the stage's state is saved, and another try goes on from it."""
+
+
 class TrainingFailed(Exception):
     """A stage cannot be trained: the loss is not finite, or memory ran out. The message says where
     and what to try.

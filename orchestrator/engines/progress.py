@@ -145,6 +145,12 @@ class Progress:
                 Text(f"{printable(trial_label)}: failed: {printable(message)}", style="red")
             )
 
+    def host_lost(self, host: str, stages: int) -> None:
+        """Says that a machine was lost under so many stages in training."""
+        theirs = "its stage goes" if stages == 1 else f"its {stages} stages go"
+        last = "its last checkpoint" if stages == 1 else "their last checkpoints"
+        self.note(f"{host} was lost; {theirs} on from {last}")
+
     def note(self, message: str) -> None:
         """Prints one line that stays on the screen."""
         with self._lock:

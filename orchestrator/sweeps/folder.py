@@ -36,6 +36,7 @@ FREE_RESOURCES: Final = (
     "max_concurrent",
     "start_timeout",
     "max_failures",
+    "max_preemptions",
     "checkpoint_seconds",
     "max_hours",
     "max_gpu_hours",

@@ -126,7 +126,9 @@ def write_error(files: TrialLayout, *, stage: int, error: BaseException) -> dict
     record = {
         "stage": stage,
         "kind": type(error).__name__,
-        "message": str(error) or type(error).__name__,
+        # Notes say on which machine it was.
+        "message": (str(error) or type(error).__name__)
+        + "".join(f" ({note})" for note in getattr(error, "__notes__", ())),
         "traceback": "".join(traceback.format_exception(error)),
     }
     files.store.put(files.error, json.dumps(record, indent=1).encode(), replace=True)

@@ -195,6 +195,10 @@ class ResourcesConfig:
     """Restarts in a row of one candidate or stage whose process died, as long as it gets no further
     in between; others are not counted.
     """
+    max_preemptions: Annotated[int, Interval(ge=0, le=10**6)] = 20
+    """The same for what was lost with its machine, or was asked to end (SIGTERM), which is no
+    failure.
+    """
     max_hours: Annotated[float, Interval(gt=0, le=10**6)] | None = None
     """Hours of one run of the sweep (a `sweep` or a `resume`), after which no further stage is
     started; those in training end.

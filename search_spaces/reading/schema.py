@@ -53,6 +53,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "resources.max_hours": None,
     "resources.max_gpu_hours": None,
     "resources.price_per_hour": None,
+    "resources.max_preemptions": 20,
 }
 """Key path -> default, of every section but `method`. What has no default is always spelt out."""
 

@@ -167,6 +167,41 @@ def test_deaths_between_which_it_gets_further_are_not_counted(temp: Path, tmp_pa
     paid_once(root)
 
 
+def test_a_rank_that_is_asked_to_end_saves_first(temp: Path, tmp_path: Path) -> None:
+    """SIGTERM, as before a machine is taken away: checkpoints are hours apart, and nothing of the
+    training is lost.
+    """
+    spec = tmp_path / "one.yaml"
+    spec.write_text(ONE_TRIAL_SPEC)
+    argv = ["--set", "method.epochs=60", "--set", "resources.max_failures=0"]
+    undisturbed, root = tmp_path / "undisturbed", tmp_path / "asked"
+    uninterrupted(
+        undisturbed, ["sweep", str(spec), "--engine", "inline", "--out", str(undisturbed), *argv]
+    )
+    argv += ["--set", "resources.checkpoint_seconds=100000"]
+    with RealSweep(root, temp, ["sweep", str(spec), "--local", "--out", str(root), *argv]) as sweep:
+        asked: set[int] = set()
+
+        def saved(sweep: RealSweep) -> bool:
+            for rank in sweep.processes(f"{RANK}.train"):
+                if rank.pid not in asked:
+                    asked.add(rank.pid)
+                    rank.terminate()
+            return bool(sweep.checkpoints())
+
+        sweep.until("a rank has saved", saved)
+        assert sweep.ended() == 0, sweep.said()
+        sweep.assert_nothing_is_left()
+    resumed = [record["resumed_from_epoch"] for record in all_records(root)]
+    assert any(resumed), "no stage went on from what was saved"
+    assert outcome_of(root) == outcome_of(undisturbed)
+    paid_once(root)
+
+
+def all_records(root: Path) -> list[dict[str, Any]]:
+    return [record for trial in root.glob("trials/*") for record in read_stages(trial_in(trial))]
+
+
 def test_a_stopped_sweep_goes_on_from_its_own_records(spec: Path, tmp_path: Path) -> None:
     """Stopped by a double Ctrl-C, SIGTERM, Ctrl-C and SIGKILL; everything that Ray wrote is deleted
     in between.

@@ -5,6 +5,7 @@ message that says what to do.
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ def test_nodes_may_die_while_they_train(
     whole = request.getfixturevalue({1: "alone", 2: "two_ranks"}[ranks])
     root = tmp_path / "nodes"
     argv = ["--set", f"resources.workers={ranks}", "--set", "seeds=[0]"]
+    # The loss of a node is no failure.
+    argv += ["--set", "resources.max_failures=0"]
     with (
         cluster(0, 1, 1) as nodes,
         RealSweep(
@@ -111,6 +114,7 @@ def test_nodes_may_die_while_they_train(
         ) as sweep,
     ):
         sweep.until("a stage is half trained", lambda sweep: bool(sweep.checkpoints()))
+        sweep.log.write_text("")
         nodes.do("kill 0")
         if ranks == 2:
             nodes.do("add 1")
@@ -118,7 +122,11 @@ def test_nodes_may_die_while_they_train(
         nodes.do("kill 1")
         nodes.do("add 1")
         assert sweep.ended() == 0, sweep.said()
+        said = sweep.said()
         nodes.assert_free()
+    lost = [line for line in said.splitlines() if f"{socket.gethostname()} was lost; its " in line]
+    assert lost and all("on from " in line for line in lost), said
+    assert "raylet" not in said and "node id" not in said.lower(), said
     found = outcome_of(root)
     assert len(found) == 3
     assert found == {trial: whole[trial] for trial in found}

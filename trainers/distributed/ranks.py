@@ -60,6 +60,12 @@ class Ranks:
         dist.broadcast(content, 0)
         return content.cpu().numpy().tobytes()
 
+    def any(self, here: bool, device: torch.device) -> bool:
+        """Returns whether it is so on some rank."""
+        if self.world_size == 1:
+            return here
+        return bool(self.sum(torch.tensor([int(here)], device=device)).item())
+
     def wait(self) -> None:
         """Waits until every rank has come this far."""
         if self.world_size > 1:

@@ -28,6 +28,15 @@ class WorkerGroupBroken(Exception):
     """A rank of the worker group died or cannot be reached; the message says which and why."""
 
 
+class Preempted(WorkerGroupBroken):
+    """It broke through no fault of what it trained: a machine was lost or taken away."""
+
+    def __init__(self, text: str, hosts: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.hosts = hosts
+        """Names of the machines that were lost."""
+
+
 class NoWorkerGroup(SweepStopped):
     """No worker group can be had: the cluster does not grant one, or each dies while it starts."""
 
@@ -87,6 +96,8 @@ class _Job:
     done: asyncio.Future[None]
     deaths: Deaths
     """Worker groups that broke while they trained it."""
+    preemptions: Deaths
+    """Those that broke through no fault of it."""
 
 
 @dataclass(slots=True)
@@ -105,6 +116,10 @@ class Broker:
     """Worker groups that one stage may break in a row, its checkpoints not moving on, and starts in
     a row that may break before there is no worker group to be had.
     """
+    max_preemptions: int = 20
+    """The same for worker groups whose machines were lost or taken away."""
+    on_lost: Callable[[tuple[str, ...]], None] = lambda hosts: None
+    """Called with the names of machines that were lost under a stage in training."""
     limits: Limits = field(default_factory=Limits)
     """Reached, they leave what is in training to end, and start nothing else."""
     use: Utilisation = field(default_factory=Utilisation)
@@ -144,6 +159,7 @@ class Broker:
                 request,
                 asyncio.get_running_loop().create_future(),
                 Deaths(self.max_failures, self.store.epochs_done(request.key)),
+                Deaths(self.max_preemptions, self.store.epochs_done(request.key)),
             )
             self._jobs[request.key] = job
             self._queue.append(job)
@@ -189,7 +205,8 @@ class Broker:
         except WorkerGroupBroken as error:
             self.use.broken += 1
             self._broken_starts += 1
-            if self._broken_starts > self.max_failures:
+            lost = isinstance(error, Preempted)
+            if self._broken_starts > (self.max_preemptions if lost else self.max_failures):
                 self._refused = NoWorkerGroup(
                     f"{self._broken_starts} worker groups in a row died while they started, at"
                     f" last: {error}"
@@ -239,9 +256,13 @@ class Broker:
         except WorkerGroupBroken as error:
             self._discard(group)
             self.use.broken += 1
-            if job.deaths.too_many(self.store.epochs_done(job.request.key)):
+            lost = isinstance(error, Preempted)
+            deaths = job.preemptions if lost else job.deaths
+            if isinstance(error, Preempted) and error.hosts:
+                self.on_lost(error.hosts)
+            if deaths.too_many(self.store.epochs_done(job.request.key)):
                 problem = (
-                    f"{job.deaths.in_vain} worker groups in a row broke while training it, and no"
+                    f"{deaths.in_vain} worker groups in a row broke while training it, and no"
                     f" checkpoint moved on in between; at last: {error}"
                 )
                 self._end(job, TrainingFailed(f"stage {job.request.stage}: {problem}"))

@@ -33,7 +33,11 @@ from trainers.errors import UserError
 
 QUIET = {
     # Light actors take no CPU, so there are more processes than Ray expects of this many cores.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "PYTHON worker processes have been started",
+    # Of a node that was lost we speak ourselves.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": (
+        "PYTHON worker processes have been started|node with node id|has been marked dead|"
+        "Raylet is terminated|raylet crashes unexpectedly|has lagging heartbeats"
+    ),
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_V2_WARNINGS": "0",
@@ -81,12 +85,13 @@ class Cluster:
         return f"{where}: {self.nodes} node(s), {self.cpus:g} CPUs, {self.gpus:g} GPUs"
 
 
-def quieten_ray() -> None:
+def quieten_ray(*, verbose: bool = False) -> None:
     """Turns off Ray's own output by QUIET. Some of it is read when Ray is first imported, so call
     this before.
     """
     for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+        if not (verbose and name == "RAY_DEDUP_LOGS_SKIP_REGEX"):
+            os.environ.setdefault(name, value)
 
 
 @contextmanager
@@ -100,7 +105,7 @@ def connect(
         ClusterError: Ray cannot be started, or the one at the address cannot be reached.
         ClusterFailed: it failed while the block ran.
     """
-    quieten_ray()
+    quieten_ray(verbose=verbose)
     wanted = _wanted(address, local)
     _check(wanted)
     import ray

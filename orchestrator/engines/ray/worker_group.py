@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,7 +24,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.limits import Limits
-from orchestrator.engines.ray.broker import Broker, NoWorkerGroup, WorkerGroupBroken
+from orchestrator.engines.ray.broker import Broker, NoWorkerGroup, Preempted
+from orchestrator.engines.ray.hosts import Asked, Place, here, named, why_broken
 from orchestrator.engines.ray.node import (
     WANTED,
     CheckpointCopies,
@@ -35,7 +37,10 @@ from orchestrator.storage.store import Store
 from orchestrator.sweeps.stage_store import StageStore
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
-from trainers.stage import StageOutcome, StageRequest
+from trainers.stage import Interrupted, StageOutcome, StageRequest
+
+LOST_SECONDS = 1.5
+"""Within which the worker groups of a machine that was lost have all broken."""
 
 HEAD = {"node:__internal_head__": 0.001}
 """A sliver of what only the head node has: keeps an actor there, off spot nodes, without taking a
@@ -52,6 +57,10 @@ class Rank:
         self._data = data
         self._group = ExitStack()
         self._ranks: Any = None
+        self._asked = Asked()
+
+    def place(self) -> Place:
+        return here()
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 of a new process group can listen."""
@@ -82,6 +91,7 @@ class Rank:
         import trainers.run  # noqa: F401 (loaded before the first stage, whose time would count it)
         from trainers.distributed.process_group import process_group
 
+        self._asked.listen()
         self._ranks = self._group.enter_context(
             process_group(
                 rank=rank, world_size=world_size, address=address, port=port, device=device
@@ -92,6 +102,10 @@ class Rank:
         """Returns: the process is there and idle."""
 
     def train(self, request: StageRequest) -> StageOutcome:
+        with named(), self._asked.training() as asked:
+            return self._train(request, asked)
+
+    def _train(self, request: StageRequest, asked: Callable[[], bool]) -> StageOutcome:
         from trainers.run import run_stage
 
         # Whoever asks may be another machine, with other folders.
@@ -99,9 +113,9 @@ class Rank:
         request = replace(request, data_dir=self._data.images_dir, work_dir=work)
         work.mkdir(parents=True, exist_ok=True)
         if not self._ranks.first:
-            return run_stage(request, self._ranks)
+            return run_stage(request, self._ranks, is_asked_to_end=asked)
         with CheckpointCopies(self._stages, request).kept():
-            outcome = run_stage(request, self._ranks)
+            outcome = run_stage(request, self._ranks, is_asked_to_end=asked)
         self._stages.keep(request, outcome)
         return outcome
 
@@ -126,6 +140,8 @@ class RayWorkerGroup:
 
     placement: PlacementGroup
     ranks: list[Any] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    """Of each rank."""
 
     async def alive(self) -> bool:
         try:
@@ -139,11 +155,14 @@ class RayWorkerGroup:
             outcomes = await asyncio.gather(*[rank.train.remote(request) for rank in self.ranks])
         except RayTaskError as error:
             cause = remote_error(error)
+            if isinstance(cause, Interrupted):
+                raise Preempted(str(cause)) from None
             if self._lost_another(cause):
-                raise WorkerGroupBroken(f"{type(cause).__name__}: {first_line(cause)}") from None
+                text = f"{type(cause).__name__}: {first_line(cause)}"
+                raise await why_broken(text, self.ranks, self.places) from None
             raise cause from None
         except RayError as error:
-            raise WorkerGroupBroken(first_line(error)) from None
+            raise await why_broken(first_line(error), self.ranks, self.places) from None
         first: StageOutcome = outcomes[0]
         return first
 
@@ -197,6 +216,7 @@ async def make_worker_group(
                     scheduling_strategy=placed,
                 ).remote(stages, data)
             )
+        group.places = await asyncio.gather(*[rank.place.remote() for rank in group.ranks])
         hosts = await asyncio.gather(*[rank.prepare.remote(token, broker) for rank in group.ranks])
         for host in set(hosts):
             await asyncio.to_thread(token.check, stages.store, host)
@@ -211,11 +231,14 @@ async def make_worker_group(
         group.kill()
         raise NoWorkerGroup(_not_granted(resources, bundle)) from None
     except RayError as error:
-        group.kill()
         cause = remote_error(error) if isinstance(error, RayTaskError) else error
-        if isinstance(cause, UserError):
-            raise cause from None
-        raise WorkerGroupBroken(f"{type(cause).__name__}: {first_line(cause)}") from None
+        text = f"{type(cause).__name__}: {first_line(cause)}"
+        try:
+            if isinstance(cause, UserError):
+                raise cause from None
+            raise await why_broken(text, group.ranks, group.places) from None
+        finally:
+            group.kill()
     except BaseException:
         group.kill()
         raise
@@ -271,10 +294,23 @@ class BrokerActor:
             groups=groups,
             store=stages,
             max_failures=resources.max_failures,
+            max_preemptions=resources.max_preemptions,
+            on_lost=self._note_lost,
             limits=limits,
         )
         self._groups = groups
         self._events: list[tuple[str, Any, Any]] = []
+        self._lost: dict[str, int] = {}
+
+    def _note_lost(self, hosts: tuple[str, ...]) -> None:
+        """Says it once the other stages of the same machine have broken too."""
+        for host in hosts:
+            if host not in self._lost:
+                asyncio.get_running_loop().call_later(LOST_SECONDS, self._tell_lost, host)
+            self._lost[host] = self._lost.get(host, 0) + 1
+
+    def _tell_lost(self, host: str) -> None:
+        self._events.append(("host_lost", host, self._lost.pop(host)))
 
     async def answer(self) -> None:
         """Returns: the broker is there."""

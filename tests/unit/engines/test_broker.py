@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.engines.ray.broker import Broker, NoWorkerGroup, WorkerGroup, WorkerGroupBroken
+from orchestrator.engines.ray.broker import (
+    Broker,
+    NoWorkerGroup,
+    Preempted,
+    WorkerGroup,
+    WorkerGroupBroken,
+)
 from orchestrator.storage.folder import FolderStore
 from orchestrator.sweeps.stage_store import StageStore, SweepStopped
 from trainers.checkpoint import save_epoch
@@ -275,6 +281,40 @@ def test_a_stage_whose_checkpoints_move_on_may_lose_any_number_of_worker_groups(
         world.epochs["a"] = list(range(1, 21))
         assert await world.ask("a") is True
         assert len(world.trained) == 21
+
+    run(work)
+
+
+def test_lost_machines_are_counted_apart_from_failures(tmp_path: Path) -> None:
+    world, lost = World(tmp_path, groups=1, max_failures=0), list[tuple[str, ...]]()
+    world.broker.max_preemptions, world.broker.on_lost = 3, lost.append
+
+    async def work() -> None:
+        world.outcomes["a"] = [Preempted("gone", ("gpu-2",)), Preempted("asked to end")] * 1
+        assert await world.ask("a") is True
+        assert lost == [("gpu-2",)]
+        world.outcomes["b"] = [Preempted(f"gone {number}") for number in range(9)]
+        world.epochs["b"] = [1, 2, 3]
+        end = await result(world.ask("b"))
+        assert isinstance(end, TrainingFailed)
+        assert "gone 6" in str(end), "four in vain after the third checkpoint"
+        world.outcomes["c"] = [Preempted("gone"), WorkerGroupBroken("its own death")]
+        end = await result(world.ask("c"))
+        assert isinstance(end, TrainingFailed) and "its own death" in str(end)
+
+    run(work)
+
+
+def test_machines_lost_while_worker_groups_start_are_counted_apart_too(tmp_path: Path) -> None:
+    world = World(tmp_path, groups=1, max_failures=0)
+    world.broker.max_preemptions = 2
+
+    async def work() -> None:
+        world.starts = [Preempted("gone"), Preempted("gone")]
+        assert await world.ask("a") is True
+        world.made[-1].dead = True
+        world.starts = [Preempted("gone")] * 3
+        assert isinstance(await result(world.ask("b")), NoWorkerGroup)
 
     run(work)
 

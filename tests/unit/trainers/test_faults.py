@@ -28,7 +28,7 @@ from trainers.distributed.ranks import ALONE
 from trainers.errors import DataError
 from trainers.networks import backbones as networks
 from trainers.run import run_stage
-from trainers.stage import StageInputs, TrainingFailed
+from trainers.stage import Interrupted, StageInputs, TrainingFailed
 
 
 class Killed(BaseException):
@@ -162,6 +162,34 @@ def test_checkpoints_keep_their_distance_in_time(
     with pytest.raises(Killed):
         run_stage(request, on_epoch=dies_after(3))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rank_that_is_asked_to_end_saves_after_the_epoch_and_loses_nothing(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
+    whole = stage_request(data_dir, inputs, tmp_path / "whole")
+    uninterrupted = score_bytes(whole, run_stage(whole))
+    request = stage_request(data_dir, inputs, tmp_path / "asked", checkpoint_seconds=3600)
+    epochs: list[int] = []
+    with pytest.raises(Interrupted, match="saved after epoch 1"):
+        run_stage(
+            request,
+            on_epoch=lambda entry: epochs.append(entry["epoch"]),
+            is_asked_to_end=lambda: True,
+        )
+    assert epochs == [0]
+    assert [path.name for path in request.work_dir.iterdir()] == ["epoch-00001-a.ckpt"]
+    again = dataclasses.replace(request, attempt="b")
+    outcome = run_stage(again, is_asked_to_end=lambda: False)
+    assert outcome.metrics["resumed_from_epoch"] == 1
+    assert score_bytes(again, outcome) == uninterrupted
+
+
+def test_a_rank_that_is_asked_to_end_in_its_last_epoch_ends_the_stage(
+    data_dir: Path, inputs: StageInputs, tmp_path: Path
+) -> None:
+    request = stage_request(data_dir, inputs, tmp_path, method=dataclasses.replace(QUICK, epochs=1))
+    assert run_stage(request, is_asked_to_end=lambda: True).metrics["epochs"] == 1
 
 
 def test_a_loss_that_is_not_finite_ends_the_stage_with_its_place(
