@@ -227,10 +227,12 @@ def test_a_killed_prepare_leaves_nothing_half_visible_and_the_next_one_finishes(
             "prepare(config, on_progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL))"
         ),
         "before the labels": (
-            "cache._put = lambda *_: os.kill(os.getpid(), signal.SIGKILL); prepare(config)"
+            "cache.move_into_place = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "prepare(config)"
         ),
         "before the images": (
-            "put = cache._put\ncache._put = lambda built, target: put(built, target) if built.name"
+            "put = cache.move_into_place\n"
+            "cache.move_into_place = lambda built, target: put(built, target) if built.name"
             " == 'labels' else os.kill(os.getpid(), signal.SIGKILL)\nprepare(config)"
         ),
         "before the entry": (
