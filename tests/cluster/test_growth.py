@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ from tests.helpers.sweeps import outcome_of
 
 # A machine that is busy with other things takes many times as long.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+RAY = Path(sys.executable).parent / "ray"
+"""Of this environment, which need not be the one of the user's path."""
 
 WORKERS = {
     "cpu": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
@@ -94,7 +98,7 @@ def growing() -> Iterator[Growing]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         process = subprocess.Popen(
             [
-                *("ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=0"),
+                *(str(RAY), "start", "--head", "--block", f"--port={port}", "--num-cpus=0"),
                 *("--num-gpus=0", "--include-dashboard=false", f"--autoscaling-config={config}"),
                 f"--object-store-memory={2**27}",
             ],
