@@ -185,7 +185,7 @@ def sweep(
     *,
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
-    engine: EngineName | None = None,
+    engine: EngineName = "inline",
     progress: bool = True,
     on_stage: OnStage | None = None,
 ) -> Sweep:

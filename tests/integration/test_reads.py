@@ -83,7 +83,7 @@ COUNTED = ("get", "put", "put_new", "put_file", "names", "folders", "has", "loca
 
 
 @pytest.mark.parametrize(
-    ("verb", "most"), [("report", 9), ("status", 9), ("resume --engine inline", 27)]
+    ("verb", "most"), [("report", 9), ("status", 9), ("resume --engine inline", 32)]
 )
 def test_a_command_asks_the_store_a_fixed_number_of_times_a_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, most: int
