@@ -23,12 +23,15 @@ def ticking(resources: ResourcesConfig) -> Limits:
     return Limits(resources.max_hours, clock=lambda: 3600.0 * next(hours))
 
 
-def test_it_stops_at_a_stage_end_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
+@pytest.fixture(autouse=True)
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder has a spec and its data."""
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "features.npz")
     (tmp_path / "spec.yaml").write_text(SPEC)
+
+
+def test_it_stops_at_a_stage_end_and_goes_on(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     sweep = ["sweep", "spec.yaml", "--engine", "inline", "--out"]
     assert run(*sweep, "whole")[0] == 0
     monkeypatch.setattr(driver, "limits_of", ticking)
@@ -46,12 +49,7 @@ def test_it_stops_at_a_stage_end_and_goes_on(
     assert outcome_of("out") == outcome_of("whole")
 
 
-def test_a_limit_may_be_another_at_resume_and_is_part_of_no_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path / "features.npz")
-    (tmp_path / "spec.yaml").write_text(SPEC)
+def test_a_limit_may_be_another_at_resume_and_is_part_of_no_id(run: Run) -> None:
     sweep = ["sweep", "spec.yaml", "--engine", "inline", "--out"]
     assert run(*sweep, "whole")[0] == 0
     status, _, said = run(*sweep, "out", "--set", "resources.max_hours=1e-9")
@@ -67,12 +65,7 @@ def test_a_limit_may_be_another_at_resume_and_is_part_of_no_id(
     assert outcome_of("out") == outcome_of("whole")
 
 
-def test_the_price_is_that_of_the_training_on_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path / "features.npz")
-    (tmp_path / "spec.yaml").write_text(SPEC)
+def test_the_price_is_that_of_the_training_on_record(run: Run) -> None:
     priced = ["--set", "resources.price_per_hour=7200"]
     assert run("sweep", "spec.yaml", "--engine", "inline", "--out", "out", *priced)[0] == 0
     facts = json.loads(run("status", "out", "--json")[1])

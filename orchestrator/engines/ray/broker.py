@@ -155,11 +155,12 @@ class Broker:
             request = left
             if not self.store.has_scratch(request.key):
                 request.work_dir.mkdir(parents=True, exist_ok=True)
+            reached = self.store.epochs_done(request.key)
             job = _Job(
                 request,
                 asyncio.get_running_loop().create_future(),
-                Deaths(self.max_failures, self.store.epochs_done(request.key)),
-                Deaths(self.max_preemptions, self.store.epochs_done(request.key)),
+                Deaths(self.max_failures, reached),
+                Deaths(self.max_preemptions, reached),
             )
             self._jobs[request.key] = job
             self._queue.append(job)
@@ -215,6 +216,7 @@ class Broker:
             # That machine's disk, data or sight of the store: to be mended by a person, and no
             # reason to try the next one.
             self._refused = NoWorkerGroup(str(error))
+            self._refused.exit_status = error.exit_status
             self._give_up()
         except Exception as error:
             # An error of a start would otherwise be lost in this task, and those who

@@ -237,8 +237,7 @@ class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self.taken_over = error
             self._broker.close.remote()
         except StorageLost as error:
-            self.message, self.status = str(error), error.exit_status
-            self._broker.close.remote()
+            self.end(str(error), error.exit_status)
         return self.taken_over is None and self.message is None
 
 

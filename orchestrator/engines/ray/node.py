@@ -21,7 +21,7 @@ from orchestrator.data import delivery
 from orchestrator.data.delivery import Part
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.ray.cluster import ClusterError
-from orchestrator.storage.files import StorageError
+from orchestrator.storage.files import StorageError, StorageLost
 from orchestrator.storage.store import Store, Unreadable
 from orchestrator.sweeps.stage_store import CHECKPOINT, StageStore
 from trainers.stage import StageRequest
@@ -67,6 +67,7 @@ class Token:
 
         Raises:
             StoreNotSeen: it does not.
+            StorageLost: the store answers nobody for now.
         """
         try:
             seen = store.get(f"{self.name}/token").decode()
@@ -75,6 +76,8 @@ class Token:
             store.put(f"{self.name}/seen-{host}", self.text.encode())
         except FileNotFoundError:
             raise StoreNotSeen(_unseen(store, host, "it is not there")) from None
+        except StorageLost:
+            raise
         except (StorageError, UnicodeDecodeError) as error:
             raise StoreNotSeen(_unseen(store, host, str(error))) from None
 
@@ -138,8 +141,8 @@ def _prove(store: Store, token: Token) -> None:
             token.check(store, ray.get(answer, timeout=left))
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
-            if isinstance(cause, StoreNotSeen):
-                raise StoreNotSeen(str(cause)) from None
+            if isinstance(cause, (StoreNotSeen, StorageLost)):
+                raise cause from None
             raise StoreNotSeen(
                 f"{name}: this machine of the cluster cannot run the project"
                 f" ({type(cause).__name__}: {str(cause).strip().splitlines()[-1]}). Install the"

@@ -18,6 +18,7 @@ from orchestrator.engines.ray.broker import (
     WorkerGroup,
     WorkerGroupBroken,
 )
+from orchestrator.storage.files import StorageLost
 from orchestrator.storage.folder import FolderStore
 from orchestrator.sweeps.stage_store import StageStore, SweepStopped
 from trainers.checkpoint import save_epoch
@@ -417,6 +418,28 @@ def test_no_worker_group_at_all_ends_with_a_message_for_everyone(
         assert ends == [refusal] * stages
         # What is asked for later is tried anew: the cluster may have grown.
         assert await world.ask("later") is True
+
+    run(work)
+
+
+def test_what_keeps_a_machine_from_training_ends_the_wait_at_once_under_its_own_exit_status(
+    tmp_path: Path,
+) -> None:
+    """Another worker group at work is no help: a person must mend it, or wait for the store."""
+    world = World(tmp_path)
+
+    async def work() -> None:
+        busy = asyncio.get_running_loop().create_future()
+        world.outcomes["a"] = [busy]
+        world.starts = [None, StorageLost("s3://away: does not answer")]
+        first = world.ask("a")
+        while "a" not in world.trained:
+            await asyncio.sleep(0)
+        end = await result(world.ask("b"))
+        assert isinstance(end, NoWorkerGroup) and "does not answer" in str(end)
+        assert end.exit_status == StorageLost.exit_status != NoWorkerGroup.exit_status
+        busy.set_result(None)
+        assert await first is True
 
     run(work)
 

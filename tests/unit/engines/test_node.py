@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.engines.ray.node import CheckpointCopies, StoreNotSeen, Token
-from orchestrator.storage.files import StorageError
+from orchestrator.storage.files import StorageError, StorageLost
 from orchestrator.storage.folder import FolderStore
 from orchestrator.sweeps.stage_store import StageStore
 from tests.helpers.real_sweep import wait_until
@@ -42,6 +42,15 @@ def test_a_folder_of_that_name_on_another_machine_is_no_proof(tmp_path: Path) ->
     token.show(there, "gpu-2")
     with pytest.raises(StoreNotSeen, match=r"gpu-2: .*writes there is not seen here"):
         token.check(here, "gpu-2")
+
+
+def test_a_store_that_answers_nobody_is_no_fault_of_the_machine(tmp_path: Path) -> None:
+    class Away(FolderStore):
+        def get(self, name: str, most: int | None = None) -> bytes:
+            raise StorageLost("s3://away: does not answer")
+
+    with pytest.raises(StorageLost, match="does not answer"):
+        Token.put(FolderStore(tmp_path)).show(Away(tmp_path), "gpu-2")
 
 
 class Request:
