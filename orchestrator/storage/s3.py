@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -317,13 +317,19 @@ class S3Store(Store):
 
     def _prime(self, name: str, path: Path, tag: str) -> None:
         """Keeps a copy of what this machine has put, so that it need not be fetched."""
+        target = self._cached(name, tag)
+        with suppress(OSError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # A second name of the file where that can be: decoded data may fill half a disk.
+            os.link(path, target)
+            return
 
         def pieces() -> Iterator[bytes]:
             with path.open("rb") as file:
                 while piece := file.read(_PIECE):
                     yield piece
 
-        _write_cache(self._cached(name, tag), pieces())
+        _write_cache(target, pieces())
 
     def _cached(self, name: str, tag: str) -> Path:
         """Returns where this machine keeps a copy; what is replaced has another tag, and another
