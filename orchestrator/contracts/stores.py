@@ -277,9 +277,20 @@ def _context() -> Any:
 
 
 def _start(target: Callable[..., None], *args: Any) -> BaseProcess:
-    process: BaseProcess = _context().Process(target=target, args=args, daemon=True)
+    """Starts a process in this one's environment of now: a fork server has that of when it was
+    first needed, in which a store's address or credentials may be missing.
+    """
+    process: BaseProcess = _context().Process(
+        target=_in_environment, args=(dict(os.environ), target, *args), daemon=True
+    )
     process.start()
     return process
+
+
+def _in_environment(environment: dict[str, str], target: Callable[..., None], *args: Any) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*args)
 
 
 def _kill(process: BaseProcess) -> None:

@@ -5,16 +5,34 @@ from __future__ import annotations
 import os
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.contracts.stores import Opens, StoreContract
+from orchestrator.contracts.stores import Opens, StoreContract, _context, _start
 from orchestrator.storage import opening
 from orchestrator.storage.files import StorageError
 from orchestrator.storage.folder import FolderStore
 from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Unreadable
 from tests.helpers.toy_stores import MemoryStore, SqliteStore
+
+
+def _tell_place(tell: Any) -> None:
+    tell.send(os.environ.get("A_STORES_PLACE"))
+
+
+def test_processes_of_the_contract_have_the_environment_of_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever it was when the first of them was started."""
+    for place in (None, "here", "there"):
+        if place is not None:
+            monkeypatch.setenv("A_STORES_PLACE", place)
+        told, tell = _context().Pipe(duplex=False)
+        process = _start(_tell_place, tell)
+        assert told.recv() == place
+        process.join()
 
 
 @pytest.mark.slow
