@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator.commands import console, faults
@@ -63,14 +64,73 @@ def _sweep(args: argparse.Namespace) -> int:
     from orchestrator.catalogue import load_spec
     from orchestrator.commands import sweep
 
+    engine = _engine(args)
+    code = _sweep_there(args)
+    if code is not None:
+        return code
+    spec, state = load_spec(args.spec, args.set), os.environ.get("ORCHESTRATE_STATE")
     return sweep.sweep(
-        load_spec(args.spec, args.set),
-        _engine(args),
-        out=args.out,
+        spec,
+        engine,
+        out=f"{state.rstrip('/')}/{spec.name}" if state and args.out is None else args.out,
         as_json=args.json,
         accept_failures=args.accept_failures,
         retry_failed=args.retry_failed,
     )
+
+
+def _sweep_there(args: argparse.Namespace) -> int | None:
+    """Runs the sweep on the cluster of this folder's cluster.yaml. Returns the exit status; None
+    where the sweep runs on this machine.
+    """
+    from trainers.errors import UserError
+
+    here = args.engine == "inline" or args.local or args.address is not None
+    if here and (args.cluster is not None or args.detach):
+        which = "--cluster" if args.cluster is not None else "--detach"
+        raise UserError(f"{which} is for a sweep on a cluster: leave out what keeps it here.")
+    if here:
+        return None
+    from orchestrator.commands import remote
+
+    if args.expect is not None:
+        remote.check_version(args.expect)
+    from orchestrator.catalogue import load_spec
+
+    # A spec that is none is named alone.
+    cluster = remote.find(args.cluster, before=lambda: load_spec(args.spec, args.set))
+    if cluster is None:
+        if args.detach:
+            raise UserError(
+                "--detach: there is no cluster here to hand the sweep to (docs/cluster.md)."
+            )
+        return None
+    options = [
+        *(["--accept-failures"] if args.accept_failures else []),
+        *(["--retry-failed", str(args.retry_failed)] if args.retry_failed else []),
+        *(["--verbose"] if args.verbose else []),
+    ]
+    return remote.sweep(
+        cluster,
+        args.spec,
+        args.set,
+        options,
+        out=args.out,
+        detach=args.detach,
+        as_json=args.json,
+    )
+
+
+def _logs(args: argparse.Namespace) -> int:
+    from orchestrator.commands import remote
+
+    return remote.logs(args.name, as_json=args.json)
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from orchestrator.commands import remote
+
+    return remote.stop(args.name)
 
 
 def _resume(args: argparse.Namespace) -> int:
@@ -101,6 +161,12 @@ def _extend(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from orchestrator.commands import status
 
+    if "://" not in args.dir and not Path(args.dir, "resolved.yaml").exists():
+        from orchestrator.commands import remote
+
+        note = remote.submitted(args.dir)
+        if note is not None:
+            return remote.status(note, as_json=args.json)
     if not args.watch:
         return status.show(args.dir, watch=False, as_json=args.json)
     console.stop_when_nobody_reads()
@@ -295,8 +361,31 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", type=_location, help="the sweep's own folder (default: runs/<name>)"
     )
     _engine_arguments(sweep, begun=False)
+    sweep.add_argument(
+        "--cluster",
+        metavar="FILE",
+        help=(
+            "run on the cluster that `ray up FILE` brought up from this machine (default:"
+            " cluster.yaml or cluster.local.yaml of this folder, if it is up)"
+        ),
+    )
+    sweep.add_argument(
+        "--detach", action="store_true", help="hand the sweep to the cluster and do not wait"
+    )
+    sweep.add_argument("--expect", help=argparse.SUPPRESS)
     _failure_arguments(sweep)
     _json_flag(sweep)
+
+    for name, run, text in (
+        ("logs", _logs, "show the progress of a sweep on a cluster, to its end"),
+        ("stop", _stop, "stop a sweep on a cluster; the same `sweep` command goes on with it"),
+    ):
+        verb = _add(verbs, name, run, text, f"orchestrate {name} ablations")
+        verb.add_argument(
+            "name", metavar="NAME", help="of a sweep that was submitted from this machine"
+        )
+        if name == "logs":
+            _json_flag(verb)
 
     for name, run, text in (
         (

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,18 @@ from trainers.errors import one_line
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LARGEST_SEED: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """The files of a spec."""
+
+    name: str
+    path: Path
+    text: str
+    extended: tuple[Extended, ...]
+    data: str | None
+    """`dataset.path`, as it is written."""
 
 
 def load_spec(
@@ -70,6 +82,27 @@ def load_spec(
         shown=path_or_name,
         recorded=recorded,
         extended=extended,
+    )
+
+
+def gather(path_or_name: str, overrides: Sequence[str], catalogue: Catalogue) -> Gathered:
+    """Returns what a spec is made of, without a look at its data or at what it varies: for a
+    machine that has not the data.
+
+    Raises:
+        SpecError: a file or an override cannot be read.
+    """
+    path = find_spec(path_or_name)
+    text = read_text(path, path_or_name)
+    sections, files = put_together(own_file(path, path_or_name, text), Keys(catalogue), on_disk)
+    apply_overrides(sections, overrides)
+    node = sections.trial.get("dataset.path")
+    return Gathered(
+        name=_name(sections),
+        path=path,
+        text=text,
+        extended=files,
+        data=None if node is None or node.value is None else str(node.value),
     )
 
 

@@ -26,6 +26,7 @@ def filled_in() -> str:
         "<address of the head>": "10.77.0.11",
         "[<address>, <address>]": "[10.77.0.12, 10.77.0.13]",
         "<user>": "root",
+        "<folder that all machines see, or s3://bucket/sweeps>": "/srv/shared",
     }.items():
         assert text.count(given) == 1
         text = text.replace(given, value)
@@ -74,9 +75,61 @@ def bring_up(world: Hosts) -> None:
     pytest.skip(f"Ray's own start failed {STARTS} times: {said[-2000:]}")
 
 
-def test_three_machines_come_up_from_a_laptop_and_go_down() -> None:
+SPEC = "extends: smoke.yaml\nname: far\nseeds: [0]\nbase: {method: {epochs: 60}}\n"
+
+
+def leave_and_come_back(world: Hosts, shared: Path) -> None:
+    """The user's sentence on the laptop: left at Ctrl-C, come back to, equal to a sweep of one
+    process, its report and its exit status at home.
+    """
+    home = world.home("laptop")
+    (home / "orchestrate/base.yaml").write_text(SPEC)
+    (home / "orchestrate/far.yaml").write_text("extends: base.yaml\n")
+    said = world.run(
+        "laptop",
+        "cd ~/orchestrate; orchestrate sweep far.yaml > ~/left 2>&1 & left=$!;"
+        " until grep -q '^.1/4' ~/left; do kill -0 $left || break; sleep 0.2; done;"
+        " kill -INT $left; wait $left; code=$?; cat ~/left; echo status $code",
+    )
+    assert "on cluster orchestrate (cluster.local.yaml: local, head 10.77.0.11)" in said
+    assert "detached; the sweep goes on there" in said and "status 130" in said, said
+    # From another folder, by name.
+    assert re.search(
+        r"far-\w+-1 on cluster .*: (running|succeeded)",
+        world.run("laptop", "orchestrate status far"),
+    )
+    said = world.run("laptop", "cd ~/orchestrate; orchestrate sweep far.yaml; echo status $?")
+    assert "status 0" in said and "the report is here: " in said, said
+    world.run("laptop", "cd ~/orchestrate; orchestrate sweep far.yaml --engine inline --out ~/one")
+    alone, there = home / "one", shared / "far"
+
+    def ledgers(folder: Path) -> dict[str, bytes]:
+        found = (path for path in folder.glob("trials/*/ledger/*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+    assert len(ledgers(alone)) > 1 and ledgers(alone) == ledgers(there)
+    for name in ("report.csv", "report-rows.csv"):
+        brought = (home / "orchestrate/runs/far/report" / name).read_bytes()
+        assert brought == (alone / "report" / name).read_bytes()
+    # Statuses other than 0 come through, though Ray knows but "failed".
+    for words, code, message in (
+        ("--set method.learning_rate=900 --out /srv/shared/failing", 1, "trial(s) failed"),
+        ("--set method.epochs=61", 2, "holds another sweep"),
+    ):
+        said = world.run(
+            "laptop", f"cd ~/orchestrate; orchestrate sweep far.yaml {words}; echo status $?"
+        )
+        assert f"status {code}" in said and message in said, said
+    # Handed over, stopped, and gone on with.
+    longer = "cd ~/orchestrate; orchestrate sweep far.yaml --set method.epochs=400"
+    longer += " --out /srv/shared/longer"
+    assert "goes on there" in world.run("laptop", f"{longer} --detach")
+    assert "has stopped" in world.run("laptop", "orchestrate stop /srv/shared/longer")
+
+
+def test_three_machines_come_up_from_a_laptop_and_go_down(tmp_path: Path) -> None:
     need(PROGRAMS)
-    with hosts(3) as world:
+    with hosts(3, share=tmp_path) as world:
         prepare_laptop(world.home("laptop"))
         world.run("laptop", "bash ~/orchestrate/tests/cloud/setup_host.sh")
         world.run("laptop", "echo 'export PATH=$HOME/venv/bin:$PATH' >> ~/.bashrc")
@@ -94,5 +147,6 @@ def test_three_machines_come_up_from_a_laptop_and_go_down() -> None:
             " 'cd ~/orchestrate && orchestrate plan ablations.yaml'",
         )
         assert "ablations: 65 trials" in said
+        leave_and_come_back(world, tmp_path)
         world.run("laptop", "cd ~/orchestrate; ray down -y cluster.local.yaml")
         assert "gcs_server" not in world.run("host1", "ps -eo comm || true")

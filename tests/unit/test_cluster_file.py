@@ -131,6 +131,7 @@ def test_rays_bootstrap_takes_the_filled_in_file_and_opens_ssh_to_one_address_al
         for name in ("head", "workers"):
             iam.create_instance_profile(InstanceProfileName=name)
         names = {
+            "bucket": "mine",
             "ami- of Ubuntu 24.04": "ami-12345678",
             "ami- of Ubuntu 24.04 with the NVIDIA driver": "ami-12345678",
             "profile of the head": "head",

@@ -34,6 +34,8 @@ VERBS = {
     "ledger",
     "data",
     "doctor",
+    "logs",
+    "stop",
 }
 
 

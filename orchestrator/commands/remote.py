@@ -1,0 +1,446 @@
+"""Sweeps that run on the cluster of this folder's cluster.yaml while this machine looks on:
+`sweep`, `logs`, `stop` and `status` from a machine that is no node of the cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.catalogue import INSTALLED, load_spec
+from orchestrator.commands import console
+from orchestrator.engines.ray import jobs
+from orchestrator.engines.ray.cluster import running_here
+from orchestrator.engines.ray.cluster_file import FILES, LaunchedCluster, Unused, look
+from orchestrator.storage.opening import open_store
+from orchestrator.storage.user_files import cache_root
+from orchestrator.sweeps.folder import code_hash
+from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.resolved import PATH_KEY, override_key
+from orchestrator.sweeps.stage_store import ClusterLost
+from search_spaces.reading.spec import Gathered, gather
+from trainers.errors import UserError
+
+HOME: Final = "~/orchestrate"
+"""Where cluster.yaml brings the project to; below it is what a head keeps on its own disk."""
+WITH_REPORT: Final = (0, 1, 4)
+"""Exit statuses of a sweep that has written its report."""
+STOP_SECONDS: Final = 120.0
+
+
+class RemoteError(UserError):
+    """A sweep cannot be handed to a cluster."""
+
+
+def find(
+    named: str | None, folder: Path | None = None, *, before: Callable[[], object] | None = None
+) -> LaunchedCluster | None:
+    """Returns the cluster that a sweep of this folder runs on; None if it runs on this machine,
+    after a line that says why a file of a cluster is not used.
+
+    Args:
+        named: the cluster's file, as given; None: those of the folder are looked at, unless a Ray
+            is named or runs here.
+        before: what comes before that line.
+
+    Raises:
+        RemoteError: the file that was named is of no cluster that is up, or the folder has two
+            that are.
+    """
+    if named is not None:
+        found = look(Path(named).absolute())
+        if not isinstance(found, LaunchedCluster):
+            why = found.reason if found else "is not a file of Ray's cluster launcher"
+            raise RemoteError(f"{named}: {why}, so nothing can run on it")
+        return found
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    looked = [found for name in FILES if (found := look((folder or Path.cwd()) / name))]
+    clusters = [found for found in looked if isinstance(found, LaunchedCluster)]
+    if not looked or running_here() is not None:
+        return None
+    if len(clusters) > 1:
+        raise RemoteError(
+            "two clusters of this folder are up; say on which to run: "
+            + " or ".join(f"--cluster {found.file.name}" for found in clusters)
+        )
+    if clusters:
+        return clusters[0]
+    if before is not None:
+        before()
+    unused = "; ".join(str(found) for found in looked if isinstance(found, Unused))
+    print(console.escaped(f"on this machine: {unused}"), file=sys.stderr)
+    return None
+
+
+def project_version() -> str:
+    """Returns the project's version here, with the start of its code's digest."""
+    try:
+        version = metadata.version("one-bit-orchestrator")
+    except metadata.PackageNotFoundError:
+        version = "not installed"
+    return f"{version}+{code_hash()[:12]}"
+
+
+def check_version(expected: str) -> None:
+    """Raises RemoteError where this machine, a cluster's head, has another version than the one
+    that submits a sweep to it.
+    """
+    if expected != project_version():
+        raise RemoteError(
+            f"the head has version {project_version()} of this project and the machine that"
+            f" submitted the sweep {expected}. Bring its files here, which starts Ray anew: ray up"
+            " -y cluster.yaml; then give the same command again"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """What is noted on this machine of a sweep that was submitted."""
+
+    name: str
+    base: str
+    """Its job's name, without the number of the submission."""
+    place: str
+    """Where it is kept, as its head sees it."""
+    file: str
+    """Of the cluster."""
+    report: str
+    """Folder of this machine for the report."""
+
+    def write(self) -> None:
+        path = _notes() / f"{self.base}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    def cluster(self) -> LaunchedCluster:
+        found = look(Path(self.file))
+        if not isinstance(found, LaunchedCluster):
+            why = found.reason if found else "is gone"
+            raise RemoteError(
+                f"{self.name} was submitted to the cluster of {self.file}, which {why}"
+            )
+        return found
+
+
+def _notes() -> Path:
+    return cache_root() / "submitted"
+
+
+def submitted(word: str) -> Submitted | None:
+    """Returns the sweep that was submitted last from this machine under such a name, job, place or
+    folder of reports; None if there is none.
+    """
+    found = sorted(_notes().glob("*.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(found):
+        try:
+            note = Submitted(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            continue
+        folder = str(Path(note.report).parent)
+        if word in (note.name, note.base, note.place) or os.path.abspath(word) == folder:  # noqa: PTH100
+            return note
+    return None
+
+
+def _known(word: str) -> Submitted:
+    note = submitted(word)
+    if note is None:
+        names = sorted(path.stem for path in _notes().glob("*.json"))
+        raise RemoteError(
+            f"{word}: no such sweep was submitted to a cluster from this machine"
+            + (f"; those that were: {', '.join(names)}" if names else "")
+        )
+    return note
+
+
+def sweep(
+    cluster: LaunchedCluster,
+    written: str,
+    overrides: Sequence[str],
+    options: Sequence[str],
+    *,
+    out: str | None,
+    detach: bool,
+    as_json: bool,
+) -> int:
+    """Submits a sweep to the cluster, or comes back to it where it runs already; shows its progress
+    to its end and brings the report home. Returns the sweep's exit status.
+
+    Args:
+        written: the spec, as given.
+        options: of `sweep`, for the head.
+        detach: do not wait for its end.
+    """
+    spec = _checked(cluster, written, overrides)
+    name, place = spec.name, _place(cluster, spec.name, out)
+    base = f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    files = _files(spec)
+    words = ["--expect", project_version(), "--out", place, *options]
+    words += [word for text in overrides for word in ("--set", text)]
+    command = f"orchestrate sweep {_for_shell(next(iter(files)), *words)}"
+    digest = hashlib.sha256(json.dumps([command, files]).encode()).hexdigest()
+    note = Submitted(
+        name=name,
+        base=base,
+        place=place,
+        file=str(cluster.file),
+        report=str(_home_of_report(name, cluster)),
+    )
+    _say(f"on {cluster}, not on this machine (--local) -> {place}")
+    with jobs.tunnel(cluster) as address:
+        head = jobs.Head(cluster, address)
+        number, job = head.latest(base)
+        if job is not None and not job.status.is_terminal():
+            if (job.metadata or {}).get("spec") != digest:
+                raise RemoteError(
+                    f"{base}-{number} runs there with another spec, --set or version at the same"
+                    f" place. End it: orchestrate stop {base}; or choose another --out"
+                )
+            _say(f"{base}-{number} runs there already; coming back to it")
+        else:
+            number += 1
+            with _folder(files) as folder:
+                head.submit(
+                    f"{base}-{number}",
+                    f"COLUMNS={shutil.get_terminal_size((100, 24)).columns} {command}",
+                    files=folder,
+                    notes={"spec": digest},
+                )
+            _say(f"submitted as {base}-{number}")
+        note.write()
+        if detach:
+            _say(_come_back(note))
+            return 0
+        return _follow(note, cluster, f"{base}-{number}", head, as_json=as_json)
+
+
+def logs(word: str, *, as_json: bool = False) -> int:
+    """Shows the progress of a sweep that was submitted, to its end. Returns its exit status."""
+    note = _known(word)
+    with _latest(note) as (cluster, head, job):
+        return _follow(note, cluster, job.submission_id, head, as_json=as_json)
+
+
+def stop(word: str) -> int:
+    """Stops a sweep that was submitted, in good order. Returns the exit status."""
+    note = _known(word)
+    with _latest(note) as (_, head, job):
+        if job.status.is_terminal():
+            _say(f"{job.submission_id} has ended already ({job.status.value.lower()})")
+            return 0
+        head.stop(job.submission_id)
+        deadline = time.monotonic() + STOP_SECONDS
+        while not head.info(job.submission_id).status.is_terminal():
+            if time.monotonic() > deadline:
+                raise RemoteError(
+                    f"{job.submission_id} has not stopped after {STOP_SECONDS:g} s; look at it"
+                    f" with: orchestrate logs {note.base}"
+                )
+            time.sleep(1)
+        _say(f"{job.submission_id} has stopped; the same `sweep` command goes on with it")
+    return 0
+
+
+def status(note: Submitted, *, as_json: bool) -> int:
+    """Prints where a submitted sweep stands, as its head sees it. Returns the exit status."""
+    with _latest(note) as (cluster, head, job):
+        _say(f"{job.submission_id} on {cluster}: {job.status.value.lower()}")
+        asked = f"{note.base}-status-{time.time_ns()}"
+        words = [note.place, *(["--json"] if as_json else [])]
+        columns = shutil.get_terminal_size((100, 24)).columns
+        head.submit(asked, f"COLUMNS={columns} orchestrate status {_for_shell(*words)}", notes={})
+        info = jobs.follow(cluster, asked, head, _show(sys.stdout))
+        return _exit_status(info)
+
+
+@contextmanager
+def _latest(note: Submitted) -> Iterator[tuple[LaunchedCluster, jobs.Head, Any]]:
+    cluster = note.cluster()
+    with jobs.tunnel(cluster) as address:
+        head = jobs.Head(cluster, address)
+        _, job = head.latest(note.base)
+        if job is None:
+            raise RemoteError(
+                f"{cluster} knows nothing of {note.base}: it is another cluster than the one that"
+                " it was submitted to. The same `sweep` command goes on with it if its records are"
+                " still there"
+            )
+        yield cluster, head, job
+
+
+def _follow(
+    note: Submitted, cluster: LaunchedCluster, job: str, head: jobs.Head, *, as_json: bool
+) -> int:
+    try:
+        info = jobs.follow(cluster, job, head, _show(sys.stderr if as_json else sys.stdout))
+    except KeyboardInterrupt:
+        _say(f"detached; {_come_back(note)}")
+        return 130
+    code = _exit_status(info)
+    if code in WITH_REPORT:
+        page = _bring_report(note, cluster)
+        if page is not None:
+            _say(f"the report is here: {page / 'report.html'}")
+            if as_json:
+                sys.stdout.write((page / "report.json").read_text(encoding="utf-8"))
+    return code
+
+
+def _exit_status(info: Any) -> int:
+    """Returns the status with which the command on the head ended."""
+    code = info.driver_exit_code
+    if code is not None and code >= 0:
+        return int(code)
+    if info.status.value == "STOPPED":
+        _say("it was stopped there; the same command goes on with it")
+        return 130
+    reason = " ".join((info.message or "").split())[:300]
+    _say(f"it did not end by itself ({reason}); the same command goes on with it")
+    return ClusterLost.exit_status
+
+
+def _come_back(note: Submitted) -> str:
+    return (
+        "the sweep goes on there. Come back to it with the same command, or: orchestrate logs"
+        f" {note.base}; end it: orchestrate stop {note.base}"
+    )
+
+
+def _bring_report(note: Submitted, cluster: LaunchedCluster) -> Path | None:
+    """Copies the report to this machine and returns its folder; None, after a message, where it
+    could not be copied.
+    """
+    folder = Path(note.report)
+    folder.mkdir(parents=True, exist_ok=True)
+    if "://" in note.place:
+        try:
+            layout = SweepLayout(open_store(note.place))
+            for name in layout.store.names(layout.report):
+                (folder / Path(name).name).write_bytes(layout.store.get(name))
+        except UserError as error:
+            _not_here(note, str(error))
+            return None
+        return folder
+    done = subprocess.run(
+        [
+            jobs.ray_command(),
+            "rsync-down",
+            str(cluster.file),
+            f"{note.place}/report/",
+            f"{folder}/",
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or not (folder / "report.json").is_file():
+        said = " ".join((done.stderr or done.stdout).split())
+        _not_here(note, said[-300:])
+        return None
+    return folder
+
+
+def _not_here(note: Submitted, reason: str) -> None:
+    _say(f"the report could not be brought here ({reason}); it is in {note.place}/report")
+
+
+def _home_of_report(name: str, cluster: LaunchedCluster) -> Path:
+    own = Path("runs", name).absolute()
+    # A sweep of that name that was run on this machine keeps its own.
+    layout = SweepLayout(open_store(own))
+    taken = layout.store.has(layout.resolved)
+    return own.with_name(f"{name}-on-{cluster.name}" if taken else name) / "report"
+
+
+def _checked(cluster: LaunchedCluster, written: str, overrides: Sequence[str]) -> Gathered:
+    """Returns the files of the spec, checked as far as this machine can.
+
+    Raises:
+        RemoteError: its data lies on this machine.
+    """
+    spec = gather(written, overrides, INSTALLED)
+    if spec.data is None:
+        load_spec(written, overrides)
+        return spec
+    there = any(override_key(text) == PATH_KEY for text in overrides)
+    if there and spec.data.startswith(("/", "~")):
+        return spec
+    raise RemoteError(
+        f"{written}: dataset.path = {spec.data} is on this machine, and the sweep runs on"
+        f" {cluster}. Copy the data to its head: ray rsync-up {cluster.file.name} {spec.data}"
+        " '~/data'; then say where it lies there: --set dataset.path='~/data'"
+    )
+
+
+def _place(cluster: LaunchedCluster, name: str, out: str | None) -> str:
+    """Returns where the sweep is kept, as the head sees it."""
+    if out is None:
+        return f"{cluster.state.rstrip('/')}/{name}" if cluster.state else f"{HOME}/runs/{name}"
+    return out if "://" in out or out.startswith(("/", "~")) else f"{HOME}/{out}"
+
+
+def _for_shell(*words: str) -> str:
+    """Returns the words as a shell takes them, the home folder of a path being the head's."""
+    return " ".join(
+        f'"$HOME"/{shlex.quote(word[2:])}' if word.startswith("~/") else shlex.quote(word)
+        for word in words
+    )
+
+
+def _files(spec: Gathered) -> dict[str, str]:
+    """Returns the spec's own file and those that it extends and that are not packaged: name ->
+    text, the spec's first, each as far from the others as here.
+
+    Raises:
+        RemoteError: one is extended by its absolute path.
+    """
+    texts = {os.path.abspath(spec.path): spec.text}  # noqa: PTH100
+    for file in spec.extended:
+        if not Path(file.shown).is_file():
+            continue  # packaged, and so on the head too
+        for _, written in file.extended_by:
+            if written.startswith(("/", "~")):
+                raise RemoteError(
+                    f"{spec.path}: extends {written}, which the cluster does not have. Write the"
+                    " path as seen from the file that extends it"
+                )
+        texts[os.path.abspath(file.shown)] = file.text  # noqa: PTH100
+    root = os.path.commonpath([os.path.dirname(path) for path in texts])  # noqa: PTH120
+    return {os.path.relpath(path, root): text for path, text in texts.items()}
+
+
+@contextmanager
+def _folder(files: dict[str, str]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="orchestrate-") as name:
+        for relative, text in files.items():
+            path = Path(name, relative)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+        yield Path(name)
+
+
+def _show(stream: Any) -> Any:
+    def show(text: str) -> None:
+        stream.write(console.escaped(text))
+        stream.flush()
+
+    return show
+
+
+def _say(text: str) -> None:
+    print(console.escaped(text), file=sys.stderr, flush=True)

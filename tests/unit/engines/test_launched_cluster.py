@@ -1,0 +1,214 @@
+"""Whether a sweep goes to the cluster of this folder's cluster.yaml or stays here is read from
+files of this machine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator import cli
+from orchestrator.commands import remote
+from orchestrator.engines.ray import jobs
+from orchestrator.engines.ray.cluster_file import LaunchedCluster, Unused, look
+
+LOCAL = """
+cluster_name: mine
+provider: {type: local, head_ip: 192.0.2.1, worker_ips: [192.0.2.2]}
+auth: {ssh_user: me}
+setup_commands: ["echo 'export ORCHESTRATE_STATE=/srv/sweeps' >> ~/.bashrc; sort <in >out"]
+"""
+AWS = """
+cluster_name: mine
+provider: {type: aws, region: us-west-2}
+auth: {ssh_user: ubuntu}
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ray's folder, the cache and the working folder are the test's own."""
+    folder = tmp_path / "tmp"
+    (folder / "ray").mkdir(parents=True)
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def note_local(temporary: Path, state: str = "running", head: str = "192.0.2.1") -> None:
+    """Notes what `ray up` does of a cluster of one's own machines."""
+    nodes = {head: {"tags": {"ray-node-type": "head"}, "state": state}}
+    (temporary / "ray/cluster-mine.state").write_text(json.dumps(nodes))
+
+
+def note_cloud(temporary: Path, name: str = "mine", region: str = "us-west-2") -> None:
+    """Keeps what `ray up` does of a cluster in a cloud."""
+    provider = {"type": "aws", "region": region, "cache_stopped_nodes": False}
+    config = {"cluster_name": name, "provider": provider}
+    (temporary / "ray-config-0123").write_text(json.dumps({"_version": 1, "config": config}))
+
+
+def write(text: str, name: str = "cluster.yaml") -> Path:
+    path = Path.cwd() / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("text", [LOCAL, AWS])
+def test_a_cluster_that_was_never_brought_up_is_one_line(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(text)
+    assert remote.find(None) is None
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert "cluster.yaml was not brought up from here (ray up cluster.yaml)" in said.err
+
+
+def test_a_file_with_names_left_out_is_one_line_even_if_one_of_its_name_is_up(
+    temporary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note_local(temporary)
+    write(LOCAL.replace("192.0.2.2", "<address>"))
+    assert remote.find(None) is None
+    assert capsys.readouterr().err == (
+        "on this machine: cluster.yaml has <address> left to be filled in\n"
+    )
+
+
+def test_the_files_that_ship_stay_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[3]
+    for name in ("cluster.yaml", "cluster.local.yaml"):
+        assert isinstance(look(root / name), Unused)
+
+
+def test_a_comment_or_a_redirection_is_nothing_to_fill_in(temporary: Path) -> None:
+    note_local(temporary)
+    found = look(write(f"# <address>\n{LOCAL}"))
+    assert isinstance(found, LaunchedCluster)
+    assert (found.name, found.head, found.state) == ("mine", "192.0.2.1", "/srv/sweeps")
+
+
+def test_a_cluster_counts_as_up_by_its_own_record_alone(temporary: Path) -> None:
+    local, cloud = write(LOCAL), write(AWS, "cloud.yaml")
+    note_local(temporary, state="terminated")
+    assert isinstance(look(local), Unused)
+    note_local(temporary, head="192.0.2.9")
+    assert isinstance(look(local), Unused)
+    (temporary / "ray/cluster-mine.state").write_text("{")
+    assert isinstance(look(local), Unused)
+    note_cloud(temporary, name="other")
+    assert isinstance(look(cloud), Unused)
+    note_cloud(temporary, region="eu-west-1")
+    assert isinstance(look(cloud), Unused)
+    note_cloud(temporary)
+    assert isinstance(look(cloud), LaunchedCluster)
+
+
+@pytest.mark.parametrize("text", ["[", "{}", "cluster_name: x\n", "provider: {type: aws}\n"])
+def test_any_other_file_of_that_name_stops_no_sweep(text: str) -> None:
+    write(text)
+    assert remote.find(None) is None
+
+
+def test_a_folder_without_a_file_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert remote.find(None) is None
+    assert capsys.readouterr().err == ""
+
+
+def test_a_ray_that_is_named_is_taken_instead(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note_local(temporary)
+    write(LOCAL)
+    assert remote.find(None) is not None
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.7:6379")
+    assert remote.find(None) is None
+
+
+def test_of_two_clusters_that_are_up_one_must_be_named(temporary: Path) -> None:
+    note_local(temporary)
+    note_cloud(temporary)
+    write(AWS)
+    write(LOCAL, "cluster.local.yaml")
+    with pytest.raises(remote.RemoteError, match=r"--cluster cluster\.local\.yaml"):
+        remote.find(None)
+    found = remote.find("cluster.local.yaml")
+    assert found is not None and found.provider == "local"
+
+
+def test_a_file_that_is_named_must_be_of_a_cluster_that_is_up() -> None:
+    write(LOCAL)
+    with pytest.raises(remote.RemoteError, match="was not brought up"):
+        remote.find("cluster.yaml")
+    with pytest.raises(remote.RemoteError, match="is not a file of"):
+        remote.find("absent.yaml")
+
+
+def launcher_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Plays the program `ray`."""
+    program = tmp_path / "ray-played"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(jobs, "ray_command", lambda: str(program))
+
+
+@pytest.mark.parametrize("script", ["echo 'ssh: no route to host' >&2; exit 1", "sleep 60"])
+def test_a_cluster_that_cannot_be_reached_is_one_message_and_nothing_runs(
+    script: str,
+    temporary: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    note_local(temporary)
+    write(LOCAL)
+    launcher_that(tmp_path, monkeypatch, script)
+    monkeypatch.setattr(jobs, "TUNNEL_SECONDS", 1.0)
+    assert cli.main(["sweep", "smoke.yaml"]) == 2
+    first, message = capsys.readouterr().err.splitlines()
+    assert first == (
+        "on cluster mine (cluster.yaml: local, head 192.0.2.1), not on this machine (--local) ->"
+        " /srv/sweeps/smoke"
+    )
+    reason = "ssh: no route to host" if "route" in script else "no answer"
+    assert f"cannot be reached ({reason})" in message and "ray up cluster.yaml" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_of_this_machine_is_refused_with_what_to_do(
+    temporary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note_local(temporary)
+    write(LOCAL)
+    write("extends: images_example.yaml\nname: own\ndataset: {path: photos}\n", "own.yaml")
+    for given in ([], ["--set", "dataset.path=photos"]):
+        assert cli.main(["sweep", "own.yaml", *given]) == 2
+        said = capsys.readouterr().err
+        assert "rsync-up cluster.yaml photos" in said and "--set dataset.path=" in said
+
+
+@pytest.mark.parametrize("words", [["--local"], ["--engine", "inline"], ["--address", "x:1"]])
+def test_what_keeps_a_sweep_here_and_what_hands_it_over_exclude_each_other(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["sweep", "smoke.yaml", *words, "--detach"]) == 2
+    assert "--detach is for a sweep on a cluster" in capsys.readouterr().err
+    assert cli.main(["sweep", "smoke.yaml", "--detach"]) == 2
+    assert "there is no cluster here" in capsys.readouterr().err
+
+
+def test_a_head_of_another_version_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sweep", "smoke.yaml", "--expect", "0.0.1+0"]) == 2
+    said = capsys.readouterr().err
+    assert "0.0.1+0" in said and remote.project_version() in said and "ray up" in said
+
+
+def test_a_sweep_that_nobody_submitted_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("logs", "stop"):
+        assert cli.main([verb, "nothing"]) == 2
+        assert "nothing: no such sweep was submitted" in capsys.readouterr().err
