@@ -27,6 +27,7 @@ from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray.candidate import ASKED, FATAL, LIMIT, CandidateTrainable, SweepContext
 from orchestrator.engines.ray.cluster import Cluster, awaited, groups_that_fit
 from orchestrator.engines.ray.node import WANTED, Token
+from orchestrator.engines.ray.restarts import Restarts
 from orchestrator.engines.ray.scratch import scratch_folder
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.engines.ray.watch import leave, services, watched
@@ -37,16 +38,12 @@ from orchestrator.storage.locks import TakenOver
 from orchestrator.storage.store import Store
 from orchestrator.sweeps.candidates import Candidate
 from orchestrator.sweeps.layout import SweepLayout
-from orchestrator.sweeps.stage_store import ClusterLost, StageStore, SweepStopped
+from orchestrator.sweeps.stage_store import ClusterLost, SweepStopped
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
 
 HELD_SECONDS = 10.0
 """Between two looks whether another driver has taken over."""
-LOOK_SECONDS = 0.5
-"""Between two looks at how far the candidates are."""
-LOOK_SECONDS_AFAR = 15.0
-"""The same where the sweep is kept in no folder."""
 CANDIDATES_PER_GROUP = 2
 """Candidates at work for each worker group: their seeds run side by side, so that one that waits
 for a shared stage leaves no worker group idle.
@@ -239,57 +236,6 @@ class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         except StorageLost as error:
             self.end(str(error), error.exit_status)
         return self.taken_over is None and self.message is None
-
-
-class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """Lets Tune start a candidate again for as long as its trials get further between two deaths of
-    its process. (Tune counts over its whole life.)
-    """
-
-    def __init__(self, layout: SweepLayout, limit: int) -> None:
-        self._layout = layout
-        self._limit = limit
-        self._died_at: dict[str, Any] = {}
-        """Tune's trial -> how far it was when it first ran or last died."""
-        self._looked = 0.0
-        self._pause = LOOK_SECONDS
-        if layout.store.as_folder("") is None:
-            # Each look costs requests.
-            self._pause = LOOK_SECONDS_AFAR
-        self.training: dict[str, str] = {}
-        """Trial -> key of the stage that it waits for."""
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if time.monotonic() - self._looked < self._pause:
-            return
-        self._looked = time.monotonic()
-        for trial in trials:
-            # Once granted, the allowance holds until the next death.
-            allowed = self._limit + trial.num_failures + 1
-            if trial.status == "RUNNING" and trial.max_failures < allowed:
-                reached = self._reached(trial)
-                if self._died_at.setdefault(trial.trial_id, reached) != reached:
-                    trial.max_failures = allowed
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._died_at[trial.trial_id] = self._reached(trial)
-
-    def _reached(self, trial: Any) -> list[tuple[int, int]]:
-        """Of each seed: how much is on record, and the checkpoint of the stage that is being
-        trained.
-        """
-        reached = []
-        for seed in trial.config["candidate"].trials:
-            training = self.training.get(seed.id)
-            reached.append(
-                (
-                    len(self._layout.store.names(self._layout.trial(seed.id).root)),
-                    StageStore(self._layout.store).epochs_done(training)
-                    if training is not None
-                    else 0,
-                )
-            )
-        return reached
 
 
 def _tuner(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.engines.patience import Deaths
-from orchestrator.engines.ray.engine import Restarts
+from orchestrator.engines.ray.restarts import Restarts
 from orchestrator.sweeps.candidates import group_candidates
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_store import epochs_done
