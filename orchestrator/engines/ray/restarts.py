@@ -26,6 +26,10 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._limit = limit
         self._died_at: dict[str, Any] = {}
         """Tune's trial -> how far it was when it first ran or last died."""
+        self._begun: dict[str, Any] = {}
+        """Tune's trials that have begun and not ended. Those that Tune hands over are all there
+        ever were.
+        """
         self._looked = 0.0
         self._pause = LOOK_SECONDS
         if layout.store.as_folder("") is None:
@@ -38,13 +42,28 @@ class Restarts(tune.Callback):  # type: ignore[misc]  # Ray has no types
         if time.monotonic() - self._looked < self._pause:
             return
         self._looked = time.monotonic()
-        for trial in trials:
+        for trial in list(self._begun.values()):
             # Once granted, the allowance holds until the next death.
             allowed = self._limit + trial.num_failures + 1
             if trial.status == "RUNNING" and trial.max_failures < allowed:
                 reached = self._reached(trial)
                 if self._died_at.setdefault(trial.trial_id, reached) != reached:
                     trial.max_failures = allowed
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._begun[trial.trial_id] = trial
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._forget(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._forget(trial)
+
+    def _forget(self, trial: Any) -> None:
+        self._begun.pop(trial.trial_id, None)
+        self._died_at.pop(trial.trial_id, None)
+        for seed in trial.config["candidate"].trials:
+            self.training.pop(seed.id, None)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._died_at[trial.trial_id] = self._reached(trial)

@@ -64,6 +64,7 @@ def test_a_candidate_is_started_again_while_its_trials_get_further(
     [candidate] = group_candidates([trial_of(ABLATIONS[4], 0)])
     trial = TuneTrial({"candidate": candidate}, limit)
     restarts = Restarts(layout, limit)
+    restarts.on_trial_start(1, [trial], trial)
 
     def look() -> None:
         restarts._looked = 0.0
