@@ -15,6 +15,7 @@ import secrets
 import tempfile
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
@@ -562,8 +563,11 @@ class _View(Store):
         raise AssertionError("a view is read")
 
     def names(self, folder: str = "") -> list[str]:
-        below = f"{check_name(folder)}/" if folder else ""
-        return [name for name in self._names if name.startswith(below)]
+        if not folder:
+            return list(self._names)
+        # They are sorted, and "0" follows "/": who asks for each trial's reads no other's.
+        first = bisect_left(self._names, f"{check_name(folder)}/")
+        return self._names[first : bisect_left(self._names, f"{folder}0", first)]
 
     def has(self, name: str) -> bool:
         return check_name(name) in self._known
