@@ -28,12 +28,14 @@ def value_of(layout: SweepLayout, candidate: Candidate) -> float | None:
     """Mean over the candidate's seeds of the last stage's validation accuracy in percent; None
     unless every seed has finished.
     """
-    if any(
-        is_failed(layout, trial) or not is_finished(layout, trial) for trial in candidate.trials
-    ):
+    if not all(is_finished(layout, trial) for trial in candidate.trials):
         return None
     values = [_last_validation(layout, trial) for trial in candidate.trials]
     return fmean(value for value in values if value is not None) if None not in values else None
+
+
+def _has_failed(layout: SweepLayout, candidate: Candidate) -> bool:
+    return any(is_failed(layout, trial) for trial in candidate.trials)
 
 
 def _last_validation(layout: SweepLayout, trial: Trial) -> float | None:
@@ -58,20 +60,18 @@ class OptunaSource:
     _open: dict[str, optuna.trial.Trial] = field(default_factory=dict)
     _values: dict[str, float] = field(default_factory=dict)
     """Candidate -> what it reached, of those that have finished: read once, and told since."""
+    _drawn: set[str] = field(init=False)
+    """Ids of all candidates."""
 
     def __post_init__(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        known = [(candidate, value_of(self.layout, candidate)) for candidate in self.candidates]
+        self._drawn = {candidate.id for candidate in self.candidates}
+        there = SweepLayout(self.layout.store.view())
+        failed = {c.id for c in self.candidates if _has_failed(there, c)}
+        known = [(c, value_of(there, c)) for c in self.candidates if c.id not in failed]
         told = [(candidate, value) for candidate, value in known if value is not None]
         self._values = {candidate.id: value for candidate, value in told}
-        failed = {
-            c.id
-            for c in self.candidates
-            if any(is_failed(self.layout, trial) for trial in c.trials)
-        }
-        self._left = deque(
-            candidate for candidate, value in known if value is None and candidate.id not in failed
-        )
+        self._left = deque(candidate for candidate, value in known if value is None)
         seed = int.from_bytes(
             hashlib.sha256(f"{self.spec.search.seed}/{len(told)}".encode()).digest()[:4], "big"
         )
@@ -108,7 +108,6 @@ class OptunaSource:
             return self._left.popleft()
         if len(self.candidates) >= (self.spec.search.num_candidates or 0):
             return None
-        drawn = {candidate.id for candidate in self.candidates}
         for _ in range(MOST_REPEATS):
             suggested = self._study.ask()
             try:
@@ -119,7 +118,7 @@ class OptunaSource:
                 # it among the worst and turns elsewhere.
                 self._study.tell(suggested, state=optuna.trial.TrialState.PRUNED)
                 continue
-            if candidate.id not in drawn:
+            if candidate.id not in self._drawn:
                 self._open[candidate.id] = suggested
                 # On record before it runs: its trials' folders must have a name in the sweep.
                 put_candidates(
@@ -129,6 +128,7 @@ class OptunaSource:
                     catalogue=self.spec.keys.catalogue,
                 )
                 self.candidates.append(candidate)
+                self._drawn.add(candidate.id)
                 return candidate
             known = self._values.get(candidate.id)
             self._study.tell(

@@ -5,12 +5,13 @@ each, put once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.catalogue import INSTALLED, Catalogue
-from orchestrator.storage.store import Unreadable
+from orchestrator.storage.store import Store, Unreadable
 from orchestrator.sweeps.layout import SweepLayout, checked_name
 from orchestrator.sweeps.records import RecordsDamaged, encode_object, read_error, read_object
 from orchestrator.sweeps.stage_records import has_stages
@@ -91,11 +92,10 @@ def put_candidates(
         layout.candidate(number): encode_object(candidate_to_row(candidate) | {"number": number})
         for number, candidate in enumerate(candidates, start=first)
     }
-    layout.store.put_new(rows)
+    held = _put(layout.store, rows)
     committed = []
     for number, candidate in enumerate(candidates, start=first):
-        name = layout.candidate(number)
-        if _holds(layout, name, rows[name]):
+        if layout.candidate(number) in held:
             committed.append(candidate)
             continue
         present = read_candidate(layout, number, catalogue)
@@ -108,9 +108,24 @@ def put_candidates(
     return committed
 
 
-def _holds(layout: SweepLayout, name: str, data: bytes) -> bool:
+def _put(store: Store, rows: Mapping[str, bytes]) -> set[str]:
+    """Puts facts, each only where its name is free; returns the names that hold just these bytes
+    now.
+    """
+    if len(rows) == 1:
+        # As a search draws them: one write says whose bytes won, and waits for no other file of
+        # this machine.
+        [(name, data)] = rows.items()
+        with suppress(Unreadable):
+            return {name} if store.put(name, data) else set()
+        return set()
+    store.put_new(rows)
+    return {name for name, data in rows.items() if _holds(store, name, data)}
+
+
+def _holds(store: Store, name: str, data: bytes) -> bool:
     try:
-        return layout.store.get(name) == data
+        return store.get(name) == data
     except (FileNotFoundError, Unreadable):
         return False
 
