@@ -32,8 +32,9 @@ from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.resolved import SweepError
 from orchestrator.sweeps.stage_records import stages_on_record
 from orchestrator.sweeps.stage_store import ClusterLost
+from orchestrator.sweeps.trainings import DistinctTrainings
 from search_spaces.reading.config import ResourcesConfig, Spec
-from search_spaces.reading.trials import make_trial, stage_prefixes
+from search_spaces.reading.trials import make_trial
 
 if TYPE_CHECKING:
     from orchestrator.engines.ray.cluster import Cluster
@@ -380,7 +381,7 @@ def _run(
     if outcome.limit is not None:
         recorded = results.load(layout, candidates, spec.keys.catalogue)
         to_do = status.remaining(recorded, spec.resources)
-        left = to_do, max(to_do, _distinct(candidates))
+        left = to_do, max(to_do, DistinctTrainings(candidates).count())
     return Ended(
         layout=layout,
         candidates=candidates,
@@ -396,22 +397,6 @@ def _is_left(spec: Spec, candidates: Sequence[Candidate], outcome: Outcome) -> b
     return bool(outcome.waiting) or (wanted is not None and len(candidates) < wanted)
 
 
-def _distinct(candidates: list[Candidate]) -> int:
-    return len(
-        {
-            key
-            for candidate in candidates
-            for trial in candidate.trials
-            for key in stage_prefixes(trial)
-        }
-    )
-
-
-def _expected(drawn: list[Candidate], number: int) -> int:
-    """Stage trainings of `number` candidates, if those not drawn yet are like those that are."""
-    return round(_distinct(drawn) * number / max(len(drawn), 1))
-
-
 def _announce(
     spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str, listener: Listener
 ) -> Progress:
@@ -422,7 +407,7 @@ def _announce(
             None,
         )
     else:
-        total = _distinct(candidates)
+        total = DistinctTrainings(candidates).count()
         work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
     _say(listener, f"{where}; {work} -> {layout.location}")
     quiet = None if listener.show else Console(quiet=True)
@@ -490,7 +475,7 @@ def _run_ray(
             spec.search.algorithm.source(spec, layout, candidates),
             spec.search.num_candidates or 0,
         )
-        estimate = partial(_expected, candidates, number)
+        estimate = partial(DistinctTrainings(candidates).expected, number)
     else:
         there = SweepLayout(layout.store.view())
         left = [

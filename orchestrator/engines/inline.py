@@ -41,9 +41,10 @@ def outcome_on_record(layout: SweepLayout, candidates: Sequence[Candidate]) -> O
     """Returns how the trials of these candidates stand."""
     layout = SweepLayout(layout.store.view())
     trials = [trial for candidate in candidates for trial in candidate.trials]
-    failed = tuple(trial.id for trial in trials if is_failed(layout, trial))
+    # In order, and found at once: thousands may have failed.
+    failed = {trial.id: None for trial in trials if is_failed(layout, trial)}
     return Outcome(
-        failed=failed,
+        failed=tuple(failed),
         waiting=tuple(
             trial.id
             for trial in trials
