@@ -65,9 +65,9 @@ def _sweep(args: argparse.Namespace) -> int:
     from orchestrator.commands import sweep
 
     engine = _engine(args)
-    code = _sweep_there(args)
-    if code is not None:
-        return code
+    cluster = _cluster(args)
+    if cluster is not None:
+        return _hand_over(args, cluster)
     spec, state = load_spec(args.spec, args.set), os.environ.get("ORCHESTRATE_STATE")
     return sweep.sweep(
         spec,
@@ -79,17 +79,15 @@ def _sweep(args: argparse.Namespace) -> int:
     )
 
 
-def _sweep_there(args: argparse.Namespace) -> int | None:
-    """Runs the sweep on the cluster of this folder's cluster.yaml. Returns the exit status; None
-    where the sweep runs on this machine.
+def _cluster(args: argparse.Namespace) -> Any:
+    """Returns the cluster of this folder's cluster.yaml that the sweep runs on; None where it runs
+    on this machine.
     """
     from trainers.errors import UserError
 
-    here = args.engine == "inline" or args.local or args.address is not None
-    if here and (args.cluster is not None or args.detach):
-        which = "--cluster" if args.cluster is not None else "--detach"
-        raise UserError(f"{which} is for a sweep on a cluster: leave out what keeps it here.")
-    if here:
+    if args.engine == "inline" or args.local or args.address is not None:
+        if args.cluster is not None:
+            raise UserError("--cluster is for a sweep on a cluster: leave out what keeps it here.")
         return None
     from orchestrator.commands import remote
 
@@ -98,17 +96,26 @@ def _sweep_there(args: argparse.Namespace) -> int | None:
     from orchestrator.catalogue import load_spec
 
     # A spec that is none is named alone.
-    cluster = remote.find(args.cluster, before=lambda: load_spec(args.spec, args.set))
+    return remote.find(args.cluster, before=lambda: load_spec(args.spec, args.set))
+
+
+def _submit(args: argparse.Namespace) -> int:
+    from orchestrator.commands import remote
+    from trainers.errors import UserError
+
+    cluster = remote.find(args.cluster)
     if cluster is None:
-        if args.detach:
-            raise UserError(
-                "--detach: there is no cluster here to hand the sweep to (docs/cluster.md)."
-            )
-        return None
+        raise UserError("no cluster of this folder is up, to hand the sweep to (docs/cluster.md)")
+    return _hand_over(args, cluster, wait=False)
+
+
+def _hand_over(args: argparse.Namespace, cluster: Any, *, wait: bool = True) -> int:
+    from orchestrator.commands import remote
+
     options = [
         *(["--accept-failures"] if args.accept_failures else []),
         *(["--retry-failed", str(args.retry_failed)] if args.retry_failed else []),
-        *(["--verbose"] if args.verbose else []),
+        *(["--verbose"] if wait and args.verbose else []),
     ]
     return remote.sweep(
         cluster,
@@ -116,8 +123,8 @@ def _sweep_there(args: argparse.Namespace) -> int | None:
         args.set,
         options,
         out=args.out,
-        detach=args.detach,
-        as_json=args.json,
+        wait=wait,
+        as_json=wait and args.json,
     )
 
 
@@ -357,24 +364,33 @@ def build_parser() -> argparse.ArgumentParser:
         "orchestrate sweep ablations.yaml --set method.epochs=10 --out runs/short",
     )
     _spec_arguments(sweep)
-    sweep.add_argument(
-        "--out", metavar="DIR", type=_location, help="the sweep's own folder (default: runs/<name>)"
-    )
     _engine_arguments(sweep, begun=False)
-    sweep.add_argument(
-        "--cluster",
-        metavar="FILE",
-        help=(
-            "run on the cluster that `ray up FILE` brought up from this machine (default:"
-            " cluster.yaml or cluster.local.yaml of this folder, if it is up)"
-        ),
-    )
-    sweep.add_argument(
-        "--detach", action="store_true", help="hand the sweep to the cluster and do not wait"
-    )
     sweep.add_argument("--expect", help=argparse.SUPPRESS)
-    _failure_arguments(sweep)
     _json_flag(sweep)
+    submit = _add(
+        verbs,
+        "submit",
+        _submit,
+        "hand a sweep to a cluster and do not wait for it",
+        "orchestrate submit ablations.yaml",
+    )
+    _spec_arguments(submit)
+    for verb in (sweep, submit):
+        verb.add_argument(
+            "--out",
+            metavar="DIR",
+            type=_location,
+            help="the sweep's own folder (default: runs/<name>)",
+        )
+        verb.add_argument(
+            "--cluster",
+            metavar="FILE",
+            help=(
+                "run on the cluster that `ray up FILE` brought up from this machine (default:"
+                " cluster.yaml or cluster.local.yaml of this folder, if it is up)"
+            ),
+        )
+        _failure_arguments(verb)
 
     for name, run, text in (
         ("logs", _logs, "show the progress of a sweep on a cluster, to its end"),

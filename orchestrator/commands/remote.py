@@ -174,7 +174,7 @@ def sweep(
     options: Sequence[str],
     *,
     out: str | None,
-    detach: bool,
+    wait: bool,
     as_json: bool,
 ) -> int:
     """Submits a sweep to the cluster, or comes back to it where it runs already; shows its progress
@@ -183,7 +183,7 @@ def sweep(
     Args:
         written: the spec, as given.
         options: of `sweep`, for the head.
-        detach: do not wait for its end.
+        wait: for its end.
     """
     spec = _checked(cluster, written, overrides)
     name, place = spec.name, _place(cluster, spec.name, out)
@@ -222,7 +222,7 @@ def sweep(
                 )
             _say(f"submitted as {base}-{number}")
         note.write()
-        if detach:
+        if not wait:
             _say(_come_back(note))
             return 0
         return _follow(note, cluster, f"{base}-{number}", head, as_json=as_json)

@@ -121,10 +121,23 @@ def leave_and_come_back(world: Hosts, shared: Path) -> None:
         )
         assert f"status {code}" in said and message in said, said
     # Handed over, stopped, and gone on with.
-    longer = "cd ~/orchestrate; orchestrate sweep far.yaml --set method.epochs=400"
-    longer += " --out /srv/shared/longer"
-    assert "goes on there" in world.run("laptop", f"{longer} --detach")
-    assert "has stopped" in world.run("laptop", "orchestrate stop /srv/shared/longer")
+    longer = "far.yaml --set method.epochs=200 --set resources.checkpoint_seconds=0"
+    there = f"{longer} --out /srv/shared/longer"
+    said = world.run("laptop", f"cd ~/orchestrate; orchestrate submit {there} 2>&1")
+    assert "goes on there" in said, said
+    deadline = time.monotonic() + 600
+    while not list(shared.glob("longer/stages/*/epoch-*.ckpt")):
+        assert time.monotonic() < deadline, world.run("laptop", "orchestrate logs far")
+        time.sleep(1)
+    said = world.run("laptop", "orchestrate stop /srv/shared/longer 2>&1")
+    assert "has stopped" in said, said
+    said = world.run("laptop", "orchestrate logs /srv/shared/longer 2>&1; echo status $?")
+    assert "interrupted" in said and "status 130" in said, said
+    world.run("laptop", f"cd ~/orchestrate; orchestrate sweep {there}")
+    world.run(
+        "laptop", f"cd ~/orchestrate; orchestrate sweep {longer} --engine inline --out ~/whole"
+    )
+    assert ledgers(home / "whole") == ledgers(shared / "longer")
 
 
 def test_three_machines_come_up_from_a_laptop_and_go_down(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ VERBS = {
     "doctor",
     "logs",
     "stop",
+    "submit",
 }
 
 

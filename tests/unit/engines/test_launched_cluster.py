@@ -196,10 +196,16 @@ def test_data_of_this_machine_is_refused_with_what_to_do(
 def test_what_keeps_a_sweep_here_and_what_hands_it_over_exclude_each_other(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["sweep", "smoke.yaml", *words, "--detach"]) == 2
-    assert "--detach is for a sweep on a cluster" in capsys.readouterr().err
-    assert cli.main(["sweep", "smoke.yaml", "--detach"]) == 2
-    assert "there is no cluster here" in capsys.readouterr().err
+    assert cli.main(["sweep", "smoke.yaml", *words, "--cluster", "cluster.yaml"]) == 2
+    assert "--cluster is for a sweep on a cluster" in capsys.readouterr().err
+
+
+def test_nothing_is_submitted_where_no_cluster_is_up(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in (None, AWS.replace("us-west-2", "<region>")):
+        if text is not None:
+            write(text)
+        assert cli.main(["submit", "smoke.yaml"]) == 2
+        assert "no cluster of this folder is up" in capsys.readouterr().err
 
 
 def test_a_head_of_another_version_refuses(capsys: pytest.CaptureFixture[str]) -> None:
