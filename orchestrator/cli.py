@@ -169,9 +169,9 @@ def _status(args: argparse.Namespace) -> int:
     from orchestrator.commands import status
 
     if "://" not in args.dir and not Path(args.dir, "resolved.yaml").exists():
-        from orchestrator.commands import remote
+        from orchestrator.commands import remote, submissions
 
-        note = remote.submitted(args.dir)
+        note = submissions.submitted(args.dir)
         if note is not None:
             return remote.status(note, as_json=args.json)
     if not args.watch:

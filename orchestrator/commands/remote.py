@@ -7,31 +7,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.catalogue import INSTALLED, load_spec
 from orchestrator.commands import console
+from orchestrator.commands.packing import checked, files_of, folder_of, for_shell
+from orchestrator.commands.submissions import RemoteError, Submitted, known
 from orchestrator.engines.ray import jobs
 from orchestrator.engines.ray.cluster import running_here
 from orchestrator.engines.ray.cluster_file import FILES, LaunchedCluster, Unused, look
 from orchestrator.storage.opening import open_store
-from orchestrator.storage.user_files import cache_root
 from orchestrator.sweeps.folder import code_hash
 from orchestrator.sweeps.layout import SweepLayout
-from orchestrator.sweeps.resolved import PATH_KEY, override_key
 from orchestrator.sweeps.stage_store import ClusterLost
-from search_spaces.reading.spec import Gathered, gather
 from trainers.errors import UserError
 
 HOME: Final = "~/orchestrate"
@@ -39,10 +34,6 @@ HOME: Final = "~/orchestrate"
 WITH_REPORT: Final = (0, 1, 4)
 """Exit statuses of a sweep that has written its report."""
 STOP_SECONDS: Final = 120.0
-
-
-class RemoteError(UserError):
-    """A sweep cannot be handed to a cluster."""
 
 
 def find(
@@ -107,66 +98,6 @@ def check_version(expected: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submitted:
-    """What is noted on this machine of a sweep that was submitted."""
-
-    name: str
-    base: str
-    """Its job's name, without the number of the submission."""
-    place: str
-    """Where it is kept, as its head sees it."""
-    file: str
-    """Of the cluster."""
-    report: str
-    """Folder of this machine for the report."""
-
-    def write(self) -> None:
-        path = _notes() / f"{self.base}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-
-    def cluster(self) -> LaunchedCluster:
-        found = look(Path(self.file))
-        if not isinstance(found, LaunchedCluster):
-            why = found.reason if found else "is gone"
-            raise RemoteError(
-                f"{self.name} was submitted to the cluster of {self.file}, which {why}"
-            )
-        return found
-
-
-def _notes() -> Path:
-    return cache_root() / "submitted"
-
-
-def submitted(word: str) -> Submitted | None:
-    """Returns the sweep that was submitted last from this machine under such a name, job, place or
-    folder of reports; None if there is none.
-    """
-    found = sorted(_notes().glob("*.json"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(found):
-        try:
-            note = Submitted(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            continue
-        folder = str(Path(note.report).parent)
-        if word in (note.name, note.base, note.place) or os.path.abspath(word) == folder:  # noqa: PTH100
-            return note
-    return None
-
-
-def _known(word: str) -> Submitted:
-    note = submitted(word)
-    if note is None:
-        names = sorted(path.stem for path in _notes().glob("*.json"))
-        raise RemoteError(
-            f"{word}: no such sweep was submitted to a cluster from this machine"
-            + (f"; those that were: {', '.join(names)}" if names else "")
-        )
-    return note
-
-
 def sweep(
     cluster: LaunchedCluster,
     written: str,
@@ -185,13 +116,13 @@ def sweep(
         options: of `sweep`, for the head.
         wait: for its end.
     """
-    spec = _checked(cluster, written, overrides)
+    spec = checked(cluster, written, overrides)
     name, place = spec.name, _place(cluster, spec.name, out)
     base = f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
-    files = _files(spec)
+    files = files_of(spec)
     words = ["--expect", project_version(), "--out", place, *options]
     words += [word for text in overrides for word in ("--set", text)]
-    command = f"orchestrate sweep {_for_shell(next(iter(files)), *words)}"
+    command = f"orchestrate sweep {for_shell(next(iter(files)), *words)}"
     digest = hashlib.sha256(json.dumps([command, files]).encode()).hexdigest()
     note = Submitted(
         name=name,
@@ -213,7 +144,7 @@ def sweep(
             _say(f"{base}-{number} runs there already; coming back to it")
         else:
             number += 1
-            with _folder(files) as folder:
+            with folder_of(files) as folder:
                 head.submit(
                     f"{base}-{number}",
                     f"COLUMNS={shutil.get_terminal_size((100, 24)).columns} {command}",
@@ -230,14 +161,14 @@ def sweep(
 
 def logs(word: str, *, as_json: bool = False) -> int:
     """Shows the progress of a sweep that was submitted, to its end. Returns its exit status."""
-    note = _known(word)
+    note = known(word)
     with _latest(note) as (cluster, head, job):
         return _follow(note, cluster, job.submission_id, head, as_json=as_json)
 
 
 def stop(word: str) -> int:
     """Stops a sweep that was submitted, in good order. Returns the exit status."""
-    note = _known(word)
+    note = known(word)
     with _latest(note) as (_, head, job):
         if job.status.is_terminal():
             _say(f"{job.submission_id} has ended already ({job.status.value.lower()})")
@@ -262,7 +193,7 @@ def status(note: Submitted, *, as_json: bool) -> int:
         asked = f"{note.base}-status-{time.time_ns()}"
         words = [note.place, *(["--json"] if as_json else [])]
         columns = shutil.get_terminal_size((100, 24)).columns
-        head.submit(asked, f"COLUMNS={columns} orchestrate status {_for_shell(*words)}", notes={})
+        head.submit(asked, f"COLUMNS={columns} orchestrate status {for_shell(*words)}", notes={})
         info = jobs.follow(cluster, asked, head, _show(sys.stdout))
         return _exit_status(info)
 
@@ -367,71 +298,11 @@ def _home_of_report(name: str, cluster: LaunchedCluster) -> Path:
     return own.with_name(f"{name}-on-{cluster.name}" if taken else name) / "report"
 
 
-def _checked(cluster: LaunchedCluster, written: str, overrides: Sequence[str]) -> Gathered:
-    """Returns the files of the spec, checked as far as this machine can.
-
-    Raises:
-        RemoteError: its data lies on this machine.
-    """
-    spec = gather(written, overrides, INSTALLED)
-    if spec.data is None:
-        load_spec(written, overrides)
-        return spec
-    there = any(override_key(text) == PATH_KEY for text in overrides)
-    if there and spec.data.startswith(("/", "~")):
-        return spec
-    raise RemoteError(
-        f"{written}: dataset.path = {spec.data} is on this machine, and the sweep runs on"
-        f" {cluster}. Copy the data to its head: ray rsync-up {cluster.file.name} {spec.data}"
-        " '~/data'; then say where it lies there: --set dataset.path='~/data'"
-    )
-
-
 def _place(cluster: LaunchedCluster, name: str, out: str | None) -> str:
     """Returns where the sweep is kept, as the head sees it."""
     if out is None:
         return f"{cluster.state.rstrip('/')}/{name}" if cluster.state else f"{HOME}/runs/{name}"
     return out if "://" in out or out.startswith(("/", "~")) else f"{HOME}/{out}"
-
-
-def _for_shell(*words: str) -> str:
-    """Returns the words as a shell takes them, the home folder of a path being the head's."""
-    return " ".join(
-        f'"$HOME"/{shlex.quote(word[2:])}' if word.startswith("~/") else shlex.quote(word)
-        for word in words
-    )
-
-
-def _files(spec: Gathered) -> dict[str, str]:
-    """Returns the spec's own file and those that it extends and that are not packaged: name ->
-    text, the spec's first, each as far from the others as here.
-
-    Raises:
-        RemoteError: one is extended by its absolute path.
-    """
-    texts = {os.path.abspath(spec.path): spec.text}  # noqa: PTH100
-    for file in spec.extended:
-        if not Path(file.shown).is_file():
-            continue  # packaged, and so on the head too
-        for _, written in file.extended_by:
-            if written.startswith(("/", "~")):
-                raise RemoteError(
-                    f"{spec.path}: extends {written}, which the cluster does not have. Write the"
-                    " path as seen from the file that extends it"
-                )
-        texts[os.path.abspath(file.shown)] = file.text  # noqa: PTH100
-    root = os.path.commonpath([os.path.dirname(path) for path in texts])  # noqa: PTH120
-    return {os.path.relpath(path, root): text for path, text in texts.items()}
-
-
-@contextmanager
-def _folder(files: dict[str, str]) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="orchestrate-") as name:
-        for relative, text in files.items():
-            path = Path(name, relative)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text.encode())
-        yield Path(name)
 
 
 def _show(stream: Any) -> Any:
