@@ -32,7 +32,7 @@ def _plan(args: argparse.Namespace) -> int:
     from orchestrator.catalogue import load_spec
     from orchestrator.commands import plan
 
-    planned = plan.plan(load_spec(args.spec, args.set))
+    planned = plan.plan(load_spec(args.spec, args.set), like=args.like)
     if args.json:
         _print_json(planned)
     else:
@@ -334,6 +334,12 @@ def build_parser() -> argparse.ArgumentParser:
         "orchestrate plan ablations.yaml",
     )
     _spec_arguments(plan)
+    plan.add_argument(
+        "--like",
+        metavar="DIR",
+        type=_location,
+        help="estimate hours of training, and their price, by the times on record in that sweep",
+    )
     _json_flag(plan)
 
     keys = _add(

@@ -7,12 +7,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from search_spaces.reading.config import Spec, Trial
+from search_spaces.reading.config import ResourcesConfig, Spec, Trial
 from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION, draws, held_out
 from search_spaces.reading.trials import enumerate_trials, stage_prefixes, trial_to_mapping
+from trainers.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from orchestrator.reporting.stage_times import StageTimes
 
 
 MOST_ROWS: Final = 500
@@ -22,19 +25,34 @@ MOST_ROWS: Final = 500
 _MOST_SEEDS: Final = 20
 
 
-def plan(spec: Spec) -> dict[str, Any]:
+class UnknownTimes(UserError):
+    """The sweep that is to show how long a stage trains has trained none."""
+
+
+def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
     """What the sweep would do, as JSON values.
+
+    Args:
+        like: where a sweep is kept by whose recorded times the training of this one is estimated.
 
     Returns:
         {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels",
         "quotas"}, "bits", "questions", "annotation_hours", "draws", "beyond_pool"}],
-        "stage_trainings": {"total", "distinct"}}. "draws" is null or, of initial_choice
+        "stage_trainings": {"total", "distinct"}, "training"}. "training" is null or {"like",
+        "trainings", "hours", "workers", "price_per_hour", "price"}: hours of the distinct
+        trainings, each as long as those on record at its place in the schedule were on average,
+        and what they cost, workers x hours x price an hour (null without
+        resources.price_per_hour). "draws" is null or, of initial_choice
         priced_balanced, {"expected", "low", "high"}: how many labels are bought, and nine times in
         ten, if classes are equally large; schedule, bits, questions and hours are then of the
         expected number. "beyond_pool" is how many of the questions can never be asked, for want of
         images. A search that learns from results has "trials": null, numbers null, and "search":
         {"algorithm", "num_candidates", "seeds"}.
+
+    Raises:
+        UnknownTimes: no training is on record in `like`.
     """
+    times = None if like is None else _times(like)
     trials = enumerate_trials(spec)
     if trials is None:
         search = {
@@ -47,15 +65,19 @@ def plan(spec: Spec) -> dict[str, Any]:
             "trials": None,
             "search": search,
             "stage_trainings": {"total": None, "distinct": None},
+            "training": None,
         }
     rows: list[dict[str, Any]] = []
-    prefixes: list[str] = []
+    total = 0
+    places: dict[str, int] = {}
     shared: dict[str, Any] = {}
     for trial in trials:
         if trial.seed == spec.seeds[0]:
             # What a candidate's seeds have in common is worked out once: seeds share no stage with
             # each other.
-            prefixes += stage_prefixes(trial)
+            prefixes = stage_prefixes(trial)
+            total += len(prefixes)
+            places |= {prefix: place for place, prefix in enumerate(prefixes)}
             mapping = trial_to_mapping(trial)
             shared = {key: mapping[key] for key in ("cases", "config", "schedule", "bits")}
             priced_draws = draws(trial.config.schedule, trial.facts, held_out(trial.config.dataset))
@@ -70,7 +92,38 @@ def plan(spec: Spec) -> dict[str, Any]:
     return {
         "name": spec.name,
         "trials": rows,
-        "stage_trainings": {"total": len(prefixes) * seeds, "distinct": len(set(prefixes)) * seeds},
+        "stage_trainings": {"total": total * seeds, "distinct": len(places) * seeds},
+        "training": None
+        if times is None
+        else _training(like, times, times.of(places.values()) * seeds, spec.resources),
+    }
+
+
+def _times(location: str) -> StageTimes:
+    from orchestrator.reporting.results import load
+    from orchestrator.reporting.stage_times import stage_times
+    from orchestrator.sweeps.layout import SweepLayout
+
+    times = stage_times(load(SweepLayout.at(location)))
+    if times is None:
+        raise UnknownTimes(
+            f"--like {location}: no stage has been trained there, so it does not show how long one"
+            " takes. Run a little of it: orchestrate sweep SPEC --set 'seeds=[0]' --out DIR"
+        )
+    return times
+
+
+def _training(
+    like: str | None, times: StageTimes, seconds: float, resources: ResourcesConfig
+) -> dict[str, Any]:
+    hours, each = seconds / 3600, resources.price_per_hour
+    return {
+        "like": like,
+        "trainings": times.trainings,
+        "hours": hours,
+        "workers": resources.workers,
+        "price_per_hour": each,
+        "price": None if each is None else hours * resources.workers * each,
     }
 
 
@@ -162,10 +215,28 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
         " that share a beginning share its training.",
         highlight=False,
     )
+    if planned["training"] is not None:
+        console.print(_training_in_words(planned["training"]), highlight=False, markup=False)
     console.print(
         f"Hours are of annotation in one trial: {SECONDS_PER_QUESTION} s a question,"
         f" {SECONDS_PER_LABEL:g} s a label (Hu et al. 2020).",
         highlight=False,
+    )
+
+
+def _training_in_words(training: dict[str, Any]) -> str:
+    from orchestrator.reporting.status import duration
+
+    said = (
+        f"{duration(3600 * training['hours'])} of training in all, by"
+        f" {training['trainings']} stage training(s) on record in {training['like']}"
+    )
+    if training["price"] is None:
+        return f"{said}; what a worker costs is not said (resources.price_per_hour)."
+    return (
+        f"{said}: x {training['workers']} worker(s) x {training['price_per_hour']:g} an hour"
+        f" (resources.price_per_hour) = {training['price']:,.2f}. The head, starts of machines and"
+        " their idle time come to it."
     )
 
 

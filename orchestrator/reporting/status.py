@@ -16,6 +16,7 @@ from orchestrator.reporting import words as write
 from orchestrator.reporting.comparison import label
 from orchestrator.reporting.report import failed, stage_trainings
 from orchestrator.reporting.results import SweepResults, TrialResult, printable
+from orchestrator.reporting.stage_times import stage_times
 from search_spaces.reading.config import ResourcesConfig
 from search_spaces.reading.trials import stage_prefixes
 
@@ -100,19 +101,11 @@ def seconds_to_go(sweep: SweepResults, resources: ResourcesConfig) -> float | No
     They are spread over what may run at once, but the stages of a trial follow each other, so the
     longest trial bounds it from below.
     """
-    records = [record for result in sweep.trials for record in result.records if record.trained]
-    if not records:
+    times = stage_times(sweep)
+    if times is None:
         return None if _to_train(sweep, resources) else 0.0
-    overall = sum(record.seconds for record in records) / len(records)
-    by_stage: dict[int, list[float]] = {}
-    for record in records:
-        by_stage.setdefault(record.stage, []).append(record.seconds)
-    mean = {stage: sum(times) / len(times) for stage, times in by_stage.items()}
-    work = sum(mean.get(stage, overall) for stage in _to_train(sweep, resources).values())
-    chains = [
-        sum(mean.get(stage, overall) for stage in range(len(result.records), result.stages))
-        for result in _open(sweep)
-    ]
+    work = times.of(_to_train(sweep, resources).values())
+    chains = [times.of(range(len(result.records), result.stages)) for result in _open(sweep)]
     return max([work / resources.max_concurrent, *chains])
 
 

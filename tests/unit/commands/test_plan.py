@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from orchestrator import cli
 from orchestrator.catalogue import BUILT_IN, INSTALLED, load_spec
 from orchestrator.commands.plan import _numbers, plan, print_plan
 from orchestrator.data.sources.features import Features
 from orchestrator.data.sources.folders import Folder
+from orchestrator.reporting.results import load
+from orchestrator.sweeps.layout import SweepLayout
 from search_spaces.reading.datasets import contents
 from search_spaces.reading.errors import SpecError
+from tests.helpers.small_sweep import SPEC, write_data
 
 TRIAL_FIELDS = {
     "id",
@@ -92,7 +98,7 @@ def test_the_ablations_cost_the_same_bits_in_every_row() -> None:
 
 def test_a_plan_has_the_documented_fields_and_is_json() -> None:
     found = json.loads(json.dumps(plan(load_spec("smoke.yaml")), allow_nan=False))
-    assert set(found) == {"name", "trials", "stage_trainings"}
+    assert set(found) == {"name", "trials", "stage_trainings", "training"}
     first = found["trials"][0]
     assert set(first) == TRIAL_FIELDS
     assert first["cases"] == ["full labels only"] and first["seed"] == 0
@@ -294,3 +300,48 @@ def test_a_folder_is_counted(tmp_path: Path) -> None:
         found.test_items,
         found.smallest_class,
     ) == (2, 7, 5, 3)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A sweep of two trials that share their first stage."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_data(folder / "features.npz")
+        (folder / "spec.yaml").write_text(SPEC)
+        assert cli.main(["sweep", "spec.yaml", "--engine", "inline", "--out", "done"]) == 0
+        yield folder
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_a_sweep_like_one_that_was_trained_takes_as_long_for_each_seed(
+    trained: Path, seeds: int
+) -> None:
+    sweep = load(SweepLayout.at("done"))
+    records = [record for trial in sweep.trials for record in trial.records if record.trained]
+    spec = load_spec(
+        "spec.yaml",
+        [f"seeds={list(range(seeds))}", "resources.price_per_hour=7", "resources.workers=2"],
+    )
+    training = plan(spec, like="done")["training"]
+    expected = seeds * sum(record.seconds for record in records) / 3600
+    assert training["hours"] == pytest.approx(expected)
+    assert training["price"] == pytest.approx(expected * 2 * 7)
+    assert training["trainings"] == len(records) < sum(len(trial.records) for trial in sweep.trials)
+    assert plan(spec)["training"] is None
+
+
+def test_a_sweep_that_has_trained_nothing_shows_no_times(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained / "done", copy)
+    for stages in copy.glob("trials/*/stages"):
+        shutil.rmtree(stages)
+    assert cli.main(["plan", "spec.yaml", "--like", str(copy)]) == 2
+    assert f"--like {copy}: no stage has been trained there" in capsys.readouterr().err
+    assert cli.main(["plan", "spec.yaml", "--like", "done"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "stage training(s) on record in done" in said
+    assert "not said (resources.price_per_hour)" in said
