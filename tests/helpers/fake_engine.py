@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from ray import tune
 
 from orchestrator.engines.inline import Outcome, label_of, outcome_on_record
 from orchestrator.engines.ray import cluster as clusters
 from orchestrator.engines.ray import engine as engines
 from orchestrator.engines.ray import node
-from orchestrator.engines.ray.candidate import METRIC
+from orchestrator.engines.ray.candidate import METRIC, SweepContext
 from orchestrator.engines.ray.searcher import SourceSearcher
 from orchestrator.search.source import Source
 from orchestrator.sweeps.candidates import Candidate
@@ -152,6 +153,49 @@ class FakeEngine:
                 progress.stage_started(label_of(trial), record.stage)
                 progress.stage_finished(label_of(trial), record)
         searcher.on_trial_complete(name, {METRIC: value})
+
+
+class FakeTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no types
+    """Takes the place of CandidateTrainable under the real Tune: a step is a stage of every seed,
+    put on record at once and told to the real broker.
+    """
+
+    def setup(self, config: dict[str, Any], context: SweepContext | None = None) -> None:
+        assert context is not None
+        self._context = context
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        candidate: Candidate = new_config["candidate"]
+        self._value, fingerprint = value_of(candidate), self._context.data.labelled_fingerprint
+        self._left = [
+            (trial, deque(records_of(trial, self._value, fingerprint)))
+            for trial in candidate.trials
+        ]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        broker = self._context.broker
+        for trial, left in self._left:
+            record = left.popleft()
+            broker.tell.remote(("stage_started", label_of(trial), record.stage))
+            put_stage(self._context.layout.trial(trial.id), record)
+            broker.tell.remote(("stage_finished", label_of(trial), record))
+        return {METRIC: self._value, "done": not any(left for _, left in self._left)}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Does nothing, as the real one."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Does nothing, as the real one."""
+
+
+@contextmanager
+def under_tune() -> Iterator[None]:
+    """The real engine, Tune and broker run candidates that train nothing, while the block runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "CandidateTrainable", FakeTrainable)
+        yield
 
 
 @contextmanager
