@@ -1,7 +1,8 @@
-"""Counts the requests that a sweep kept in S3 takes: python -m tests.benchmark.bench_s3_requests
+"""Counts requests and bytes of a sweep kept in S3: python -m tests.benchmark.bench_s3_requests
 
 By difference of two sweeps, so that what is asked once a sweep does not count; of a mock server on
-loopback, so that only the numbers of requests mean anything.
+loopback, so that only the numbers mean anything, and no times. Pools have 120 items and the
+model 28 weights: the bytes are those of records, and of arrays that are next to empty.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def main() -> None:
         os.environ["ORCHESTRATE_CACHE"] = f"{folder}/cache"
         write_data(Path("features.npz"))
         took: dict[str, list[dict[str, int]]] = {}
+        moved: dict[str, list[dict[str, int]]] = {}
         for seeds in SEEDS:
             text = SPEC.replace("seeds: [0]", f"seeds: {list(range(seeds))}")
             Path("spec.yaml").write_text(text)
@@ -39,6 +41,7 @@ def main() -> None:
                 ):
                     proxy.forget()
                     assert cli.main(words) == 0
+                    moved.setdefault(words[0], []).append(dict(proxy.bytes))
                     lists = sum(m == "GET" and "list-type=2" in path for m, path in proxy.seen)
                     took.setdefault(" ".join(words[:1]), []).append(
                         {**proxy.counts, "LIST": lists, "GET": proxy.counts["GET"] - lists}
@@ -50,7 +53,11 @@ def main() -> None:
         total = sum(each.values())
         fixed = sum(few.values()) - total * STAGES * SEEDS[0]
         kinds = ", ".join(f"{kind} {value:.1f}" for kind, value in sorted(each.items()))
-        print(f"{verb:8s} {fixed:5.0f}  {total:7.1f}  ({kinds})")
+        up, down = (
+            (moved[verb][1].get(way, 0) - moved[verb][0].get(way, 0)) / stages / 1024
+            for way in ("up", "down")
+        )
+        print(f"{verb:8s} {fixed:5.0f}  {total:7.1f}  ({kinds}; {up:.1f} KiB up, {down:.1f} down)")
 
 
 if __name__ == "__main__":

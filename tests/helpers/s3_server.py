@@ -131,6 +131,8 @@ class Proxy:
         self.decide: Decide = lambda method, path, headers: None
         self.counts: Counter[str] = Counter()
         self.seen: list[tuple[str, str]] = []
+        self.bytes: Counter[str] = Counter()
+        """Of bodies, `up` to the server and `down` from it."""
         proxy, where = self, urlsplit(target)
 
         class Handler(BaseHTTPRequestHandler):
@@ -166,6 +168,9 @@ class Proxy:
                     server.request(self.command, self.path, body or None, headers)
                     answer = server.getresponse()
                     data = answer.read()
+                    with proxy.lock:
+                        proxy.bytes["up"] += len(body)
+                        proxy.bytes["down"] += len(data)
                 except OSError:
                     self.close_connection = True
                     return
@@ -215,3 +220,4 @@ class Proxy:
         with self.lock:
             self.counts.clear()
             self.seen.clear()
+            self.bytes.clear()
