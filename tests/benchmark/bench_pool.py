@@ -66,10 +66,12 @@ def main(repeats: int = 5) -> None:
             chosen = timed(
                 "choose, random",
                 choose,
+                MultiClass(),
                 Random(),
                 scores,
                 eligible,
                 QUESTIONS,
+                known=pool.training_inputs,
                 seed=0,
                 round=1,
                 mask_refused=True,
@@ -77,15 +79,17 @@ def main(repeats: int = 5) -> None:
             timed(
                 "choose, easy",
                 choose,
+                MultiClass(),
                 Easy(),
                 scores,
                 eligible,
                 QUESTIONS,
+                known=pool.training_inputs,
                 seed=0,
                 round=1,
                 mask_refused=True,
             )
-            timed("ask: plan, answers, both segments", pool.ask, 1, *chosen)
+            timed("ask: plan, answers, both segments", pool.ask, 1, chosen)
             timed("training_inputs", pool.training_inputs)
             timed("counts", pool.counts)
             fresh = Pool(of, Ledger(open_segments(folder)), oracle)
