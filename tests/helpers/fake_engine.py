@@ -40,6 +40,9 @@ search: {{algorithm: {algorithm}, {number}seed: 0}}
 """
 """Candidates of three stages each, whatever they are."""
 
+STEP_SECONDS = 0.5
+"""Of a stage under the real Tune."""
+
 
 def spec_text(algorithm: str, candidates: int, seeds: int = 1) -> str:
     """Returns a spec that comes to so many candidates of three stages; a grid's number is rounded
@@ -175,6 +178,9 @@ class FakeTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         return True
 
     def step(self) -> dict[str, Any]:
+        # Candidates that end all at once would find no process of another to go on in, and a new
+        # one each would be started for them.
+        time.sleep(STEP_SECONDS)
         broker = self._context.broker
         for trial, left in self._left:
             record = left.popleft()
