@@ -11,7 +11,8 @@ from typing import Final
 
 from orchestrator.storage.files import StorageError
 from orchestrator.storage.folder import FolderStore
-from orchestrator.storage.s3 import S3Store, parse
+from orchestrator.storage.s3 import S3Store
+from orchestrator.storage.s3_client import parse
 from orchestrator.storage.store import Store
 from trainers.errors import one_line
 

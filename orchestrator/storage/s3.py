@@ -10,70 +10,38 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
 import tempfile
-import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import IO, Any, Final
 
 from orchestrator.storage.files import StorageError, advice
-from orchestrator.storage.outages import Outages
+from orchestrator.storage.s3_client import (
+    THREADS,
+    Bucket,
+    NotAllowed,
+    away,
+    code_of,
+    endpoint_of,
+    parse,
+    status_of,
+)
 from orchestrator.storage.store import Store, Unreadable, check_name, missing
 from orchestrator.storage.terms import Terms
 from orchestrator.storage.user_files import cache_root
 
 MOST_BYTES: Final = 5 << 30
 """Of one put, by the rules of S3."""
-THREADS: Final = 16
-"""Requests at once, where many objects are put, read or removed."""
-
-_ADDRESS: Final = re.compile(r"[sS]3://([^/]*)(?:/(.*))?", re.DOTALL)
-_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _PIECE: Final = 1 << 20
 _CONFLICT_TRIES: Final = 8
 
-Answer = TypeVar("Answer")
-
 _honest: set[tuple[str, str]] = set()
 """Bucket and endpoint of those that this process has seen to refuse a second put."""
-
-
-def parse(location: str) -> tuple[str, str]:
-    """Returns the bucket and the prefix of an address.
-
-    Raises:
-        StorageError: it is none. What stands in it is not repeated where it may be a password.
-    """
-    found = _ADDRESS.fullmatch(location)
-    if found is None or "@" in location or "?" in location:
-        _, at, rest = location.rpartition("@")
-        shown = (f"...@{rest}" if at else rest).partition("?")[0]
-        raise StorageError(
-            f"{shown!r:.200}: is no place in S3. Write s3://bucket/prefix;"
-            " credentials are found in the environment, in ~/.aws or in the machine's role"
-        )
-    bucket, prefix = found[1], (found[2] or "").strip("/")
-    if not _BUCKET.fullmatch(bucket):
-        raise StorageError(
-            f"{location!r:.200}: {bucket!r:.80} cannot be the name of a bucket; write"
-            " s3://bucket/prefix"
-        )
-    try:
-        if prefix:
-            check_name(prefix)
-    except ValueError:
-        raise StorageError(
-            f"{location!r:.200}: {prefix!r:.120} cannot be a prefix: write parts of letters, digits"
-            " and _.+=- joined by single slashes, such as s3://bucket/sweeps/mine"
-        ) from None
-    return bucket, prefix
 
 
 class S3Store(Store):
@@ -91,9 +59,12 @@ class S3Store(Store):
         """The times are those of its locks (orchestrator.storage.terms)."""
         self._bucket, self._prefix = parse(location)
         self._terms = Terms(self, beat_seconds, still_seconds)
-        self._outages = Outages(self.location)
-        self._made: tuple[int, Any] | None = None
-        self._making = threading.Lock()
+        self._server = Bucket(
+            self._bucket,
+            self.location,
+            "A sweep needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject and"
+            f" s3:DeleteObject on {self.location}/*",
+        )
 
     def __reduce__(self) -> tuple[type[S3Store], tuple[str]]:
         return type(self), (self.location,)
@@ -173,7 +144,7 @@ class S3Store(Store):
                 return path
         except OSError:
             pass
-        return self._call(name, lambda: self._fetch(name))
+        return self._server.call(name, lambda: self._fetch(name))
 
     def hold(self, name: str, *, wait: bool) -> AbstractContextManager[None]:
         return self._terms.hold(check_name(name), wait=wait)
@@ -203,8 +174,10 @@ class S3Store(Store):
         )
 
     def replace_object(self, key: str, data: bytes) -> None:
-        self._call(
-            key, lambda: self._client().put_object(**self._at(key), Body=data), action="PutObject"
+        self._server.call(
+            key,
+            lambda: self._server.client().put_object(**self._at(key), Body=data),
+            action="PutObject",
         )
 
     def read_object(self, key: str, most: int | None = None) -> bytes | None:
@@ -212,16 +185,18 @@ class S3Store(Store):
 
         def read() -> bytes | None:
             try:
-                data: bytes = self._client().get_object(**self._at(key), **part)["Body"].read()
+                data: bytes = (
+                    self._server.client().get_object(**self._at(key), **part)["Body"].read()
+                )
             except Exception as error:
-                if _status(error) == 416:
+                if status_of(error) == 416:
                     return b""
-                if _status(error) == 404 and _code(error) != "NoSuchBucket":
+                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
                     return None
                 raise
             return data
 
-        return self._call(key, read, action="GetObject")
+        return self._server.call(key, read, action="GetObject")
 
     def keys(self, below: str) -> list[str]:
         """Returns what there is below, hidden names too."""
@@ -242,8 +217,8 @@ class S3Store(Store):
         asked |= {} if most is None else {"MaxKeys": most}
         while True:
             # Each page for itself, so that what is tried again is one request.
-            page = self._call(
-                below, lambda: self._client().list_objects_v2(**asked), action="ListBucket"
+            page = self._server.call(
+                below, lambda: self._server.client().list_objects_v2(**asked), action="ListBucket"
             )
             yield page
             if most is not None or not page.get("IsTruncated"):
@@ -253,13 +228,13 @@ class S3Store(Store):
     def _head(self, key: str) -> Any:
         def head() -> Any:
             try:
-                return self._client().head_object(**self._at(key))
+                return self._server.client().head_object(**self._at(key))
             except Exception as error:
-                if _status(error) == 404:
+                if status_of(error) == 404:
                     return None
                 raise
 
-        return self._call(key, head, action="GetObject")
+        return self._server.call(key, head, action="GetObject")
 
     def _put_absent(
         self, key: str, body: Callable[[], bytes | IO[bytes]], limit: float | None = None
@@ -270,10 +245,12 @@ class S3Store(Store):
             for attempt in range(_CONFLICT_TRIES):
                 data = body()
                 try:
-                    answer = self._client().put_object(**self._at(key), Body=data, IfNoneMatch="*")
+                    answer = self._server.client().put_object(
+                        **self._at(key), Body=data, IfNoneMatch="*"
+                    )
                     return str(answer["ETag"])
                 except Exception as error:
-                    status = _status(error)
+                    status = status_of(error)
                     if status == 412:
                         return None
                     if status == 501:
@@ -287,19 +264,19 @@ class S3Store(Store):
                         data.close()
             raise AssertionError("the last try returns or raises")
 
-        return self._call(key, put, action="PutObject", limit=limit)
+        return self._server.call(key, put, action="PutObject", limit=limit)
 
     def _delete(self, key: str) -> None:
-        self._call(
-            key, lambda: self._client().delete_object(**self._at(key)), action="DeleteObject"
+        self._server.call(
+            key, lambda: self._server.client().delete_object(**self._at(key)), action="DeleteObject"
         )
 
     def _fetch(self, name: str) -> Path:
         """Returns a copy of the object in this machine's cache, made now."""
         try:
-            answer = self._client().get_object(**self._at(name))
+            answer = self._server.client().get_object(**self._at(name))
         except Exception as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 raise missing(self, name) from None
             raise
         path, size = self._cached(name, answer["ETag"]), 0
@@ -336,13 +313,14 @@ class S3Store(Store):
         """Returns where this machine keeps a copy; what is replaced has another tag, and another
         place.
         """
-        mine = hashlib.sha256(f"{_endpoint(self._client())} {self.location}".encode()).hexdigest()
+        server = endpoint_of(self._server.client())
+        mine = hashlib.sha256(f"{server} {self.location}".encode()).hexdigest()
         which = hashlib.sha256(f"{name} {_tag(tag)}".encode()).hexdigest()[:32]
         return cache_root() / "store" / mine[:16] / f"{which}-{name.rpartition('/')[2]}"
 
     def _equals(self, key: str, path: Path) -> bool:
         def compare() -> bool:
-            body = self._client().get_object(**self._at(key))["Body"]
+            body = self._server.client().get_object(**self._at(key))["Body"]
             with path.open("rb") as file:
                 while True:
                     mine = file.read(_PIECE)
@@ -354,11 +332,11 @@ class S3Store(Store):
         found = self._head(key)
         if found is None or found["ContentLength"] != path.stat().st_size:
             return False
-        return self._call(key, compare, action="GetObject")
+        return self._server.call(key, compare, action="GetObject")
 
     def _probe(self) -> None:
         """Sees once in each process that the server refuses a second put of one name."""
-        mine = (self._bucket, _endpoint(self._client()))
+        mine = (self._bucket, endpoint_of(self._server.client()))
         if mine in _honest:
             return
         key = f".probe-{secrets.token_hex(8)}"
@@ -368,7 +346,7 @@ class S3Store(Store):
             self._delete(key)
         except StorageError as error:
             # A sweep runs without the right to delete; the object's name hides it.
-            if not isinstance(error, _NotAllowed):
+            if not isinstance(error, NotAllowed):
                 raise
         if second is not None:
             raise self._refused()
@@ -388,137 +366,6 @@ class S3Store(Store):
                 " --out."
             )
 
-    def _call(
-        self,
-        key: str,
-        act: Callable[[], Answer],
-        *,
-        action: str = "GetObject",
-        limit: float | None = None,
-    ) -> Answer:
-        """Returns what `act` returns, tried again while the server is away; what it cannot answer
-        is said with what to do.
-        """
-        try:
-            return self._outages.call(act, _away, limit=limit)
-        except (StorageError, FileNotFoundError):
-            raise
-        except Exception as error:
-            problem = self._problem(key, error, action)
-            if problem is None:
-                raise
-            raise problem from None
-
-    def _problem(self, key: str, error: Exception, action: str) -> StorageError | None:
-        from botocore import exceptions
-
-        where, code = self.location, _code(error)
-        if isinstance(error, exceptions.ClientError):
-            if code == "NoSuchBucket":
-                return StorageError(
-                    f"{where}: there is no bucket {self._bucket!r} at {_endpoint(self._client())}."
-                    f" Make it (aws s3 mb s3://{self._bucket}), or correct its name."
-                )
-            if code in ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"):
-                return StorageError(
-                    f"{where}: the credentials have expired. Renew them (such as: aws sso login),"
-                    " and give the same command again."
-                )
-            if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"):
-                return StorageError(
-                    f"{where}: the server does not accept these credentials ({code}). Correct the"
-                    " access key and secret of the environment, of ~/.aws or of the machine's role;"
-                    " what they belong to says: aws sts get-caller-identity"
-                )
-            if code == "RequestTimeTooSkewed":
-                return StorageError(
-                    f"{where}: this machine's clock is wrong by more than the server allows. Set it"
-                    " (such as: timedatectl set-ntp true)."
-                )
-            if _status(error) in (301, 307, 400) and (
-                code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301", "307")
-                or "Region" in code
-                or "Location" in code
-            ):
-                region = error.response.get("Error", {}).get("Region") or error.response.get(
-                    "ResponseMetadata", {}
-                ).get("HTTPHeaders", {}).get("x-amz-bucket-region")
-                return StorageError(
-                    f"{where}: the bucket is in another region. Set it:"
-                    f" export AWS_DEFAULT_REGION={region or 'REGION-OF-THE-BUCKET'}"
-                )
-            if _status(error) == 403:
-                return _NotAllowed(
-                    f"{where}: not allowed to do what s3:{action} permits (at"
-                    f" {key or 'the whole prefix'}). A sweep needs s3:ListBucket on the bucket, and"
-                    f" s3:GetObject, s3:PutObject and s3:DeleteObject on {where.rstrip('/')}/*; or"
-                    " other credentials are meant."
-                )
-            return StorageError(
-                f"{self.place(key)}: the server refused {action} ({_status(error)} {code})."
-                " What was recorded before is kept; check the bucket's settings and run again."
-            )
-        if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
-            return StorageError(
-                f"{where}: no credentials on this machine. Set AWS_ACCESS_KEY_ID and"
-                " AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the machine a role."
-            )
-        if isinstance(error, exceptions.NoRegionError):
-            return StorageError(
-                f"{where}: no region is set. Set it: export AWS_DEFAULT_REGION=us-east-1"
-            )
-        if isinstance(error, exceptions.BotoCoreError | ValueError):
-            return StorageError(
-                f"{where}: {_plain(error)}. Check the settings of AWS on this machine (the"
-                " environment, ~/.aws/config), and run again."
-            )
-        if isinstance(error, OSError):
-            return StorageError(
-                f"{error.filename or where}: {error.strerror or error}; {advice(error)} and run"
-                " again."
-            )
-        return None
-
-    def _client(self) -> Any:
-        """Returns the client of this process: what was made before a fork is not used after it."""
-        made = self._made
-        if made is not None and made[0] == os.getpid():
-            return made[1]
-        with self._making:
-            made = self._made
-            if made is None or made[0] != os.getpid():
-                made = self._made = (os.getpid(), self._make_client())
-        return made[1]
-
-    def _make_client(self) -> Any:
-        import boto3
-        import botocore.config
-        from botocore import exceptions
-
-        settings: dict[str, Any] = {
-            "connect_timeout": 10,
-            "read_timeout": 60,
-            "max_pool_connections": 2 * THREADS,
-            # What is tried again, and for how long, is said in one place: outages.py.
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-            # Older servers know none of the checksums that are sent otherwise.
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-        }
-        try:
-            with _boto3_lock:
-                session = boto3.session.Session()
-                client = session.client("s3", config=botocore.config.Config(**settings))
-                if ".amazonaws.com" not in str(client.meta.endpoint_url):
-                    # Few servers but Amazon's have a host for each bucket.
-                    settings["s3"] = {"addressing_style": "path"}
-                    client = session.client("s3", config=botocore.config.Config(**settings))
-        except (exceptions.BotoCoreError, ValueError) as error:
-            raise (
-                self._problem("", error, "ListBucket") or StorageError(f"{self.location}: {error}")
-            ) from None
-        return client
-
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._full(key)}
 
@@ -527,10 +374,6 @@ class S3Store(Store):
 
     def _name(self, key: str) -> str:
         return key[len(self._prefix) + 1 :] if self._prefix else key
-
-
-class _NotAllowed(StorageError):
-    """The credentials lack a right."""
 
 
 class _View(Store):
@@ -597,10 +440,6 @@ class _View(Store):
         _in_threads(read, wanted)
 
 
-_boto3_lock: Final = threading.Lock()
-"""Sessions of boto3 are not to be made by two threads at once."""
-
-
 def _in_threads(act: Callable[[Any], Any], items: Iterable[Any]) -> None:
     listed = list(items)
     if len(listed) < 2:
@@ -628,7 +467,7 @@ def _write_cache(path: Path, pieces: Iterator[bytes]) -> None:
         Path(aside).replace(path)
         aside = None
     except OSError as error:
-        if _away(error) is not None:
+        if away(error) is not None:
             raise
         raise StorageError(
             f"{path}: a copy of what is kept in S3 cannot be written: {error.strerror or error};"
@@ -641,75 +480,3 @@ def _write_cache(path: Path, pieces: Iterator[bytes]) -> None:
 
 def _tag(tag: str) -> str:
     return tag.strip('"')
-
-
-def _endpoint(client: Any) -> str:
-    """Returns the server's address without a name or password that may stand in it."""
-    parts = urlsplit(str(client.meta.endpoint_url))
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-
-
-def _status(error: Exception) -> int | None:
-    response = getattr(error, "response", None)
-    if not isinstance(response, dict):
-        return None
-    found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return found if isinstance(found, int) else None
-
-
-def _code(error: Exception) -> str:
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code")) if isinstance(response, dict) else ""
-
-
-_BUSY: Final = frozenset(
-    {
-        "SlowDown",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-        "InternalError",
-        "ServiceUnavailable",
-        "OperationAborted",
-        "RequestThrottled",
-    }
-)
-
-
-def _away(error: Exception) -> str | None:
-    """Says in a few words why the server did not answer; None where it did, or never will."""
-    import urllib3.exceptions
-    from botocore import exceptions
-
-    status, text = _status(error), str(error)
-    if status is not None:
-        gone = status == 429 or (status >= 500 and status != 501) or _code(error) in _BUSY
-        return f"it answers {status} {_code(error)}" if gone else None
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return None
-    cause = str(getattr(error, "kwargs", {}).get("error", "")) + text
-    for said in ("Connection refused", "Name or service not known", "No route to host"):
-        if said in cause:
-            return said.lower()
-    if "name resolution" in cause or "Failed to resolve" in cause:
-        return "its name is not found"
-    if isinstance(error, exceptions.ConnectTimeoutError | exceptions.ReadTimeoutError):
-        return "no answer in time"
-    if isinstance(error, exceptions.CredentialRetrievalError | exceptions.MetadataRetrievalError):
-        return "the credentials of this machine cannot be had now"
-    if isinstance(
-        error,
-        exceptions.HTTPClientError
-        | exceptions.IncompleteReadError
-        | urllib3.exceptions.HTTPError
-        | ConnectionError,
-    ):
-        return "the connection broke"
-    return None
-
-
-def _plain(error: Exception) -> str:
-    """Returns an error's text in one line, without a name or password in an address."""
-    return re.sub(r"//[^/@\s]*@", "//", " ".join(str(error).split()))[:300].rstrip(".")
