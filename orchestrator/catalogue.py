@@ -26,7 +26,7 @@ from search_spaces.reading.plugins import Kind
 from trainers.errors import one_line
 
 if TYPE_CHECKING:
-    from search_spaces.reading.config import Extended, Spec
+    from search_spaces.reading.config import Contents, Extended, Spec
 
 BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
     "method": {"mean_teacher": "trainers.mean_teacher.settings:MeanTeacherConfig"},
@@ -70,6 +70,9 @@ DEFAULTS: Final[Mapping[Kind, str]] = {
 """Kind -> the name that counts where a spec gives none. A default never changes: ids of trials
 depend on it.
 """
+
+LOCATE: Final = "orchestrator.data.locate"
+"""The module that knows where the data of a source lies."""
 
 GROUPS: Final[Mapping[Kind, str]] = {
     "method": "orchestrate.methods",
@@ -139,6 +142,17 @@ class Catalogue:
                 hint="uninstall all but one of them",
             )
         return _import(kind, name, points[0])
+
+    def contents(self, source: Any) -> Contents:
+        """What a data source says that it holds, wherever its data lies.
+
+        Raises:
+            DataError, OSError: the data is not there or not what it should be.
+            StorageError: it lies in S3, which does not answer.
+        """
+        # Named by a string, as every plug-in: what brings data stands above this module.
+        found: Contents = importlib.import_module(LOCATE).contents(source)
+        return found
 
     def adding(self, kind: Kind, *classes: type[Any]) -> Catalogue:
         """Returns the same catalogue with these classes too, each by its `name`."""

@@ -559,7 +559,9 @@ def _data_verbs(verbs: Any) -> None:
         "orchestrate data prepare folder --path photos/",
     )
     prepare.add_argument("name", metavar="NAME", help="as `dataset.name` in a spec")
-    prepare.add_argument("--path", help="folder or file, as `dataset.path` in a spec")
+    prepare.add_argument(
+        "--path", help="folder, file or s3:// address, as `dataset.path` in a spec"
+    )
     prepare.add_argument(
         "--image-size",
         type=_positive,

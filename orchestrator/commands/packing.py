@@ -12,6 +12,7 @@ from pathlib import Path
 from orchestrator.catalogue import INSTALLED, load_spec
 from orchestrator.commands.submissions import RemoteError
 from orchestrator.engines.ray.cluster_file import LaunchedCluster
+from orchestrator.storage.user_files import is_address
 from orchestrator.sweeps.resolved import PATH_KEY, override_key
 from search_spaces.reading.spec import Gathered, gather
 
@@ -25,6 +26,8 @@ def checked(cluster: LaunchedCluster, written: str, overrides: Sequence[str]) ->
     spec = gather(written, overrides, INSTALLED)
     if spec.data is None:
         load_spec(written, overrides)
+        return spec
+    if is_address(spec.data):
         return spec
     there = any(override_key(text) == PATH_KEY for text in overrides)
     if there and spec.data.startswith(("/", "~")):

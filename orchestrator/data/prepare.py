@@ -20,7 +20,8 @@ from orchestrator.data.cache import (
     write_entry,
 )
 from orchestrator.data.checks import check_arrays, check_content, check_loaded, check_sizes
-from orchestrator.data.place import check_existing, place_of
+from orchestrator.data.locate import Located, locate
+from orchestrator.data.place import address_of, check_existing, place_of
 from orchestrator.data.protocols import Progress, Source
 from orchestrator.storage.user_files import cache_root
 from search_spaces.reading.config import Contents
@@ -54,7 +55,7 @@ def prepare(
     source: Source, *, verify: bool = False, on_progress: Progress = _quiet
 ) -> PreparedData:
     """Decodes a data set into the cache and checks it; does nothing if it is there and its source
-    has not changed.
+    has not changed. Data in S3 is brought here first, unless what was decoded of it is here.
 
     What the user should know of how the data was read stands in the `notes` of what is returned;
     `decoded_now` says whether this call read it.
@@ -69,26 +70,26 @@ def prepare(
     Raises:
         DataError: if the data is missing, unreadable or not what its layout promises, or if the
             cache cannot be written. The message names the file.
+        StorageError: the data lies in S3, and the address is none or the server does not answer.
     """
-    check_existing(source)
-    root, path = cache_root(), place_of(source)
-    where = str(path or source.name)
-    signature = _signature(source, where)
-    entry = _entry(source, path, signature)
+    located = locate(source)
+    root, path = cache_root(), located.path
+    where = path or source.name
+    entry = _entry(source, path, _signature(located, where))
     try:
         cached = _cached(root, source, where, entry, verify=verify)
         if cached is not None:
             return cached
         with building(root, entry.key) as built:
             # Another process may have decoded it while this one waited.
-            entry = replace(entry, signature=_signature(source, where))
+            entry = replace(entry, signature=_signature(located, where))
             cached = _cached(root, source, where, entry, verify=verify)
             if cached is not None:
                 return cached
             (built / "images").mkdir()
-            known = _contents(source, where)
-            loaded = source.load(built / "images", on_progress)
-            if _signature(source, where) != entry.signature:
+            known = _contents(located, where)
+            loaded = located.load(built / "images", on_progress)
+            if _signature(located, where) != entry.signature:
                 raise DataError(
                     f"{where}: files changed while they were read. Wait until nothing writes there,"
                     " and try again."
@@ -99,8 +100,8 @@ def prepare(
                 one_line(note)
                 for note in (*loaded.notes, *check_content(where, built / "images", loaded))
             )
-            images, labels = commit(root, built, source.name, loaded)
-            entry = replace(entry, images=images, labels=labels, notes=notes)
+            folders = commit(root, built, source.name, loaded)
+            entry = replace(entry, images=folders[0], labels=folders[1], notes=notes)
             write_entry(root, entry)
             done = _cached(root, source, where, entry, verify=False)
     except OSError as error:
@@ -117,7 +118,7 @@ _ENTRY_SETTINGS: Final = ("path", "image_size")
 """Settings that an entry of the cache has fields for."""
 
 
-def _entry(source: Any, path: Path | None, signature: str) -> Entry:
+def _entry(source: Any, path: str | None, signature: str) -> Entry:
     """Returns the entry of a source that is not decoded yet."""
     settings = {
         item.name: getattr(source, item.name)
@@ -126,7 +127,7 @@ def _entry(source: Any, path: Path | None, signature: str) -> Entry:
     }
     return Entry(
         name=source.name,
-        path=str(path) if path else None,
+        path=path,
         image_size=getattr(source, "image_size", None),
         signature=signature,
         images="",
@@ -147,8 +148,7 @@ def list_data(catalogue: Catalogue = INSTALLED) -> list[DataRow]:
     for cls in filter(None, (_class(name, catalogue) for name in names)):
         if all(item.default is not MISSING for item in fields(cls)):
             source: Source = cls()
-            path = place_of(source)
-            known.setdefault((source.name, str(path) if path else None), (None, source))
+            known.setdefault((source.name, _where(source)), (None, source))
     rows = [
         _row(root, name, path, entry, source) for (name, path), (entry, source) in known.items()
     ]
@@ -160,6 +160,12 @@ def list_data(catalogue: Catalogue = INSTALLED) -> list[DataRow]:
             row.path or "",
         ),
     )
+
+
+def _where(source: Source) -> str | None:
+    address = address_of(source)
+    path = place_of(source) if address is None else None
+    return address or (str(path) if path else None)
 
 
 def _class(name: str, catalogue: Catalogue) -> type[Any] | None:
@@ -197,7 +203,9 @@ def _row(
         state, note = "not found", f"no installed package has a data source {name}"
     else:
         try:
-            check_existing(source)
+            # No server is asked for a list.
+            if address_of(source) is None:
+                check_existing(source)
         except DataError as error:
             state, note = "not found", str(error)
     return DataRow(
@@ -212,16 +220,16 @@ def _row(
     )
 
 
-def _signature(source: Source, where: str) -> str:
+def _signature(located: Located, where: str) -> str:
     try:
-        return source.signature()
+        return located.signature()
     except OSError as error:
         raise _unreadable(where, error) from None
 
 
-def _contents(source: Source, where: str) -> Contents:
+def _contents(located: Located, where: str) -> Contents:
     try:
-        return source.contents()
+        return located.contents()
     except OSError as error:
         raise _unreadable(where, error) from None
 

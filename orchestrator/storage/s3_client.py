@@ -25,25 +25,12 @@ Answer = TypeVar("Answer")
 
 
 def parse(location: str) -> tuple[str, str]:
-    """Returns the bucket and the prefix of an address.
+    """Returns the bucket and the prefix of the address of a store.
 
     Raises:
         StorageError: it is none. What stands in it is not repeated where it may be a password.
     """
-    found = _ADDRESS.fullmatch(location)
-    if found is None or "@" in location or "?" in location:
-        _, at, rest = location.rpartition("@")
-        shown = (f"...@{rest}" if at else rest).partition("?")[0]
-        raise StorageError(
-            f"{shown!r:.200}: is no place in S3. Write s3://bucket/prefix;"
-            " credentials are found in the environment, in ~/.aws or in the machine's role"
-        )
-    bucket, prefix = found[1], (found[2] or "").strip("/")
-    if not _BUCKET.fullmatch(bucket):
-        raise StorageError(
-            f"{location!r:.200}: {bucket!r:.80} cannot be the name of a bucket; write"
-            " s3://bucket/prefix"
-        )
+    bucket, prefix = split(location)
     try:
         if prefix:
             check_name(prefix)
@@ -53,6 +40,29 @@ def parse(location: str) -> tuple[str, str]:
             " and _.+=- joined by single slashes, such as s3://bucket/sweeps/mine"
         ) from None
     return bucket, prefix
+
+
+def split(location: str) -> tuple[str, str]:
+    """Returns the bucket of an address and what follows it: a key or prefix, which may hold any
+    characters but `@` and `?`, without slashes around it.
+
+    Raises:
+        StorageError: as `parse`.
+    """
+    found = _ADDRESS.fullmatch(location)
+    if found is None or "@" in location or "?" in location:
+        _, at, rest = location.rpartition("@")
+        shown = (f"...@{rest}" if at else rest).partition("?")[0]
+        raise StorageError(
+            f"{shown!r:.200}: is no place in S3. Write s3://bucket/prefix;"
+            " credentials are found in the environment, in ~/.aws or in the machine's role"
+        )
+    if not _BUCKET.fullmatch(found[1]):
+        raise StorageError(
+            f"{location!r:.200}: {found[1]!r:.80} cannot be the name of a bucket; write"
+            " s3://bucket/prefix"
+        )
+    return found[1], (found[2] or "").strip("/")
 
 
 class Bucket:
@@ -131,6 +141,11 @@ class Bucket:
                 return StorageError(
                     f"{where}: the bucket is in another region. Set it:"
                     f" export AWS_DEFAULT_REGION={region or 'REGION-OF-THE-BUCKET'}"
+                )
+            if code == "InvalidObjectState":
+                return StorageError(
+                    f"{where}: {key} is archived and cannot be read. Restore it (aws s3api"
+                    " restore-object), or copy it to another storage class."
                 )
             if status_of(error) == 403:
                 return NotAllowed(

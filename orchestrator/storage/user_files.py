@@ -5,6 +5,7 @@ and a device never ends.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -20,6 +21,14 @@ _KINDS: Final = {
 }
 
 
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[sS]3:")
+
+
+def is_address(text: str) -> bool:
+    """Returns whether a text is meant as an address, such as s3://bucket/key, and not as a path."""
+    return _ADDRESS.match(text) is not None
+
+
 def expand(text: str, what: str) -> Path:
     """The absolute path that a user means by `text`: ~ and ~name are home folders.
 
@@ -29,6 +38,13 @@ def expand(text: str, what: str) -> Path:
     Raises:
         DataError: there is no such user, this user has no home folder, or it can be no path.
     """
+    if is_address(text):
+        # What follows may hold a password.
+        scheme = text.partition(":")[0]
+        raise DataError(
+            f"{what} = {scheme}:...: is an address; a folder or file of this machine is needed here"
+            f"{'' if what != 'dataset.path' else ', or s3://bucket/key'}."
+        )
     if "\0" in text:
         raise DataError(f"{what} = {text}: a path cannot hold a null character.")
     try:

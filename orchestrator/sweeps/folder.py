@@ -16,7 +16,7 @@ from typing import Any, Final
 from orchestrator.catalogue import Catalogue
 from orchestrator.machine import usable_cpus
 from orchestrator.storage.store import NoStore
-from orchestrator.storage.user_files import expand
+from orchestrator.storage.user_files import expand, is_address
 from orchestrator.sweeps import resolved as resolved_file
 from orchestrator.sweeps.candidates import (
     Candidate,
@@ -63,7 +63,7 @@ def located(spec: Spec) -> Spec:
     whatever folder it is resumed.
     """
     path = spec.base.get(PATH_KEY)
-    if path is None:
+    if path is None or is_address(path):
         return spec
     # Not resolve(): it would follow links, which may be moved on purpose.
     absolute = str(Path(os.path.abspath(expand(path, "dataset.path"))))  # noqa: PTH100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, get_args
 
@@ -10,8 +11,11 @@ from search_spaces.reading.errors import SpecError, show
 from trainers.errors import DataError
 
 
-def contents(source: Any) -> Contents:
+def contents(source: Any, ask: Callable[[Any], Contents] | None = None) -> Contents:
     """Returns what the checks of a spec need of a data set.
+
+    Args:
+        ask: gets it from the source (search_spaces.reading.plugins.Catalogue); None: its method.
 
     Raises:
         SpecError: the folder or file is not there or not what it should be. Without a place: see
@@ -20,7 +24,7 @@ def contents(source: Any) -> Contents:
     placed = any(item.name == "path" for item in fields(source))
     key, value = ("dataset.path", source.path) if placed else ("dataset.name", source.name)
     try:
-        found: Contents = source.contents()
+        found: Contents = source.contents() if ask is None else ask(source)
     except DataError as error:
         raise SpecError(str(error), key=key, value=value) from None
     except OSError as error:

@@ -4,7 +4,10 @@ and who finds their classes.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+if TYPE_CHECKING:
+    from search_spaces.reading.config import Contents
 
 Kind = Literal["method", "query", "oracle", "source", "search", "task"]
 
@@ -39,5 +42,13 @@ class Catalogue(Protocol):
         Raises:
             KeyError: there is no such name.
             SpecError: the package that has it is broken; says which package. Without a key.
+        """
+        ...
+
+    def contents(self, source: Any) -> Contents:
+        """What a data source says that it holds, wherever its data lies.
+
+        Raises:
+            DataError, OSError: the data is not there or not what it should be.
         """
         ...

@@ -142,7 +142,7 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
     try:
         base = {key: to_plain(value) for key, value in complete(given, sections.keys).items()}
         source = build_config(base, sections.keys).dataset.source
-        data = contents(source)
+        data = contents(source, sections.keys.catalogue.contents)
     except SpecError as error:
         raise explained(error).located(base_places, given) from None
     cases = read_cases(sections, places, base)

@@ -35,6 +35,7 @@ class Features:
 
     name: ClassVar[str] = "features"
     form: ClassVar[str] = "file"
+    suffix: ClassVar[str] = ".npz"
 
     path: Annotated[str, MinLen(1)]
     """An .npz file with arrays x [N, D] and y [N], and optionally x_test, y_test and class_names.
