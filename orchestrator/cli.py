@@ -202,7 +202,7 @@ def _data(args: argparse.Namespace) -> int:
     if args.action == "list":
         return data_verbs.list_sets(as_json=args.json)
     return data_verbs.prepare_set(
-        args.name, args.path, args.image_size, args.set, as_json=args.json
+        args.name, args.path, args.image_size, args.set, to=args.to, as_json=args.json
     )
 
 
@@ -561,6 +561,12 @@ def _data_verbs(verbs: Any) -> None:
     prepare.add_argument("name", metavar="NAME", help="as `dataset.name` in a spec")
     prepare.add_argument(
         "--path", help="folder, file or s3:// address, as `dataset.path` in a spec"
+    )
+    prepare.add_argument(
+        "--to",
+        type=_location,
+        metavar="PLACE",
+        help="also put it, labels too, below this folder or address for other machines",
     )
     prepare.add_argument(
         "--image-size",

@@ -18,6 +18,8 @@ from rich.console import Console
 from orchestrator.catalogue import Catalogue
 from orchestrator.data import prepare as datasets
 from orchestrator.data.notes import print_notes
+from orchestrator.data.references import parse_reference, reference_to
+from orchestrator.data.shelf import shelf_of
 from orchestrator.engines.inline import Outcome, outcome_on_record, run_inline
 from orchestrator.engines.launch import check_cpus, choose_device
 from orchestrator.engines.limits import Limits, limits_of
@@ -103,14 +105,19 @@ def start(
     layout.store.check_writable()
     begun = sweeps.examine(spec, layout)
     _check_unlocked(layout)
-    data = _prepare(spec)
+    data = _prepare(spec, engine, layout, begun)
     over = False
     if begun is not None:
         sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
         over = _is_over(_check_records(layout, (), spec.keys.catalogue), retry_failed)
     with _cluster(spec, engine, layout, over=over) as cluster, _writing(layout, listener):
         candidates = sweeps.create(
-            spec, layout, data=data.labelled_fingerprint, engine=engine.name or "ray", device=device
+            spec,
+            layout,
+            data=data.labelled_fingerprint,
+            prepared=_prepared_at(spec, data, layout),
+            engine=engine.name or "ray",
+            device=device,
         )
         seal.write(layout)
         return _run(spec, layout, candidates, data, engine, cluster, listener, retry_failed)
@@ -217,13 +224,13 @@ def _go_on(
     _device(spec, engine)
     over = is_over(_check_records(layout, candidates, spec.keys.catalogue))
     _check_unlocked(layout)
-    data = _prepare(spec)
+    data = _prepare(spec, engine, layout, begun)
     sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
     with _cluster(spec, engine, layout, over=over) as cluster, _writing(layout, listener):
         if not sweeps.is_as_read(layout, begun, candidates):
             # Another process went on with it before this one had the lock.
             spec, candidates, begun = sweeps.open_sweep(layout, overrides, plugins)
-        begun = sweeps.relocate(layout, begun, spec)
+        begun = sweeps.relocate(layout, begun, spec, prepared=_prepared_at(spec, data, layout))
         seal.write(layout)
         spec, candidates = change(begun, spec, candidates)
         return _run(spec, layout, candidates, data, engine, cluster, listener, retry_failed)
@@ -270,11 +277,32 @@ def _check_unlocked(layout: SweepLayout) -> None:
             pass
 
 
-def _prepare(spec: Spec) -> datasets.PreparedData:
-    data = datasets.prepare(make_trial(spec, {}, spec.seeds[0]).config.dataset.source)
+def _prepare(
+    spec: Spec, engine: Engine, layout: SweepLayout, begun: dict[str, Any] | None
+) -> datasets.PreparedData:
+    """Returns the data, with where machines that lack it find it."""
+    # On Ray, images that were prepared elsewhere go to the machines that train alone.
+    data = datasets.prepare(_source(spec), images=engine.name == "inline")
     if data.decoded_now:
         print_notes(data)
-    return data
+    if data.shelf is not None:
+        return data
+    recorded = parse_reference(sweeps.prepared_at(begun) or "")
+    shelf = shelf_of(layout.store, recorded.shelf.location if recorded is not None else None)
+    return replace(data, shelf=shelf)
+
+
+def _source(spec: Spec) -> Any:
+    return make_trial(spec, {}, spec.seeds[0]).config.dataset.source
+
+
+def _prepared_at(spec: Spec, data: datasets.PreparedData, layout: SweepLayout) -> str | None:
+    """Returns the address that the data has, or would have, in a store that is not the sweep's
+    own.
+    """
+    if data.shelf is None or data.shelf.store.location == layout.location:
+        return None
+    return reference_to(data, _source(spec), data.shelf).address
 
 
 def _device(spec: Spec, engine: Engine) -> str:

@@ -14,6 +14,7 @@ from orchestrator.catalogue import INSTALLED
 from orchestrator.data.notes import print_notes
 from orchestrator.data.prepare import list_data, prepare
 from orchestrator.data.protocols import Source
+from orchestrator.data.publish import put_data
 from search_spaces.reading.assemble import source_of
 from search_spaces.reading.errors import ABSENT, Place, SpecError
 from search_spaces.reading.sections import Sections, apply_overrides
@@ -50,11 +51,13 @@ def prepare_set(
     image_size: int | None,
     overrides: Sequence[str] = (),
     *,
+    to: str | None = None,
     as_json: bool,
 ) -> int:
     """Decodes a data set, or checks every byte of one that is decoded already.
 
     Args:
+        to: a store that the data, labels too, is put into for other machines.
         overrides: `dataset.KEY=VALUE`, settings of its source.
     """
     source = _source(name, path, image_size, overrides)
@@ -73,6 +76,8 @@ def prepare_set(
         "notes": data.notes,
     }
     print_notes(data)
+    put = None if to is None else put_data(source, to).address
+    facts |= {} if put is None else {"path": put}
     if as_json:
         json.dump(facts, sys.stdout, indent=1)
         sys.stdout.write("\n")
@@ -83,6 +88,8 @@ def prepare_set(
                 f" of {data.facts.num_classes} classes in {data.images_dir}"
             )
         )
+        if put is not None:
+            print(one_line(f"on other machines: --set dataset.path={put}"))
     return 0
 
 

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -27,6 +27,7 @@ import numpy as np
 
 from orchestrator.data.arrays import SPLITS, Array, write_array
 from orchestrator.data.protocols import Loaded
+from orchestrator.data.shelf import Shelf
 from orchestrator.storage.files import commit_file
 from orchestrator.storage.locks import LockHeld, hold
 from orchestrator.storage.user_files import check_regular, read_regular
@@ -77,6 +78,8 @@ class PreparedData:
     facts: DatasetFacts
     notes: tuple[str, ...] = ()
     """What the user should know of how the source was read: a line each."""
+    shelf: Shelf | None = field(default=None, compare=False)
+    """Where machines that lack the data find it, or ask for it to be put."""
     decoded_now: bool = field(default=False, compare=False)
     """Whether this call decoded it, so that the notes are said once."""
 
@@ -163,18 +166,25 @@ def open_cached(root: Path, entry: Entry, *, verify: bool) -> PreparedData | Non
     # Folders that were exchanged.
     if names != (entry.images, entry.labels) or facts.name != entry.name:
         return None
-    labelled = hashlib.sha256(
-        json.dumps([meta["fingerprint"], *digests.values()]).encode()
-    ).hexdigest()
     return PreparedData(
         name=facts.name,
         images_dir=images,
         labels_dir=labels,
         fingerprint=meta["fingerprint"],
-        labelled_fingerprint=labelled,
+        labelled_fingerprint=labelled(meta["fingerprint"], digests),
         facts=facts,
         notes=entry.notes,
     )
+
+
+def labelled(fingerprint: str, digests: Mapping[str, str]) -> str:
+    """Returns the fingerprint of the data with its labels.
+
+    Args:
+        digests: split -> SHA-256 of its labels (`content_digest`).
+    """
+    said = [fingerprint, *(digests[split] for split in SPLITS)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _facts(meta: dict[str, Any]) -> DatasetFacts:

@@ -1,5 +1,5 @@
-"""Brings decoded data to the machines of a cluster by way of the sweep's store: put there once by
-the machine that decoded it, fetched once by each of the others, checked against its digests.
+"""Brings decoded data to the machines of a cluster by way of a store: put there once by the machine
+that decoded it, fetched once by each of the others, checked against its digests.
 
 Images and labels travel apart, and each is fetched by those alone that need it: images by the
 machines that train, labels by the one that holds the pools.
@@ -21,26 +21,25 @@ from orchestrator.data.cache import (
     intact,
     move_into_place,
 )
+from orchestrator.data.shelf import Shelf
 from orchestrator.storage.store import Store
 from orchestrator.storage.user_files import cache_root
 from trainers.errors import DataError
 
 Part = Literal["images", "labels"]
 
-DATA: Final = "data"
-"""Below which name of a store its data is."""
 _META: Final = "meta.json"
 
 
-def put(store: Store, data: PreparedData, part: Part) -> None:
-    """Puts one part of the data into the store, unless it is there.
+def put(shelf: Shelf, data: PreparedData, part: Part) -> None:
+    """Puts one part of the data onto a shelf, unless it is there.
 
     Raises:
         StorageError: the store cannot be written.
         DataError: the cache of this machine is gone.
     """
-    folder, below = _folder(data, part), _below(data, part)
-    if store.has(f"{below}/{_META}"):
+    folder = _folder(data, part)
+    if is_offered(shelf, data, part):
         return
     meta = intact(folder, verify=False)
     if meta is None:
@@ -49,62 +48,76 @@ def put(store: Store, data: PreparedData, part: Part) -> None:
             " prepare"
         )
     for name in sorted(meta["files"]):
-        store.put_file(f"{below}/{name}", folder / name)
+        shelf.store.put_file(shelf.name(part, folder.name, name), folder / name)
     # Last: its presence says that the rest is there.
-    store.put(f"{below}/{_META}", (folder / _META).read_bytes())
+    shelf.store.put(shelf.name(part, folder.name, _META), (folder / _META).read_bytes())
 
 
-def is_here(data: PreparedData, part: Part) -> PreparedData | None:
+def is_here(data: PreparedData, part: Part, *, verify: bool = False) -> PreparedData | None:
     """Returns the data as this machine has it: at the same place as on the one that decoded it, or
     in its own cache; None where it has it not.
+
+    Args:
+        verify: also read every byte of it and compare checksums.
     """
+    there = _folder(data, part)
     # A cache that all machines share need not be fetched.
-    for folder in (_folder(data, part), cache_root() / part / _folder(data, part).name):
-        meta = intact(folder, verify=False)
+    for folder in dict.fromkeys((there, cache_root() / part / there.name)):
+        meta = intact(folder, verify=verify)
         if meta is not None and (part == "labels" or meta["fingerprint"] == data.fingerprint):
             return _at(data, part, folder)
     return None
 
 
-def is_offered(store: Store, data: PreparedData, part: Part) -> bool:
-    """Returns whether the part is in the store, whole."""
-    return store.has(f"{_below(data, part)}/{_META}")
+def is_offered(shelf: Shelf, data: PreparedData, part: Part) -> bool:
+    """Returns whether the part is on the shelf, whole."""
+    # The name tells the content: other images, or other labels, are other names.
+    return shelf.store.has(shelf.name(part, _folder(data, part).name, _META))
 
 
-def fetch(store: Store, data: PreparedData, part: Part) -> PreparedData:
-    """Returns the data as this machine has it, fetched from the store where it had it not. One
+def fetch(shelf: Shelf, data: PreparedData, part: Part, *, verify: bool = False) -> PreparedData:
+    """Returns the data as this machine has it, fetched from the shelf where it had it not. One
     process of a machine fetches while the others wait.
+
+    Args:
+        verify: also read every byte of what is here, and fetch anew what is damaged.
 
     Raises:
         DataError: what was fetched is not what was decoded, or the cache cannot be written.
         StorageError: the store cannot be read.
     """
-    here = is_here(data, part)
+    here = is_here(data, part, verify=verify)
     if here is not None:
         return here
-    root, name, below = cache_root(), _folder(data, part).name, _below(data, part)
+    root, name = cache_root(), _folder(data, part).name
+    where = shelf.place(part, name)
     try:
         with building(root, f"fetch_{part}_{name}".replace("-", "_")) as built:
-            here = is_here(data, part)
+            here = is_here(data, part, verify=verify)
             if here is not None:
                 return here
             folder = built / part
             folder.mkdir()
-            meta = json.loads(store.get(f"{below}/{_META}"))
-            for file in meta["files"]:
-                _take(store, f"{below}/{file}", folder / file)
-            (folder / _META).write_bytes(store.get(f"{below}/{_META}"))
+            described = shelf.store.get(shelf.name(part, name, _META))
+            for file in json.loads(described)["files"]:
+                _take(shelf.store, shelf.name(part, name, file), folder / file)
+            (folder / _META).write_bytes(described)
             if intact(folder, verify=True) is None:
                 raise DataError(
-                    f"{store.place(below)}: is not the data that was put there. Remove it, and the"
+                    f"{where}: is not the data that was put there. Remove it, and the"
                     " next run puts it again."
                 )
             move_into_place(folder, root / part / name)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{store.place(below)}/{_META}: damaged ({error})") from error
+        raise DataError(f"{where}/{_META}: damaged ({error})") from error
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and str(error.filename).startswith(store.location):
-            raise DataError(f"{store.place(below)}: the data is not there whole") from error
+        if isinstance(error, FileNotFoundError) and str(error.filename).startswith(
+            shelf.store.location
+        ):
+            raise DataError(
+                f"{where}: the data is not there whole. Put it there from a machine that has it:"
+                f" orchestrate data prepare {data.name} --to {shelf.location}"
+            ) from error
         raise DataError(
             f"{error.filename or root}: {error.strerror or error}. The cache of decoded data on"
             f" this machine is {root}; free some space, or set ORCHESTRATE_CACHE for its Ray"
@@ -131,8 +144,3 @@ def _at(data: PreparedData, part: Part, folder: Path) -> PreparedData:
     if part == "images":
         return replace(data, images_dir=folder)
     return replace(data, labels_dir=folder)
-
-
-def _below(data: PreparedData, part: Part) -> str:
-    """The name tells the content: other images, or other labels, are other names."""
-    return f"{DATA}/{part}/{_folder(data, part).name}"

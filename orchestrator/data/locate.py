@@ -1,5 +1,5 @@
-"""Brings a source together with its data, wherever that lies: on this machine, or in S3. A
-source itself reads folders and files of this machine alone.
+"""Brings a source together with its data, wherever that lies: on this machine, raw in S3, or
+prepared in a store. A source itself reads folders and files of this machine alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.data.download import Remote, look
 from orchestrator.data.place import address_of, check_existing, place_of
 from orchestrator.data.protocols import Loaded, Progress, Source
+from orchestrator.data.references import reference_of
 from search_spaces.reading.config import Contents
 from trainers.errors import DataError
 
@@ -24,6 +25,9 @@ def contents(source: Any) -> Contents:
         DataError, OSError: it is not there or not what it should be.
         StorageError: it is in no place that a store has, or the store does not answer.
     """
+    reference = reference_of(source)
+    if reference is not None:
+        return reference.contents(source)
     # Of a published set it is known without looking.
     found: Contents = (
         source.contents()

@@ -23,6 +23,7 @@ from orchestrator.data.checks import check_arrays, check_content, check_loaded, 
 from orchestrator.data.locate import Located, locate
 from orchestrator.data.place import address_of, check_existing, place_of
 from orchestrator.data.protocols import Progress, Source
+from orchestrator.data.references import reference_of
 from orchestrator.storage.user_files import cache_root
 from search_spaces.reading.config import Contents
 from search_spaces.reading.errors import SpecError
@@ -52,7 +53,7 @@ def _quiet(done: int, total: int) -> None:
 
 
 def prepare(
-    source: Source, *, verify: bool = False, on_progress: Progress = _quiet
+    source: Source, *, images: bool = True, verify: bool = False, on_progress: Progress = _quiet
 ) -> PreparedData:
     """Decodes a data set into the cache and checks it; does nothing if it is there and its source
     has not changed. Data in S3 is brought here first, unless what was decoded of it is here.
@@ -64,14 +65,18 @@ def prepare(
     process that is killed leaves nothing half-written in sight.
 
     Args:
+        images: whether the images of data that was prepared elsewhere must be on this machine.
         verify: also read every cached byte and compare checksums; a damaged cache is made anew.
         on_progress: called with (items done, items in all) while decoding.
 
     Raises:
         DataError: if the data is missing, unreadable or not what its layout promises, or if the
             cache cannot be written. The message names the file.
-        StorageError: the data lies in S3, and the address is none or the server does not answer.
+        StorageError: the data lies in a store that does not answer, or in none.
     """
+    reference = reference_of(source)
+    if reference is not None:
+        return reference.open(source, images=images, verify=verify)
     located = locate(source)
     root, path = cache_root(), located.path
     where = path or source.name

@@ -29,6 +29,11 @@ def is_address(text: str) -> bool:
     return _ADDRESS.match(text) is not None
 
 
+def is_here(path: str) -> bool:
+    """Returns whether anything lies at a path of this machine."""
+    return Path(path).exists()
+
+
 def expand(text: str, what: str) -> Path:
     """The absolute path that a user means by `text`: ~ and ~name are home folders.
 

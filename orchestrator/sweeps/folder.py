@@ -107,7 +107,13 @@ def examine(spec: Spec, layout: SweepLayout) -> dict[str, Any] | None:
 
 
 def create(
-    spec: Spec, layout: SweepLayout, *, data: str, engine: str, device: str
+    spec: Spec,
+    layout: SweepLayout,
+    *,
+    data: str,
+    prepared: str | None = None,
+    engine: str,
+    device: str,
 ) -> list[Candidate]:
     """Puts the folder of the sweep in place and returns its candidates; an adaptive search has none
     yet.
@@ -117,6 +123,8 @@ def create(
 
     Args:
         data: fingerprint of the data with its labels.
+        prepared: address at which the prepared data is put where a machine lacks it; None: in the
+            sweep's own store.
 
     Raises:
         SweepError: as `examine`, or the data is not what the sweep was begun with.
@@ -139,7 +147,10 @@ def create(
     listed = None if spec.search.algorithm.adaptive else len(candidates)
     # Last: its presence says that the folder is whole.
     resolved_file.write(
-        layout, resolved_file.describe(spec, manifest=manifest, data=data, listed=listed)
+        layout,
+        resolved_file.describe(
+            spec, manifest=manifest, data=data, prepared=prepared, listed=listed
+        ),
     )
     return candidates
 
@@ -267,14 +278,26 @@ def _whole(layout: SweepLayout, resolved: dict[str, Any], catalogue: Catalogue) 
     return candidates[:listed]
 
 
-def relocate(layout: SweepLayout, resolved: dict[str, Any], spec: Spec) -> dict[str, Any]:
+def prepared_at(resolved: dict[str, Any] | None) -> str | None:
+    """Returns the address on record at which the prepared data is put where a machine lacks it;
+    None where that is the sweep's own store.
+    """
+    found = None if resolved is None else resolved["data"].get("prepared")
+    return None if found is None else str(found)
+
+
+def relocate(
+    layout: SweepLayout, resolved: dict[str, Any], spec: Spec, *, prepared: str | None
+) -> dict[str, Any]:
     """Records where the data lies now, which may have been moved; returns resolved.yaml's
     content.
     """
-    path = spec.base.get(PATH_KEY)
-    if resolved["data"]["path"] == path:
+    data = resolved["data"] | {"path": spec.base.get(PATH_KEY)}
+    data.pop("prepared", None)
+    data |= {} if prepared is None else {"prepared": prepared}
+    if resolved["data"] == data:
         return resolved
-    moved = resolved | {"data": resolved["data"] | {"path": path}}
+    moved = resolved | {"data": data}
     resolved_file.write(layout, moved)
     return moved
 

@@ -14,7 +14,9 @@ from typing import Any, Final
 import yaml
 
 from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
+from orchestrator.storage.files import StorageLost
 from orchestrator.storage.store import NoStore, Unreadable
+from orchestrator.storage.user_files import is_address, is_here
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.records import CHECKSUM, MOST_BYTES, checksum
 from search_spaces.reading.assemble import nest
@@ -38,14 +40,23 @@ class SweepError(UserError):
     """The sweep's folder cannot be used as asked."""
 
 
-def describe(spec: Spec, *, manifest: bytes, data: str, listed: int | None) -> dict[str, Any]:
+def describe(
+    spec: Spec,
+    *,
+    manifest: bytes,
+    data: str,
+    prepared: str | None = None,
+    listed: int | None,
+) -> dict[str, Any]:
     """Returns what is recorded of a spec.
 
     Args:
         manifest: bytes of manifest.json.
         data: fingerprint of the data with its labels.
+        prepared: address at which the prepared data is put where a machine lacks it.
         listed: number of candidates where the spec lists them; None for a search that learns.
     """
+    where = {"path": spec.base.get(PATH_KEY), "fingerprint": data}
     plain = {
         "schema": SCHEMA,
         "settings_schema": SETTINGS_SCHEMA,
@@ -65,7 +76,7 @@ def describe(spec: Spec, *, manifest: bytes, data: str, listed: int | None) -> d
         "resources": asdict(spec.resources),
         "baseline": spec.baseline,
         "listed": listed,
-        "data": {"path": spec.base.get(PATH_KEY), "fingerprint": data},
+        "data": where if prepared is None else where | {"prepared": prepared},
         "spec_sha256": hashlib.sha256(spec.text.encode()).hexdigest(),
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
     }
@@ -100,24 +111,47 @@ def read_spec(
     Raises:
         SpecError: it cannot be read. See also `check_whole`.
     """
-    path = found["data"]["path"]
-    return load_spec(
-        str(layout.store.local(layout.spec)),
-        [*found["overrides"], *([f"{PATH_KEY}={path}"] if path is not None else []), *overrides],
-        recorded=True,
-        extended=tuple(
-            Extended(
-                name=entry["file"],
-                shown=layout.place(f"{layout.extended}/{entry['file']}"),
-                text=read_text(
-                    layout.store.local(f"{layout.extended}/{entry['file']}"), entry["file"]
-                ),
-                extended_by=tuple((by, written) for by, written in entry["extended_by"]),
-            )
-            for entry in _extended(found)
-        ),
-        catalogue=catalogue,
+    path, moved = found["data"]["path"], None
+    if not any(override_key(text) == PATH_KEY for text in overrides):
+        moved = _elsewhere(found["data"])
+    shown = [] if path is None else [f"{PATH_KEY}={moved or path}"]
+    try:
+        return load_spec(
+            str(layout.store.local(layout.spec)),
+            [*found["overrides"], *shown, *overrides],
+            recorded=True,
+            extended=_texts(layout, found),
+            catalogue=catalogue,
+        )
+    except UserError as error:
+        if moved is None or isinstance(error, StorageLost):
+            raise
+        raise SweepError(
+            f"{layout.location}: its data was at {path}, which is not on this machine, and"
+            f" prepared for others it should be elsewhere: {error}"
+        ) from None
+
+
+def _texts(layout: SweepLayout, found: Mapping[str, Any]) -> tuple[Extended, ...]:
+    return tuple(
+        Extended(
+            name=entry["file"],
+            shown=layout.place(f"{layout.extended}/{entry['file']}"),
+            text=read_text(layout.store.local(f"{layout.extended}/{entry['file']}"), entry["file"]),
+            extended_by=tuple((by, written) for by, written in entry["extended_by"]),
+        )
+        for entry in _extended(found)
     )
+
+
+def _elsewhere(data: Mapping[str, Any]) -> str | None:
+    """Returns where the data was to be put for others, on a machine that has it not where it was;
+    None on one that has.
+    """
+    path, prepared = data["path"], data.get("prepared")
+    if path is None or prepared is None or is_address(path) or is_here(path):
+        return None
+    return str(prepared)
 
 
 def plugins_of(spec: Spec) -> list[dict[str, Any]]:

@@ -294,9 +294,9 @@ class CandidateTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
     def setup(self, config: dict[str, Any], context: SweepContext | None = None) -> None:
         assert context is not None
         # The pool and the evaluator of this machine read labels here.
-        store, broker = context.layout.store, context.broker
+        broker = context.broker
         data = data_here(
-            store, context.data, "labels", lambda: broker.tell.remote((WANTED, "labels", "head"))
+            context.data, "labels", lambda: broker.tell.remote((WANTED, "labels", "head"))
         )
         self._context = replace(context, data=data)
         self._pools = PoolActors()

@@ -21,6 +21,7 @@ from ray.tune.error import TuneError
 from orchestrator.data import delivery
 from orchestrator.data.delivery import Part
 from orchestrator.data.prepare import PreparedData
+from orchestrator.data.shelf import VARIABLE, Shelf
 from orchestrator.engines.inline import Outcome, outcome_on_record
 from orchestrator.engines.limits import Limits
 from orchestrator.engines.progress import Progress
@@ -35,7 +36,6 @@ from orchestrator.engines.ray.worker_group import HEAD, BrokerActor, first_line,
 from orchestrator.search.source import Source
 from orchestrator.storage.files import StorageLost
 from orchestrator.storage.locks import TakenOver
-from orchestrator.storage.store import Store
 from orchestrator.sweeps.candidates import Candidate
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_store import ClusterLost, SweepStopped
@@ -90,7 +90,7 @@ def run_on_ray(
         layout=layout, data=data, resources=resources, device=device, broker=broker
     )
     fatal, restarts = Fatal(broker, layout), Restarts(layout, resources.max_failures)
-    supply = DataSupply(layout.store, data, progress, fatal)
+    supply = DataSupply(data, progress, fatal)
     go_on = (
         f"Everything recorded so far is kept; continue with: orchestrate resume {layout.location}"
     )
@@ -159,9 +159,8 @@ def _close(broker: Any) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class DataSupply:
-    """Puts data that a machine lacks into the sweep's store, once each part, beside the display."""
+    """Puts data that a machine lacks onto its shelf, once each part, beside the display."""
 
-    store: Store
     data: PreparedData
     progress: Progress
     fatal: Fatal
@@ -172,17 +171,23 @@ class DataSupply:
         if part in self._begun:
             return
         self._begun.add(part)
+        assert self.data.shelf is not None, "data of a sweep has one"
+        shelf = self.data.shelf
         self.progress.note(
             f"{host} has not the {part} of {self.data.name}; sending them by way of"
-            f" {self.store.location}"
+            f" {shelf.location}"
         )
-        threading.Thread(target=self._put, args=(part,), name="data", daemon=True).start()
+        threading.Thread(target=self._put, args=(shelf, part), name="data", daemon=True).start()
 
-    def _put(self, part: Part) -> None:
+    def _put(self, shelf: Shelf, part: Part) -> None:
         try:
-            delivery.put(self.store, self.data, part)
+            delivery.put(shelf, self.data, part)
         except (UserError, OSError) as error:
-            self.fatal.end(f"{part} of {self.data.name} cannot be sent to the cluster: {error}")
+            self.fatal.end(
+                f"{part} of {self.data.name} cannot be sent to the cluster: {error}"
+                f" ({VARIABLE}=PLACE names another place for data)",
+                error.exit_status if isinstance(error, UserError) else SweepStopped.exit_status,
+            )
 
 
 class Fatal(tune.Stopper):  # type: ignore[misc]  # Ray has no types

@@ -158,11 +158,9 @@ def _prove(store: Store, token: Token) -> None:
             continue
 
 
-def data_here(
-    store: Store, data: PreparedData, part: Part, want: Callable[[], Any]
-) -> PreparedData:
-    """Returns the data as this machine has it. What it lacks is fetched from the store; what the
-    store lacks is asked for by `want`, and waited for.
+def data_here(data: PreparedData, part: Part, want: Callable[[], Any]) -> PreparedData:
+    """Returns the data as this machine has it. What it lacks is fetched from its shelf; what the
+    shelf lacks is asked for by `want`, and waited for.
 
     Raises:
         DataError, StorageError: as delivery.fetch.
@@ -170,13 +168,14 @@ def data_here(
     here = delivery.is_here(data, part)
     if here is not None:
         return here
+    assert data.shelf is not None, "data of a sweep has one"
     asked = False
-    while not delivery.is_offered(store, data, part):
+    while not delivery.is_offered(data.shelf, data, part):
         if not asked:
             want()
             asked = True
         time.sleep(WAIT_SECONDS)
-    return delivery.fetch(store, data, part)
+    return delivery.fetch(data.shelf, data, part)
 
 
 @dataclass(slots=True)

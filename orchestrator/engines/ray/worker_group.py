@@ -79,10 +79,7 @@ class Rank:
         host = host_name()
         token.show(self._stages.store, host)
         self._data = data_here(
-            self._stages.store,
-            self._data,
-            "images",
-            lambda: broker.tell.remote((WANTED, "images", host)),
+            self._data, "images", lambda: broker.tell.remote((WANTED, "images", host))
         )
         return host
 

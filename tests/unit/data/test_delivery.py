@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.data import delivery
 from orchestrator.data.prepare import PreparedData, prepare
+from orchestrator.data.shelf import OWN, Shelf
 from orchestrator.data.sources.features import Features
 from orchestrator.storage.folder import FolderStore
 from orchestrator.storage.store import Store
@@ -58,28 +59,30 @@ def test_what_is_fetched_is_what_was_put(
     data: PreparedData, store: Store, tmp_path: Path, part: delivery.Part
 ) -> None:
     afar = _afar(data, tmp_path)
-    assert delivery.is_here(afar, part) is None and not delivery.is_offered(store, afar, part)
-    delivery.put(store, data, part)
-    assert delivery.is_offered(store, afar, part)
-    got = _folder(delivery.fetch(store, afar, part), part)
+    assert delivery.is_here(afar, part) is None and not delivery.is_offered(
+        Shelf(store, OWN), afar, part
+    )
+    delivery.put(Shelf(store, OWN), data, part)
+    assert delivery.is_offered(Shelf(store, OWN), afar, part)
+    got = _folder(delivery.fetch(Shelf(store, OWN), afar, part), part)
     assert got.is_relative_to(tmp_path / "other")
     for split in ("train", "test"):
         mine, theirs = (np.load(f / f"{split}.npy") for f in (_folder(data, part), got))
         np.testing.assert_array_equal(mine, theirs)
     # Once it is here the store is not asked again.
-    store.remove(delivery.DATA)
-    assert _folder(delivery.fetch(store, afar, part), part) == got
+    store.remove(OWN)
+    assert _folder(delivery.fetch(Shelf(store, OWN), afar, part), part) == got
 
 
 def test_labels_do_not_travel_with_images(data: PreparedData, store: Store, tmp_path: Path) -> None:
-    delivery.put(store, data, "images")
-    delivery.fetch(store, _afar(data, tmp_path), "images")
+    delivery.put(Shelf(store, OWN), data, "images")
+    delivery.fetch(Shelf(store, OWN), _afar(data, tmp_path), "images")
     assert not (tmp_path / "other" / "labels").exists()
-    assert not store.names(f"{delivery.DATA}/labels")
+    assert not store.names(f"{OWN}/labels")
 
 
 def test_machines_that_share_a_cache_fetch_nothing(data: PreparedData, store: Store) -> None:
-    assert delivery.fetch(store, data, "images") == data
+    assert delivery.fetch(Shelf(store, OWN), data, "images") == data
     assert not store.names()
 
 
@@ -89,8 +92,8 @@ def test_damage_on_the_way_is_found(
     data: PreparedData, tmp_path: Path, part: delivery.Part, harm: str
 ) -> None:
     store = MemoryStore()
-    delivery.put(store, data, part)
-    name = f"{delivery.DATA}/{part}/{_folder(data, part).name}/train.npy"
+    delivery.put(Shelf(store, OWN), data, part)
+    name = f"{OWN}/{part}/{_folder(data, part).name}/train.npy"
     held = store.held[name]
     match harm:
         case "flip":
@@ -102,26 +105,26 @@ def test_damage_on_the_way_is_found(
         case "description":
             store.held[name.replace("train.npy", "meta.json")] = b"{}"
     with pytest.raises(DataError, match="memory://toy/data/"):
-        delivery.fetch(store, _afar(data, tmp_path), part)
+        delivery.fetch(Shelf(store, OWN), _afar(data, tmp_path), part)
     assert delivery.is_here(_afar(data, tmp_path), part) is None
 
 
 def test_other_labels_of_the_same_images_are_other_data(
     data: PreparedData, store: Store, tmp_path: Path
 ) -> None:
-    delivery.put(store, data, "labels")
+    delivery.put(Shelf(store, OWN), data, "labels")
     other = replace(data, labels_dir=data.labels_dir.with_name(f"{data.images_dir.name}-00000000"))
-    assert not delivery.is_offered(store, _afar(other, tmp_path), "labels")
+    assert not delivery.is_offered(Shelf(store, OWN), _afar(other, tmp_path), "labels")
 
 
 def test_many_processes_of_a_machine_fetch_at_once(
     data: PreparedData, store: Store, tmp_path: Path
 ) -> None:
-    delivery.put(store, data, "images")
+    delivery.put(Shelf(store, OWN), data, "images")
     got: list[Path] = []
 
     def fetch() -> None:
-        got.append(delivery.fetch(store, _afar(data, tmp_path), "images").images_dir)
+        got.append(delivery.fetch(Shelf(store, OWN), _afar(data, tmp_path), "images").images_dir)
 
     threads = [threading.Thread(target=fetch) for _ in range(8)]
     for thread in threads:
@@ -134,5 +137,5 @@ def test_many_processes_of_a_machine_fetch_at_once(
 def test_data_that_is_gone_is_not_put_half(data: PreparedData, store: Store) -> None:
     (data.images_dir / "test.npy").unlink()
     with pytest.raises(DataError, match="gone or damaged"):
-        delivery.put(store, data, "images")
+        delivery.put(Shelf(store, OWN), data, "images")
     assert not store.names()
