@@ -5,38 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.catalogue import INSTALLED, load_spec
 from orchestrator.commands.submissions import RemoteError
-from orchestrator.engines.ray.cluster_file import LaunchedCluster
-from orchestrator.storage.user_files import is_address
-from orchestrator.sweeps.resolved import PATH_KEY, override_key
-from search_spaces.reading.spec import Gathered, gather
-
-
-def checked(cluster: LaunchedCluster, written: str, overrides: Sequence[str]) -> Gathered:
-    """Returns the files of the spec, checked as far as this machine can.
-
-    Raises:
-        RemoteError: its data lies on this machine.
-    """
-    spec = gather(written, overrides, INSTALLED)
-    if spec.data is None:
-        load_spec(written, overrides)
-        return spec
-    if is_address(spec.data):
-        return spec
-    there = any(override_key(text) == PATH_KEY for text in overrides)
-    if there and spec.data.startswith(("/", "~")):
-        return spec
-    raise RemoteError(
-        f"{written}: dataset.path = {spec.data} is on this machine, and the sweep runs on"
-        f" {cluster}. Copy the data to its head: ray rsync-up {cluster.file.name} {spec.data}"
-        " '~/data'; then say where it lies there: --set dataset.path='~/data'"
-    )
+from search_spaces.reading.spec import Gathered
 
 
 def for_shell(*words: str) -> str:

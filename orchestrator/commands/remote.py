@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.commands import console
-from orchestrator.commands.packing import checked, files_of, folder_of, for_shell
+from orchestrator.commands.data_for_cluster import bring, checked, destination
+from orchestrator.commands.packing import files_of, folder_of, for_shell
 from orchestrator.commands.submissions import RemoteError, Submitted, known
 from orchestrator.engines.ray import jobs
 from orchestrator.engines.ray.cluster import running_here
@@ -116,14 +117,10 @@ def sweep(
         options: of `sweep`, for the head.
         wait: for its end.
     """
-    spec = checked(cluster, written, overrides)
-    name, place = spec.name, _place(cluster, spec.name, out)
+    gathered, spec = checked(written, overrides)
+    name, place = gathered.name, _place(cluster, gathered.name, out)
     base = f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
-    files = files_of(spec)
-    words = ["--expect", project_version(), "--out", place, *options]
-    words += [word for text in overrides for word in ("--set", text)]
-    command = f"orchestrate sweep {for_shell(next(iter(files)), *words)}"
-    digest = hashlib.sha256(json.dumps([command, files]).encode()).hexdigest()
+    files, location = files_of(gathered), destination(cluster, place, gathered, spec)
     note = Submitted(
         name=name,
         base=base,
@@ -135,6 +132,13 @@ def sweep(
     with jobs.tunnel(cluster) as address:
         head = jobs.Head(cluster, address)
         number, job = head.latest(base)
+        there = overrides
+        if location is not None and spec is not None:
+            there = bring(cluster, location, gathered, spec, overrides)
+        words = ["--expect", project_version(), "--out", place, *options]
+        words += [word for text in there for word in ("--set", text)]
+        command = f"orchestrate sweep {for_shell(next(iter(files)), *words)}"
+        digest = hashlib.sha256(json.dumps([command, files]).encode()).hexdigest()
         if job is not None and not job.status.is_terminal():
             if (job.metadata or {}).get("spec") != digest:
                 raise RemoteError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from orchestrator.data import delivery
 from orchestrator.data.delivery import Part
 from orchestrator.data.locate import contents
 from orchestrator.data.place import is_placed
-from orchestrator.data.prepare import prepare
+from orchestrator.data.prepare import PreparedData, prepare
 from orchestrator.data.protocols import Progress, Source
 from orchestrator.data.references import Reference, put_reference, reference_to
 from orchestrator.data.shelf import shelf_at
@@ -23,9 +24,22 @@ def _quiet(done: int, total: int) -> None:
     pass
 
 
-def put_spec_data(spec: Spec, location: str, *, on_progress: Progress = _quiet) -> str | None:
+def _unsaid(data: PreparedData) -> None:
+    pass
+
+
+def put_spec_data(
+    spec: Spec,
+    location: str,
+    *,
+    on_progress: Progress = _quiet,
+    on_prepared: Callable[[PreparedData], None] = _unsaid,
+) -> str | None:
     """Prepares the data of a spec on this machine and puts it into the store at `location`, labels
     too, under its fingerprint; what is there already is not put again.
+
+    Args:
+        on_prepared: called with the data before it is put.
 
     Returns:
         The address that another machine gives as `dataset.path` (`--set dataset.path=ADDRESS`) to
@@ -38,10 +52,16 @@ def put_spec_data(spec: Spec, location: str, *, on_progress: Progress = _quiet) 
     source: Any = make_trial(spec, {}, spec.seeds[0]).config.dataset.source
     if not is_placed(source):
         return None
-    return put_data(source, location, on_progress=on_progress).address
+    return put_data(source, location, on_progress=on_progress, on_prepared=on_prepared).address
 
 
-def put_data(source: Source, location: str, *, on_progress: Progress = _quiet) -> Reference:
+def put_data(
+    source: Source,
+    location: str,
+    *,
+    on_progress: Progress = _quiet,
+    on_prepared: Callable[[PreparedData], None] = _unsaid,
+) -> Reference:
     """Prepares a data set and puts it into the store at `location`, as `put_spec_data`.
 
     Raises:
@@ -53,6 +73,7 @@ def put_data(source: Source, location: str, *, on_progress: Progress = _quiet) -
     shelf = shelf_at(location)
     shelf.store.check_writable()
     data = prepare(source, on_progress=on_progress)
+    on_prepared(data)
     reference = reference_to(data, source, shelf)
     for part in _PARTS:
         delivery.put(shelf, data, part)

@@ -5,14 +5,18 @@ files of this machine.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from orchestrator import cli
 from orchestrator.commands import remote
+from orchestrator.commands.data_for_cluster import bring, checked, destination
 from orchestrator.engines.ray import jobs
 from orchestrator.engines.ray.cluster_file import LaunchedCluster, Unused, look
+from tests.helpers.s3_server import BUCKET, Fault, Proxy, moto, objects, use
+from tests.helpers.small_sweep import SPEC, write_data
 
 LOCAL = """
 cluster_name: mine
@@ -180,16 +184,103 @@ def test_a_cluster_that_cannot_be_reached_is_one_message_and_nothing_runs(
     assert not (tmp_path / "runs").exists()
 
 
-def test_data_of_this_machine_is_refused_with_what_to_do(
-    temporary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def own(temporary: Path) -> None:
+    """A cluster is up, and a spec is of data on this machine."""
     note_local(temporary)
     write(LOCAL)
-    write("extends: images_example.yaml\nname: own\ndataset: {path: photos}\n", "own.yaml")
-    for given in ([], ["--set", "dataset.path=photos"]):
+    write_data(Path("features.npz"))
+    write(SPEC, "own.yaml")
+
+
+@pytest.mark.usefixtures("own")
+def test_data_of_this_machine_goes_to_no_folder_and_the_ways_out_are_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for given in ([], ["--set", "dataset.path=features.npz"]):
         assert cli.main(["sweep", "own.yaml", *given]) == 2
         said = capsys.readouterr().err
-        assert "rsync-up cluster.yaml photos" in said and "--set dataset.path=" in said
+        assert "dataset.path = features.npz is on this machine" in said
+        assert "rsync-up cluster.yaml features.npz" in said and "--out s3://BUCKET/" in said
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("given", "brought"),
+    [
+        ([], True),
+        (["dataset.path=features.npz"], True),
+        (["dataset.path=~/there.npz"], False),
+        (["dataset.path=/srv/there.npz"], False),
+        (["dataset.path=s3://other/features.npz"], False),
+    ],
+)
+def test_data_goes_to_the_bucket_of_the_sweep_if_it_is_here(
+    given: list[str], brought: bool
+) -> None:
+    gathered, spec = checked("own.yaml", given)
+    found = look(Path("cluster.yaml"))
+    assert isinstance(found, LaunchedCluster)
+    location = destination(found, "s3://mine/sweeps/small", gathered, spec)
+    assert location == ("s3://mine/sweeps/_data" if brought else None)
+
+
+@pytest.mark.usefixtures("own")
+def test_data_that_is_nowhere_and_a_spec_that_is_none_are_named_before_anything_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for given, said in (
+        ("dataset.path=nothing.npz", "nothing.npz"),
+        ("method.epoch=1", "method.epoch"),
+        ("method.epochs=0", "method.epochs"),
+    ):
+        assert cli.main(["sweep", "own.yaml", "--set", given, "--out", "s3://mine/x"]) == 2
+        told = capsys.readouterr().err
+        assert said in told and "cannot be reached" not in told
+
+
+@pytest.mark.usefixtures("own")
+def test_what_was_brought_is_named_by_its_content_and_put_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = look(Path("cluster.yaml"))
+    assert isinstance(found, LaunchedCluster)
+    given = ["dataset.path=features.npz", "method.epochs=2"]
+    with moto() as endpoint, use(endpoint):
+        gathered, spec = checked("own.yaml", given)
+        location = destination(found, f"s3://{BUCKET}/sweeps/small", gathered, spec)
+        assert location is not None and spec is not None
+        first = bring(found, location, gathered, spec, given)
+        before = objects(endpoint)
+        shutil.copy("features.npz", "renamed.npz")
+        again = ["method.epochs=2", "dataset.path=renamed.npz"]
+        gathered, spec = checked("own.yaml", again)
+        assert spec is not None and bring(found, location, gathered, spec, again) == first
+        assert objects(endpoint) == before
+        # It is all that another machine needs.
+        words = [word for text in first for word in ("--set", text)]
+        Path("features.npz").unlink()
+        monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "other"))
+        assert cli.main(["sweep", "own.yaml", "--engine", "inline", "--out", "o", *words]) == 0
+        write_data(Path("features.npz"), mended=True)
+        gathered, spec = checked("own.yaml", given)
+        assert spec is not None and bring(found, location, gathered, spec, given) != first
+
+
+@pytest.mark.usefixtures("own")
+def test_a_bucket_that_may_not_be_written_is_named_with_the_command_to_use() -> None:
+    found = look(Path("cluster.yaml"))
+    assert isinstance(found, LaunchedCluster)
+    with moto() as endpoint, use(endpoint), Proxy(endpoint) as proxy, use(proxy.endpoint):
+        proxy.decide = lambda method, path, headers: Fault.REFUSED if method == "PUT" else None
+        gathered, spec = checked("own.yaml", [])
+        assert spec is not None
+        with pytest.raises(remote.RemoteError) as refused:
+            bring(found, f"s3://{BUCKET}/sweeps/_data", gathered, spec, [])
+    said = str(refused.value)
+    assert refused.value.exit_status == 2
+    assert f"data prepare features --path features.npz --to s3://{BUCKET}/sweeps/_data" in said
+    assert "rsync-up cluster.yaml features.npz" in said
 
 
 @pytest.mark.parametrize("words", [["--local"], ["--engine", "inline"], ["--address", "x:1"]])
