@@ -150,6 +150,13 @@ class Head:
     def info(self, job: str) -> Any:
         return self._client.get_job_info(job)
 
+    def has_lost(self, job: str) -> bool:
+        """Returns whether the head answers and does not know the job: it is another head."""
+        try:
+            return all(found.submission_id != job for found in self._client.list_jobs())
+        except Exception:
+            return False
+
     def stop(self, job: str) -> None:
         """Asks a job to stop in good order."""
         self._client.stop_job(job)
@@ -234,6 +241,11 @@ def follow(cluster: LaunchedCluster, job: str, head: Head, show: Callable[[str],
                 broken_at = None
             except Exception as error:
                 seen = error.seen if isinstance(error, LogLost) else seen
+                if head.has_lost(job):
+                    raise ClusterFailed(
+                        f"{cluster} knows nothing of {job} any more: it was brought up anew. The"
+                        " same command goes on with what is recorded"
+                    ) from error
                 broken_at = broken_at or time.monotonic()
                 if time.monotonic() - broken_at > LOST_SECONDS:
                     detail = " ".join(str(error).split())[:200]

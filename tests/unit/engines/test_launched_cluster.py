@@ -14,6 +14,7 @@ from orchestrator import cli
 from orchestrator.commands import remote
 from orchestrator.commands.data_for_cluster import bring, checked, destination
 from orchestrator.engines.ray import jobs
+from orchestrator.engines.ray.cluster import ClusterFailed
 from orchestrator.engines.ray.cluster_file import LaunchedCluster, Unused, look
 from tests.helpers.s3_server import BUCKET, Fault, Proxy, moto, objects, use
 from tests.helpers.small_sweep import SPEC, write_data
@@ -309,3 +310,22 @@ def test_a_sweep_that_nobody_submitted_is_named(capsys: pytest.CaptureFixture[st
     for verb in ("logs", "stop"):
         assert cli.main([verb, "nothing"]) == 2
         assert "nothing: no such sweep was submitted" in capsys.readouterr().err
+
+
+def test_a_head_that_knows_nothing_of_the_job_any_more_is_another(temporary: Path) -> None:
+    """The connection is whole again, and the wait for it over."""
+    note_local(temporary)
+    write(LOCAL)
+    found = look(Path("cluster.yaml"))
+    assert isinstance(found, LaunchedCluster)
+
+    class Another:
+        def log(self, job: str, seen: int, show: object) -> int:
+            raise jobs.LogLost(seen, "404")
+
+        def has_lost(self, job: str) -> bool:
+            return True
+
+    with pytest.raises(ClusterFailed, match="small-1 any more: it was brought up anew") as lost:
+        jobs.follow(found, "small-1", Another(), print)  # type: ignore[arg-type]
+    assert lost.value.exit_status == 5
