@@ -21,6 +21,9 @@ def show(location: str | Path, *, watch: bool, as_json: bool) -> int:
     layout = SweepLayout.at(location)
     console = Console()
     while True:
+        # Before the records: a sweep that ends in between is finished in them, where it would look
+        # left alone the other way round.
+        held = layout.store.is_held(layout.lock)
         loaded = results.load(layout)
         if as_json:
             json.dump(
@@ -39,7 +42,7 @@ def show(location: str | Path, *, watch: bool, as_json: bool) -> int:
                 file=sys.stderr,
             )
             return 2
-        if not ended and not layout.store.is_held(layout.lock):
+        if not ended and not held:
             print(
                 f"nobody is running it; continue with: orchestrate resume {layout.location}",
                 file=sys.stderr,
