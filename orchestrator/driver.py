@@ -350,7 +350,8 @@ def _cluster(
     if engine.name == "inline" or over:
         yield None
         return
-    from orchestrator.engines.ray.cluster import connect, groups_that_fit, quieten_ray
+    from orchestrator.engines.ray.capacity import groups_that_fit
+    from orchestrator.engines.ray.cluster import connect, quieten_ray
 
     quieten_ray(verbose=engine.verbose)
     try:
@@ -490,7 +491,7 @@ def _run_ray(
     listener: Listener,
     limits: Limits,
 ) -> Outcome:
-    from orchestrator.engines.ray.cluster import groups_that_fit
+    from orchestrator.engines.ray.capacity import groups_that_fit
     from orchestrator.engines.ray.engine import run_on_ray
     from orchestrator.engines.ray.node import proved_shared
     from orchestrator.search.source import ListSource, Source

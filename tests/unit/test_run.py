@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import driver as run
 from orchestrator.catalogue import load_spec
-from orchestrator.engines.ray import cluster
+from orchestrator.engines.ray import capacity, cluster
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_store import SweepStopped
 
@@ -27,7 +27,7 @@ def test_an_exit_that_ray_asks_for_becomes_a_message_with_the_way_to_go_on(
         yield None
 
     monkeypatch.setattr(cluster, "connect", connect)
-    monkeypatch.setattr(cluster, "groups_that_fit", lambda *_: 1)
+    monkeypatch.setattr(capacity, "groups_that_fit", lambda *_: 1)
     layout = SweepLayout.at(tmp_path)
     if begun:
         layout.store.put(layout.resolved, b"")

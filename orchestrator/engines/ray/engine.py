@@ -26,7 +26,8 @@ from orchestrator.engines.inline import Outcome, outcome_on_record
 from orchestrator.engines.limits import Limits
 from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray.candidate import ASKED, FATAL, LIMIT, CandidateTrainable, SweepContext
-from orchestrator.engines.ray.cluster import Cluster, awaited, groups_that_fit
+from orchestrator.engines.ray.capacity import awaited, groups_that_fit
+from orchestrator.engines.ray.cluster import Cluster
 from orchestrator.engines.ray.node import WANTED, Token
 from orchestrator.engines.ray.restarts import Restarts
 from orchestrator.engines.ray.scratch import scratch_folder

@@ -11,7 +11,8 @@ import yaml
 
 from orchestrator.engines.ray import autoscaler
 from orchestrator.engines.ray.autoscaler import NODE_TYPES, Growth, NodeType, growth
-from orchestrator.engines.ray.cluster import Cluster, ClusterError, awaited, groups_that_fit
+from orchestrator.engines.ray.capacity import awaited, groups_that_fit
+from orchestrator.engines.ray.cluster import Cluster, ClusterError
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
 
