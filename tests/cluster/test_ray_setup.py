@@ -402,6 +402,50 @@ class TestASweepJoinsARayThatRayStartStarted:
 
 
 @pytest.mark.slow
+def test_a_token_that_is_made_was_never_readable_by_others(tmp_path: Path) -> None:
+    """Whoever reads it once has it: Ray itself makes it readable by everyone."""
+    seen: set[int] = set()
+    token, stop = tmp_path / ".ray" / "auth_token", threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.002):
+            with suppress(FileNotFoundError):
+                seen.add(token.stat().st_mode & 0o777)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    command = [sys.executable, "-m", "orchestrator.engines.ray.round_trip"]
+    # Whether Ray comes up within the time that it gives itself is another matter.
+    subprocess.run(
+        command, env=_environment() | {"HOME": str(tmp_path)}, capture_output=True, timeout=PATIENCE
+    )
+    stop.set()
+    thread.join()
+    assert seen == {0o600}
+    assert len(token.read_text()) == 64 and list(token.parent.iterdir()) == [token]
+
+
+def test_many_that_make_a_token_at_once_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    read: list[str | None] = []
+
+    def make() -> None:
+        joining.protect_token()
+        read.append(joining.own_token())
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read) == 8 and len(set(read)) == 1 and None not in read
+
+
+@pytest.mark.slow
 def test_a_version_that_differs_is_named_on_both_sides() -> None:
     pretend = (
         "import sys, ray; from ray.scripts.scripts import main; ray.__version__ = '2.44.0';"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -272,6 +271,8 @@ def running_here() -> str | None:
 
 
 def _embed(ray: Any, quiet: dict[str, Any]) -> Cluster:
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":
+        joining.protect_token()
     ray.init(
         address="local",
         include_dashboard=False,
@@ -280,12 +281,4 @@ def _embed(ray: Any, quiet: dict[str, Any]) -> Cluster:
         object_store_memory=ray_setup.OBJECT_STORE,
         **quiet,
     )
-    _protect_token()
     return _describe(ray, "embedded")
-
-
-def _protect_token() -> None:
-    """Makes Ray's access token readable by its owner alone; Ray writes it readable by everyone."""
-    token = joining.token_file()
-    if token is not None and token.is_file() and stat.S_IMODE(token.stat().st_mode) & 0o077:
-        token.chmod(0o600)

@@ -7,9 +7,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +52,34 @@ def own_token() -> str | None:
         return path.read_text(encoding="utf-8").strip() or None if path is not None else None
     except (OSError, ValueError):
         return None
+
+
+def protect_token() -> None:
+    """Makes the access token of this user readable by its owner alone, and makes one where there is
+    none: Ray would write it readable by everyone.
+    """
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    token = Path(named) if named else token_file()
+    if os.environ.get("RAY_AUTH_TOKEN") or token is None:
+        return
+    if not named and not token.exists():
+        token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Of two processes that make one at once, both must present the one that stays; and mkstemp
+        # makes files that nobody else may read.
+        handle, aside = tempfile.mkstemp(dir=token.parent)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(32))
+            token.hardlink_to(aside)
+        except FileExistsError:
+            pass
+        except OSError:
+            # A file system without links.
+            Path(aside).replace(token)
+        finally:
+            Path(aside).unlink(missing_ok=True)
+    if token.is_file() and stat.S_IMODE(token.stat().st_mode) & 0o077:
+        token.chmod(0o600)
 
 
 def check_address(address: str) -> str | None:
