@@ -95,6 +95,7 @@ class Sweep:
         engine: EngineName | None = None,
         progress: bool = True,
         on_stage: OnStage | None = None,
+        insecure: bool = False,
     ) -> Sweep:
         """Goes on with the sweep; as `orchestrator.resume`."""
         return resume(
@@ -103,6 +104,7 @@ class Sweep:
             engine=engine,
             progress=progress,
             on_stage=on_stage,
+            insecure=insecure,
         )
 
     def _results(self) -> SweepResults:
@@ -188,6 +190,7 @@ def sweep(
     engine: EngineName = "inline",
     progress: bool = True,
     on_stage: OnStage | None = None,
+    insecure: bool = False,
 ) -> Sweep:
     """Runs a sweep, or goes on with it if its folder holds this very sweep, and returns it when
     nothing is left to do.
@@ -203,6 +206,8 @@ def sweep(
         progress: whether progress is shown on standard error.
         on_stage: called with the trial's label and its record whenever a stage has finished. An
             error that it raises is raised when the sweep has ended.
+        insecure: also on a Ray that asks for no access token, where whoever reaches its ports can
+            run programs.
 
     Raises:
         UserError: the spec is wrong, or the sweep cannot be run; the message says what to do.
@@ -212,7 +217,7 @@ def sweep(
     read = _read(spec, overrides)
     ended = driver.start(
         read,
-        _engine(engine),
+        _engine(engine, insecure=insecure),
         out=out,
         listener=driver.Listener(show=progress, on_stage=on_stage),
     )
@@ -226,6 +231,7 @@ def resume(
     engine: EngineName | None = None,
     progress: bool = True,
     on_stage: OnStage | None = None,
+    insecure: bool = False,
 ) -> Sweep:
     """Goes on with a sweep and returns it when nothing is left to do.
 
@@ -233,6 +239,7 @@ def resume(
         location: its folder, or the address of what else keeps it.
         plugins: the classes whose objects the spec held when the sweep was begun.
         engine: as for `sweep`; None: what the sweep was begun on.
+        insecure: as for `sweep`, and no sweep keeps it.
 
     Raises:
         UserError: as `sweep`, or a class that the sweep was begun with is not among `plugins`.
@@ -241,7 +248,9 @@ def resume(
 
     listener = driver.Listener(show=progress, on_stage=on_stage)
     return _ended(
-        driver.resume(location, _engine(engine), listener=listener, plugins=plugins),
+        driver.resume(
+            location, _engine(engine, insecure=insecure), listener=listener, plugins=plugins
+        ),
         plugins,
     )
 
@@ -307,9 +316,9 @@ def _read(spec: SpecLike, overrides: Sequence[str]) -> Spec:
     return read_spec(text, overrides, catalogue, path=Path("spec"), shown="spec")
 
 
-def _engine(name: str | None) -> Any:
+def _engine(name: str | None, *, insecure: bool) -> Any:
     from orchestrator import driver
 
     if name not in ("inline", "ray", None):
         raise UserError(f"engine = {name!r:.100}: write 'inline' or 'ray'")
-    return driver.Engine(name=name)
+    return driver.Engine(name=name, insecure=insecure)

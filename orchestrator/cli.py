@@ -57,7 +57,13 @@ def _engine(args: argparse.Namespace) -> Any:
             f"{which} says which Ray to run on, and --engine inline runs without Ray: leave one of"
             " them out."
         )
-    return Engine(name=args.engine, address=args.address, local=args.local, verbose=args.verbose)
+    return Engine(
+        name=args.engine,
+        address=args.address,
+        local=args.local,
+        verbose=args.verbose,
+        insecure=args.insecure,
+    )
 
 
 def _sweep(args: argparse.Namespace) -> int:
@@ -116,6 +122,7 @@ def _hand_over(args: argparse.Namespace, cluster: Any, *, wait: bool = True) -> 
         *(["--accept-failures"] if args.accept_failures else []),
         *(["--retry-failed", str(args.retry_failed)] if args.retry_failed else []),
         *(["--verbose"] if wait and args.verbose else []),
+        *(["--insecure"] if args.insecure else []),
     ]
     return remote.sweep(
         cluster,
@@ -125,6 +132,7 @@ def _hand_over(args: argparse.Namespace, cluster: Any, *, wait: bool = True) -> 
         out=args.out,
         wait=wait,
         as_json=wait and args.json,
+        insecure=args.insecure,
     )
 
 
@@ -295,6 +303,15 @@ def _engine_arguments(parser: argparse.ArgumentParser, *, begun: bool = True) ->
         "--local", action="store_true", help="an embedded Ray at once, whatever else is running"
     )
     parser.add_argument("--verbose", action="store_true", help="also show what Ray itself prints")
+    _insecure_flag(parser)
+
+
+def _insecure_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="this once, also on a Ray that asks for no access token",
+    )
 
 
 def _failure_arguments(parser: argparse.ArgumentParser) -> None:
@@ -381,6 +398,7 @@ def build_parser() -> argparse.ArgumentParser:
         "orchestrate submit ablations.yaml",
     )
     _spec_arguments(submit)
+    _insecure_flag(submit)
     for verb in (sweep, submit):
         verb.add_argument(
             "--out",

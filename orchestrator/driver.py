@@ -39,7 +39,7 @@ from search_spaces.reading.config import ResourcesConfig, Spec
 from search_spaces.reading.trials import make_trial
 
 if TYPE_CHECKING:
-    from orchestrator.engines.ray.cluster import Cluster
+    from orchestrator.engines.ray.cluster import Cluster, Found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,8 @@ class Engine:
     address: str | None = None
     local: bool = False
     verbose: bool = False
+    insecure: bool = False
+    """Also on a Ray that asks for no access token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +107,14 @@ def start(
     layout.store.check_writable()
     begun = sweeps.examine(spec, layout)
     _check_unlocked(layout)
+    over = begun is not None and _is_over(
+        _check_records(layout, (), spec.keys.catalogue), retry_failed
+    )
+    ray = _find_ray(engine, over=over)
     data = _prepare(spec, engine, layout, begun)
-    over = False
     if begun is not None:
         sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
-        over = _is_over(_check_records(layout, (), spec.keys.catalogue), retry_failed)
-    with _cluster(spec, engine, layout, over=over) as cluster, _writing(layout, listener):
+    with _cluster(spec, engine, layout, ray) as cluster, _writing(layout, listener):
         candidates = sweeps.create(
             spec,
             layout,
@@ -224,9 +228,10 @@ def _go_on(
     _device(spec, engine)
     over = is_over(_check_records(layout, candidates, spec.keys.catalogue))
     _check_unlocked(layout)
+    ray = _find_ray(engine, over=over)
     data = _prepare(spec, engine, layout, begun)
     sweeps.check_data(layout, begun, data.labelled_fingerprint, spec)
-    with _cluster(spec, engine, layout, over=over) as cluster, _writing(layout, listener):
+    with _cluster(spec, engine, layout, ray) as cluster, _writing(layout, listener):
         if not sweeps.is_as_read(layout, begun, candidates):
             # Another process went on with it before this one had the lock.
             spec, candidates, begun = sweeps.open_sweep(layout, overrides, plugins)
@@ -336,18 +341,29 @@ def _writing(layout: SweepLayout, listener: Listener) -> Iterator[None]:
         ) from error
 
 
+def _find_ray(engine: Engine, *, over: bool) -> Found | None:
+    """Returns the Ray that the sweep runs on, before data is decoded for nothing; None for the
+    inline engine, and where nothing is left to train.
+    """
+    if engine.name == "inline" or over:
+        return None
+    from orchestrator.engines.ray.cluster import find
+
+    return find(address=engine.address, local=engine.local, insecure=engine.insecure)
+
+
 @contextmanager
 def _cluster(
-    spec: Spec, engine: Engine, layout: SweepLayout, *, over: bool
+    spec: Spec, engine: Engine, layout: SweepLayout, ray: Found | None
 ) -> Iterator[Cluster | None]:
     """Connects to the Ray that the sweep runs on and checks that it can train its stages; yields
-    None for the inline engine, and where nothing is left to train.
+    None where there is none.
 
     Raises:
         ClusterLost: Ray wanted to end this process, as it does when it has lost its node before the
             sweep is watched over.
     """
-    if engine.name == "inline" or over:
+    if ray is None:
         yield None
         return
     from orchestrator.engines.ray.capacity import groups_that_fit
@@ -355,7 +371,7 @@ def _cluster(
 
     quieten_ray(verbose=engine.verbose)
     try:
-        with connect(address=engine.address, local=engine.local, verbose=engine.verbose) as cluster:
+        with connect(verbose=engine.verbose, found=ray) as cluster:
             groups_that_fit(cluster, spec.resources)
             yield cluster
     except SystemExit as error:

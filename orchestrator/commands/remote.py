@@ -108,6 +108,7 @@ def sweep(
     out: str | None,
     wait: bool,
     as_json: bool,
+    insecure: bool = False,
 ) -> int:
     """Submits a sweep to the cluster, or comes back to it where it runs already; shows its progress
     to its end and brings the report home. Returns the sweep's exit status.
@@ -116,6 +117,7 @@ def sweep(
         written: the spec, as given.
         options: of `sweep`, for the head.
         wait: for its end.
+        insecure: also to a cluster that asks for no access token.
     """
     gathered, spec = checked(written, overrides)
     name, place = gathered.name, _place(cluster, gathered.name, out)
@@ -131,6 +133,8 @@ def sweep(
     _say(f"on {cluster}, not on this machine (--local) -> {place}")
     with jobs.tunnel(cluster) as address:
         head = jobs.Head(cluster, address)
+        if not insecure:
+            head.check_guarded()
         number, job = head.latest(base)
         there = overrides
         if location is not None and spec is not None:

@@ -151,7 +151,7 @@ def test_a_sweep_on_a_head_alone_has_its_workers_started_and_waits_for_them(
     spec: Path, alone: dict[str, Any], temp: Path, tmp_path: Path
 ) -> None:
     def test(cluster: Growing, attempt: int) -> str | None:
-        argv = ["sweep", str(spec), "--address", cluster.address]
+        argv = ["sweep", str(spec), "--address", cluster.address, "--insecure"]
         # More than any node type has: refused, and nothing is started for it.
         root = tmp_path / f"large{attempt}"
         with RealSweep(
@@ -181,7 +181,7 @@ def test_a_sweep_on_a_head_alone_has_its_workers_started_and_waits_for_them(
 def test_the_demand_for_a_gpu_is_heard(spec: Path, temp: Path, tmp_path: Path) -> None:
     def test(cluster: Growing, attempt: int) -> str | None:
         root = tmp_path / f"gpu{attempt}"
-        argv = ["sweep", str(spec), "--address", cluster.address, "--out", str(root)]
+        argv = ["sweep", str(spec), "--address", cluster.address, "--insecure", "--out", str(root)]
         with RealSweep(root, temp, [*argv, "--set", "resources.gpus_per_worker=1"]) as sweep:
             sweep.until(
                 "a node with a GPU is started",

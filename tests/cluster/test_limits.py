@@ -110,7 +110,18 @@ def test_nodes_may_die_while_they_train(
     with (
         cluster(0, 1, 1) as nodes,
         RealSweep(
-            root, temp, ["sweep", str(spec), "--address", nodes.address, "--out", str(root), *argv]
+            root,
+            temp,
+            [
+                "sweep",
+                str(spec),
+                "--address",
+                nodes.address,
+                "--insecure",
+                "--out",
+                str(root),
+                *argv,
+            ],
         ) as sweep,
     ):
         sweep.until("a stage is half trained", lambda sweep: bool(sweep.checkpoints()))
@@ -138,7 +149,7 @@ def test_a_worker_group_that_no_node_can_hold_or_that_others_keep_out_is_said(
     with cluster(1, 1) as nodes:
         # Two CPUs in all, one on each node: no place for a rank that wants two.
         root = tmp_path / "scattered"
-        argv = ["sweep", str(spec), "--address", nodes.address]
+        argv = ["sweep", str(spec), "--address", nodes.address, "--insecure"]
         with RealSweep(
             root, temp, [*argv, "--out", str(root), "--set", "resources.cpus_per_worker=2"]
         ) as sweep:
@@ -170,7 +181,9 @@ def test_a_worker_group_that_no_node_can_hold_or_that_others_keep_out_is_said(
             sweep.driver.kill()
             sweep.ended()
         nodes.assert_free()
-        with RealSweep(root, temp, ["resume", str(root), "--address", nodes.address]) as sweep:
+        with RealSweep(
+            root, temp, ["resume", str(root), "--address", nodes.address, "--insecure"]
+        ) as sweep:
             assert sweep.ended() == 0, sweep.said()
         nodes.assert_free()
         found = outcome_of(root)

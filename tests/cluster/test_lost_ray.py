@@ -89,7 +89,18 @@ def test_a_sweep_on_a_cluster_whose_head_dies_says_how_to_go_on(
     with (
         cluster(1) as nodes,
         RealSweep(
-            root, temp, ["sweep", str(spec), "--address", nodes.address, "--out", str(root), *LONG]
+            root,
+            temp,
+            [
+                "sweep",
+                str(spec),
+                "--address",
+                nodes.address,
+                "--insecure",
+                "--out",
+                str(root),
+                *LONG,
+            ],
         ) as sweep,
     ):
         sweep.until("a stage is on record", lambda sweep: sweep.records() >= 1)

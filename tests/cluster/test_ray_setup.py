@@ -26,7 +26,7 @@ from typing import Any, Literal
 import psutil
 import pytest
 
-from orchestrator.engines.ray import joining
+from orchestrator.engines.ray import joining, preflight
 
 BIN = Path(sys.executable).parent
 PATIENCE = 90.0
@@ -134,11 +134,12 @@ def test_a_token_that_this_user_should_present_and_does_not_have_is_said_to_be_m
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert joining.check_access("127.0.0.1:1") is None
+    assert joining.check_access("127.0.0.1:1", insecure=True) is None
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    assert "unset RAY_AUTH_MODE" in (joining.check_access("127.0.0.1:1") or "")
+    said = joining.check_access("127.0.0.1:1", insecure=True)
+    assert "unset RAY_AUTH_MODE" in (said or "")
     _leave_token(tmp_path, "secret")
-    assert joining.check_access("127.0.0.1:1") is None
+    assert joining.check_access("127.0.0.1:1", insecure=True) is None
 
 
 def test_a_process_that_loaded_ray_too_early_is_told_what_to_set(
@@ -206,6 +207,8 @@ class Head:
     address: str
     folder: str
     token: str
+    proxy: int
+    """Port of its proxy, for ray:// addresses."""
 
 
 def _leave_token(home: Path, token: str) -> None:
@@ -248,6 +251,7 @@ def _head(
             *where,
             "--num-cpus=1",
             "--include-dashboard=false",
+            f"--ray-client-server-port={(proxy := _free_port())}",
         ]
         with subprocess.Popen(
             command,
@@ -258,7 +262,7 @@ def _head(
         ) as child:
             known: dict[int, psutil.Process] = {}
             try:
-                head = Head(f"127.0.0.1:{port}", folder, token)
+                head = Head(f"127.0.0.1:{port}", folder, token, proxy)
                 deadline = time.monotonic() + PATIENCE
                 while not (Path(folder) / "ray" / "ray_current_cluster").exists():
                     assert time.monotonic() < deadline and child.poll() is None, (
@@ -354,6 +358,7 @@ class TestASweepJoinsARayThatRayStartStarted:
     def test_and_doctor_says_so(
         self, guard: Literal["found", "none"], has_token: bool, tmp_path: Path
     ) -> None:
+        """One that asks for no token only where that is said."""
         with _head(guard) as head, tempfile.TemporaryDirectory() as home:
             if has_token:
                 _leave_token(Path(home), head.token)
@@ -364,8 +369,9 @@ class TestASweepJoinsARayThatRayStartStarted:
             }
             code, said = _orchestrate("doctor", "--out", str(tmp_path), "--json", **env)
             [here] = [check for check in json.loads(said)["checks"] if check["check"] == "ray here"]
-            assert here["state"] == "ok", here
+            assert here["state"] == ("ok" if guard == "found" else "fail"), here
             short = ["--set", "method.epochs=1", "--set", "seeds=[0]"]
+            short += ["--insecure"] if guard == "none" else []
             code, said = _orchestrate(
                 "sweep", "smoke.yaml", "--out", str(tmp_path / "found"), *short, **env
             )
@@ -399,6 +405,75 @@ class TestASweepJoinsARayThatRayStartStarted:
             code, said = _orchestrate("doctor", "--out", str(tmp_path), "--json", **env)
             [here] = [check for check in json.loads(said)["checks"] if check["check"] == "ray here"]
             assert here["state"] == "fail", here
+
+
+@pytest.fixture(scope="module")
+def unguarded() -> Iterator[Head]:
+    with _head("none") as head:
+        yield head
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+class TestARayThatAsksForNoToken:
+    """It would run anybody's programs: nobody joins it who was not told to, each time."""
+
+    @pytest.mark.parametrize("how", ["found here", "named", "of the environment", "by its proxy"])
+    def test_is_refused_in_one_line_and_nothing_is_made(
+        self, how: str, unguarded: Head, tmp_path: Path
+    ) -> None:
+        port = unguarded.address.rpartition(":")[2]
+        words, env = {
+            "found here": ([], {"RAY_TMPDIR": unguarded.folder}),
+            "named": (["--address", unguarded.address], {}),
+            "of the environment": ([], {"RAY_ADDRESS": unguarded.address}),
+            "by its proxy": (["--address", f"ray://127.0.0.1:{unguarded.proxy}"], {}),
+        }[how]
+        (home := tmp_path / "home").mkdir()
+        env |= {"HOME": str(home), "ORCHESTRATE_CACHE": str(tmp_path / "cache")}
+        code, said = _orchestrate(
+            "sweep", "smoke.yaml", "--out", str(tmp_path / "out"), *words, **env
+        )
+        assert code == 2, said
+        [line] = said.splitlines()
+        assert (str(unguarded.proxy) if how == "by its proxy" else port) in line
+        assert "asks for no access token" in line
+        assert "RAY_AUTH_MODE=token ray start --head" in line and "--insecure" in line
+        assert list(tmp_path.rglob("*")) == [home]
+
+    def test_is_taken_for_once_and_goes_on_record_nowhere(
+        self, unguarded: Head, tmp_path: Path
+    ) -> None:
+        (home := tmp_path / "home").mkdir()
+        env = {"HOME": str(home), "ORCHESTRATE_CACHE": str(tmp_path / "cache")}
+        out, where = str(tmp_path / "out"), ["--address", unguarded.address]
+        # A limit of its own ends it before the end.
+        words = ["sweep", "smoke.yaml", "--out", out, "--set", "resources.max_hours=1e-9"]
+        assert _orchestrate(*words, *where, "--insecure", **env)[0] == 4
+        kept = _files(tmp_path)
+        for begun in (words, ["resume", out], ["retry", out]):
+            code, said = _orchestrate(*begun, *where, **env)
+            assert code == 2 and "--insecure" in said, said
+            assert _files(tmp_path) == kept
+        assert not [name for name, content in kept.items() if b"insecure" in content]
+        code, said = _orchestrate("resume", out, *where, "--insecure", **env)
+        assert code == 4, said
+
+
+@pytest.mark.parametrize("mode", ["disabled", ""])
+def test_a_ray_of_ones_own_without_a_token_is_refused(mode: str, tmp_path: Path) -> None:
+    code, said = _orchestrate(
+        *("sweep", "smoke.yaml", "--local", "--out", str(tmp_path / "out")),
+        HOME=str(tmp_path),
+        RAY_AUTH_MODE=mode,
+        ORCHESTRATE_CACHE=str(tmp_path / "cache"),
+    )
+    assert code == 2, said
+    assert said.count("\n") == 1 and "unset RAY_AUTH_MODE" in said and "--insecure" in said
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -443,6 +518,60 @@ def test_many_that_make_a_token_at_once_have_one(
     for thread in threads:
         thread.join()
     assert len(read) == 8 and len(set(read)) == 1 and None not in read
+
+
+def test_a_dashboard_that_answers_other_machines_without_a_token_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On an interface of this machine that others reach."""
+    status = [200]
+
+    class Dashboard(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status[0])
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    host = preflight.node_ip()
+    if host == "127.0.0.1":
+        pytest.skip("this machine has no network")
+    server = HTTPServer((host, 0), Dashboard)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def attempt(address: str, mode: str) -> joining.Attempt:
+        if mode == "disabled":
+            return joining.Attempt(refused=True, problem="no token")
+        return joining.Attempt(dashboard=f"{host}:{server.server_port}")
+
+    monkeypatch.setattr(joining, "attempt_join", attempt)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    try:
+        said = joining.check_access("127.0.0.1:1") or ""
+        assert f"{host}:{server.server_port}" in said and "--dashboard-host=127.0.0.1" in said
+        assert joining.check_access("127.0.0.1:1", insecure=True) is None
+        status[0] = 401
+        assert joining.check_access("127.0.0.1:1") is None
+        status[0] = 200
+        monkeypatch.setattr(joining, "is_loopback", lambda name: name == host)
+        assert joining.check_access("127.0.0.1:1") is None
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "[::1]", "localhost"])
+def test_what_only_this_machine_reaches(host: str) -> None:
+    assert joining.is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.2", "[fd00::2]", "head.example"])
+def test_what_others_reach(host: str) -> None:
+    assert not joining.is_loopback(host)
 
 
 @pytest.mark.slow

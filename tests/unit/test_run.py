@@ -33,7 +33,7 @@ def test_an_exit_that_ray_asks_for_becomes_a_message_with_the_way_to_go_on(
         layout.store.put(layout.resolved, b"")
     with (
         pytest.raises(SweepStopped) as refused,
-        run._cluster(load_spec("smoke.yaml"), run.Engine(), layout, over=False),
+        run._cluster(load_spec("smoke.yaml"), run.Engine(), layout, cluster.Found(None)),
     ):
         raise SystemExit(1)
     assert (f"orchestrate resume {tmp_path}" in str(refused.value)) == begun

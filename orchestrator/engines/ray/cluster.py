@@ -94,18 +94,27 @@ def quieten_ray(*, verbose: bool = False) -> None:
 
 @contextmanager
 def connect(
-    *, address: str | None = None, local: bool = False, verbose: bool = False
+    *,
+    address: str | None = None,
+    local: bool = False,
+    verbose: bool = False,
+    insecure: bool = False,
+    found: Found | None = None,
 ) -> Iterator[Cluster]:
     """Connects to Ray for the length of the block: to `address`, else RAY_ADDRESS, else a node
     running here, else an embedded Ray (at once if `local`).
 
+    Args:
+        insecure: also to one that asks for no access token.
+        found: what `find` returned, which is not searched and tried again.
+
     Raises:
-        ClusterError: Ray cannot be started, or the one at the address cannot be reached.
+        ClusterError: Ray cannot be started, or the one at the address cannot be reached, or it lets
+            in everybody.
         ClusterFailed: it failed while the block ran.
     """
     quieten_ray(verbose=verbose)
-    wanted = _wanted(address, local)
-    _check(wanted)
+    wanted = (found or find(address=address, local=local, insecure=insecure)).address
     import ray
     from ray.exceptions import RayError
 
@@ -150,6 +159,26 @@ def _leave_nothing(ray: Any) -> None:
                 child.kill()
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A Ray that may be joined, or started."""
+
+    address: str | None
+    """None for an embedded one."""
+
+
+def find(*, address: str | None = None, local: bool = False, insecure: bool = False) -> Found:
+    """Returns the Ray that `connect` will connect to, once that is known to be possible. Starts and
+    changes nothing.
+
+    Raises:
+        ClusterError: as `connect`.
+    """
+    wanted = _wanted(address, local)
+    _check(wanted, insecure=insecure)
+    return Found(wanted)
+
+
 def _wanted(address: str | None, local: bool) -> str | None:
     """Address of the Ray to run on; None for an embedded one."""
     named = address or (None if local else os.environ.get("RAY_ADDRESS"))
@@ -166,15 +195,23 @@ def _wanted(address: str | None, local: bool) -> str | None:
     return running
 
 
-def _check(address: str | None) -> None:
-    """Raises ClusterError where Ray would wait for minutes, or end the process, before it
-    failed.
+def _check(address: str | None, *, insecure: bool) -> None:
+    """Raises ClusterError where Ray would wait for minutes, or end the process, before it failed;
+    and, unless `insecure`, where it lets in everybody.
     """
     if address is None:
+        mode = os.environ.get("RAY_AUTH_MODE")
+        if mode is not None and mode.lower() != "token" and not insecure:
+            raise ClusterError(
+                f"RAY_AUTH_MODE={mode} has Ray ask for no access token: whoever reaches its ports"
+                " can run programs on this machine. Unset it (unset RAY_AUTH_MODE), or start Ray"
+                " so: --insecure"
+            )
         problem = ray_setup.cannot_start(ray_setup.look())
         if problem:
             raise ClusterError(f"cannot start Ray on this machine: {problem}")
-    elif not address.startswith("ray://"):
+        return
+    if not address.startswith("ray://"):
         problem = joining.check_address(address)
         if problem:
             raise ClusterError(f"cannot reach Ray at {address}: {problem}")
@@ -183,7 +220,8 @@ def _check(address: str | None) -> None:
                 f"Ray at {address} has no node on this machine, where a sweep's driver must run."
                 f" Make it one: ray start --address={address}"
             )
-        refusal = joining.check_access(address)
+    if not (insecure and address.startswith("ray://")):
+        refusal = joining.check_access(address, insecure=insecure)
         if refusal:
             raise ClusterError(refusal)
 

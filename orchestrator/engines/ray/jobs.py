@@ -15,8 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
@@ -88,7 +86,7 @@ def tunnel(cluster: LaunchedCluster) -> Iterator[str]:
 
 def _await(cluster: LaunchedCluster, child: Any, port: int, said: Any) -> None:
     deadline = time.monotonic() + TUNNEL_SECONDS
-    while _answers(port) is None:
+    while joining.http_status(f"127.0.0.1:{port}") is None:
         ended = child.poll() is not None
         if ended or time.monotonic() > deadline:
             said.seek(0)
@@ -102,26 +100,19 @@ def _await(cluster: LaunchedCluster, child: Any, port: int, said: Any) -> None:
         time.sleep(0.3)
 
 
-def _answers(port: int) -> int | None:
-    """Returns the HTTP status with which the dashboard answers who shows no token; None if nothing
-    answers.
-    """
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(f"http://127.0.0.1:{port}/api/version", timeout=10) as reply:
-            return int(reply.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except (OSError, ValueError):
-        return None
-
-
 class Head:
     """The Jobs of a cluster, for one who has a tunnel to its head."""
 
     def __init__(self, cluster: LaunchedCluster, address: str) -> None:
         self.cluster = cluster
-        self._client = _client(cluster, address)
+        self._asks_token = joining.http_status(address.partition("://")[2]) in (401, 403)
+        self._client = _client(cluster, address, asks_token=self._asks_token)
+
+    def check_guarded(self) -> None:
+        """Raises ClusterError where its dashboard takes commands from whoever reaches it."""
+        if not self._asks_token:
+            how = f"RAY_AUTH_MODE=token before `ray start` in it; ray up {self.cluster.file.name}"
+            raise ClusterError(joining.OpenToAll(str(self.cluster), how))
 
     def latest(self, base: str) -> tuple[int, Any]:
         """Returns the number of the last job that was submitted as `base`, and what Ray says of
@@ -194,10 +185,9 @@ class LogLost(Exception):
         self.seen = seen
 
 
-def _client(cluster: LaunchedCluster, address: str) -> Any:
-    token = joining.own_token()
-    if _answers(int(address.rpartition(":")[2])) in (401, 403):
-        if token is None:
+def _client(cluster: LaunchedCluster, address: str, *, asks_token: bool) -> Any:
+    if asks_token:
+        if joining.own_token() is None:
             raise ClusterError(
                 f"{cluster} asks for an access token and there is none here. Bring its own:"
                 f" ray rsync-down {cluster.file.name} .ray/auth_token ~/.ray/auth_token"

@@ -4,6 +4,7 @@ Ray itself waits for minutes and then says little, or ends the process.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -13,10 +14,12 @@ import stat
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import psutil
 
@@ -130,11 +133,44 @@ class Attempt:
     """The Ray wants a token, or another one."""
     problem: str | None = None
     """Why it was not joined, with what to do; None if it was."""
+    dashboard: str = ""
+    """Where its dashboard is, as host:port; empty if it has none."""
 
 
-def check_access(address: str) -> str | None:
-    """Returns why the Ray at `address` would not let this process join, with what to do; None if it
-    would.
+class OpenToAll(str):
+    """The refusal of a Ray that asks for no access token."""
+
+    problem: str
+    how: str
+
+    def __new__(cls, which: str, how: str) -> Self:
+        """
+        Args:
+            which: the Ray, with its address.
+            how: how to start it with a token.
+        """
+        problem = (
+            f"{which} asks for no access token: whoever reaches its ports can run programs there"
+        )
+        refusal = super().__new__(
+            cls, f"{problem}. Start it with one ({how}), or take it as it is: --insecure"
+        )
+        refusal.problem, refusal.how = problem, how
+        return refusal
+
+
+HOW_TO_GUARD: Final = (
+    "ray stop; (umask 077; ray get-auth-token --generate >/dev/null); RAY_AUTH_MODE=token ray start"
+    " --head"
+)
+
+
+def check_access(address: str, *, insecure: bool = False) -> str | None:
+    """Returns why this process may not join the Ray at `address` or would not be let in, with what
+    to do; None if it may and would.
+
+    Args:
+        insecure: also one that lets in everybody.
 
     If it wants a token and this user has it, this process will present it: RAY_AUTH_MODE is set,
     which Ray reads once, when it is imported. So check before. A token is shown only to a Ray that
@@ -144,6 +180,12 @@ def check_access(address: str) -> str | None:
     token = own_token()
     where = f"cannot reach Ray at {address}:"
     attempt = attempt_join(address, mode="disabled")
+    if attempt.problem is None and not insecure:
+        # `ray start` listens on all interfaces, whichever address it is given.
+        return OpenToAll(f"Ray at {address}", HOW_TO_GUARD)
+    if address.startswith("ray://"):
+        # Of a lack of the token its proxy says nothing; the next call does what can be done.
+        return None
     if attempt.problem is None and mode == "token" and token is None:
         return (
             f"{where} it asks for no access token, but RAY_AUTH_MODE=token has this process present"
@@ -167,6 +209,11 @@ def check_access(address: str) -> str | None:
             f"{where} it refuses this user's access token. Copy ~/.ray/auth_token from its head"
             " node to the same place here, mode 600, and unset RAY_AUTH_TOKEN"
         )
+    if attempt.problem is None and not insecure and is_open_to_others(attempt.dashboard):
+        return OpenToAll(
+            f"the dashboard of Ray at {address} ({attempt.dashboard})",
+            f"{HOW_TO_GUARD} --dashboard-host=127.0.0.1",
+        )
     if attempt.problem is None and mode != "token" and "ray" in sys.modules:
         return (
             f"{where} it asks for an access token, and this process imported Ray before that was"
@@ -174,6 +221,35 @@ def check_access(address: str) -> str | None:
         )
     os.environ["RAY_AUTH_MODE"] = "token"
     return attempt.problem
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only this machine reaches the host."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return host == "localhost"
+
+
+def is_open_to_others(dashboard: str) -> bool:
+    """Returns whether a dashboard (host:port; empty: none) answers other machines without a
+    token.
+    """
+    host = dashboard.rpartition(":")[0]
+    return bool(host) and not is_loopback(host) and http_status(dashboard) == 200
+
+
+def http_status(dashboard: str) -> int | None:
+    """Returns the HTTP status with which a dashboard (host:port) answers who shows no token; None
+    if nothing answers.
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"http://{dashboard}/api/version", timeout=ANSWER_SECONDS) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, ValueError):
+        return None
 
 
 def attempt_join(address: str, *, mode: Literal["disabled", "token"]) -> Attempt:
@@ -204,7 +280,7 @@ def attempt_join(address: str, *, mode: Literal["disabled", "token"]) -> Attempt
         text = f"Ray ended a process that tried to join, with status {child.returncode}"
         return Attempt(problem=explain_text(text, "", address))
     if answer["joined"]:
-        return Attempt()
+        return Attempt(dashboard=answer["dashboard"])
     return Attempt(
         refused=answer["refused"], problem=explain_text(answer["text"], answer["cause"], address)
     )

@@ -12,8 +12,8 @@ from contextlib import redirect_stdout
 
 
 def try_join(address: str) -> dict[str, str | bool]:
-    """Joins the Ray and leaves it again. Returns `joined`, or the error as `text` and `cause` and
-    whether Ray `refused` the token, or the lack of one.
+    """Joins the Ray and leaves it again. Returns `joined` and where its `dashboard` is; or the
+    error as `text` and `cause`, and whether Ray `refused` the token, or the lack of one.
     """
     # Ray prints to standard output, which is for the answer alone.
     with redirect_stdout(sys.stderr):
@@ -21,7 +21,7 @@ def try_join(address: str) -> dict[str, str | bool]:
         from ray.exceptions import AuthenticationError
 
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
+            context = ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
         except (Exception, SystemExit) as error:
             cause = str(error.__cause__ or "")
             # Where the head refuses, Ray quotes its own error in the text of another.
@@ -30,8 +30,9 @@ def try_join(address: str) -> dict[str, str | bool]:
             )
             text = str(error).strip() or type(error).__name__
             return {"joined": False, "refused": refused, "text": text, "cause": cause}
+        dashboard = (context.dashboard_url or "").removeprefix("http://")
         ray.shutdown()
-    return {"joined": True}
+    return {"joined": True, "dashboard": dashboard}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -183,6 +186,54 @@ def test_a_cluster_that_cannot_be_reached_is_one_message_and_nothing_runs(
     reason = "ssh: no route to host" if "route" in script else "no answer"
     assert f"cannot be reached ({reason})" in message and "ray up cluster.yaml" in message
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_head_whose_jobs_ask_for_no_token_is_handed_nothing(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    class Dashboard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.command)
+            version = {"version": "4", "ray_version": "2.60.0", "ray_commit": ""}
+            body = json.dumps([] if self.path.startswith("/api/jobs") else version).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_PUT = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    note_local(temporary)
+    write(LOCAL)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(jobs, "tunnel", lambda cluster: nullcontext(address))
+        submitted: list[str] = []
+        monkeypatch.setattr(
+            jobs.Head, "submit", lambda self, job, command, **_: submitted.append(command)
+        )
+        try:
+            assert cli.main(["submit", "smoke.yaml"]) == 2
+            assert set(asked) == {"GET"} and not submitted
+            line = capsys.readouterr().err.splitlines()[-1]
+            assert line.startswith(
+                "orchestrate: cluster mine (cluster.yaml: local, head 192.0.2.1)"
+            )
+            assert "RAY_AUTH_MODE=token" in line and "--insecure" in line
+            assert not list(Path.cwd().glob("cache/submitted/*"))
+            # The head is told too, for it joins its own Ray.
+            assert cli.main(["submit", "smoke.yaml", "--insecure"]) == 0
+            assert "--insecure" in submitted[0]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
