@@ -217,7 +217,9 @@ def _data(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from orchestrator.commands import doctor
 
-    return doctor.doctor(out=args.out, with_ray=not args.no_ray, as_json=args.json)
+    if args.cluster is not None:
+        return doctor.of_cluster(file=args.cluster, out=args.out, as_json=args.json)
+    return doctor.doctor(out=args.out or "runs", with_ray=not args.no_ray, as_json=args.json)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -507,8 +509,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         type=_location,
-        default="runs",
-        help="where sweeps will be written (default: runs)",
+        help="where sweeps will be written (default: runs; on a cluster $ORCHESTRATE_STATE)",
+    )
+    doctor.add_argument(
+        "--cluster",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help=(
+            "say it of every machine of a running cluster: the one that this machine is a node of,"
+            " or that `ray up FILE` brought up (default: cluster.yaml of this folder)"
+        ),
     )
     doctor.add_argument(
         "--no-ray", action="store_true", help="skip starting Ray, which takes some seconds"

@@ -17,8 +17,9 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.commands import doctor_ray, doctor_versions
+from orchestrator.commands import doctor_cluster, doctor_ray, doctor_versions
 from orchestrator.commands.console import escaped
+from orchestrator.commands.doctor_cluster import NodeFinding
 from orchestrator.commands.finding import Finding, State
 from orchestrator.data import prepare as datasets
 from orchestrator.engines.ray import preflight as ray_setup
@@ -38,8 +39,34 @@ _COLOURS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "b
 
 def doctor(*, out: str | Path, with_ray: bool, as_json: bool) -> int:
     """Prints a line per check as it is done; returns 0 if none failed, else 2."""
+    return _show(check(out, with_ray=with_ray), as_json=as_json)
+
+
+def of_cluster(*, file: str, out: str | None, as_json: bool) -> int:
+    """Prints what every machine of a cluster has and lacks; returns 0 if no check failed, else 2.
+
+    Args:
+        file: of the cluster, which is looked at from its head; empty: the cluster that this machine
+            is a node of, else that of this folder's cluster.yaml.
+    """
+    address = None if file else doctor_cluster.running()
+    if address is not None:
+        found = doctor_cluster.check(address, doctor_cluster.place(out))
+        return _show(found, as_json=as_json)
+    from orchestrator.commands import remote
+
+    cluster = remote.find(file or None)
+    if cluster is None:
+        raise UserError(
+            "--cluster: this machine is no node of a running cluster, and no cluster of this folder"
+            " was brought up from here (docs/cluster.md)"
+        )
+    return remote.doctor(cluster, out=out, as_json=as_json)
+
+
+def _show(found: Iterator[Finding], *, as_json: bool) -> int:
     console, findings = Console(), []
-    for finding in check(out, with_ray=with_ray):
+    for finding in found:
         findings.append(finding)
         if not as_json:
             console.print(_line(finding), soft_wrap=True)
@@ -58,12 +85,14 @@ def doctor(*, out: str | Path, with_ray: bool, as_json: bool) -> int:
 
 def _line(finding: Finding) -> Text:
     # Names of folders and packages are others' text.
+    check = f"{finding.check:14}"
+    if isinstance(finding, NodeFinding):
+        check = f"{finding.node or 'cluster':15} {finding.check:9}"
     line = Text.assemble(
-        (f"{finding.state:5}", _COLOURS[finding.state]),
-        f"{finding.check:14} {escaped(finding.found)}",
+        (f"{finding.state:5}", _COLOURS[finding.state]), f"{check} {escaped(finding.found)}"
     )
     if finding.fix:
-        line.append(f"\n{'':5}{'':14} fix: {escaped(finding.fix)}")
+        line.append(f"\n{'':5}{'':{len(check)}} fix: {escaped(finding.fix)}")
     return line
 
 

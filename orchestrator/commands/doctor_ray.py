@@ -224,7 +224,7 @@ def _round_trip(address: str | None) -> dict[str, Any]:
             return {"problem": f"Ray did not answer within {ROUND_TRIP_SECONDS:g} s"}
         finally:
             if child.poll() is None:
-                _kill_tree(child.pid)
+                end_tree(child.pid)
     for line in reversed(printed.splitlines()):
         with contextlib.suppress(ValueError):
             answer = json.loads(line)
@@ -241,8 +241,10 @@ def _round_trip(address: str | None) -> dict[str, Any]:
     }
 
 
-def _kill_tree(pid: int) -> None:
-    root = psutil.Process(pid)
-    for process in [*root.children(recursive=True), root]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+def end_tree(pid: int) -> None:
+    """Kills a process and its children, if it is there."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in [*root.children(recursive=True), root]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()

@@ -206,6 +206,22 @@ def status(note: Submitted, *, as_json: bool) -> int:
         return _exit_status(info)
 
 
+def doctor(cluster: LaunchedCluster, *, out: str | None, as_json: bool) -> int:
+    """Prints what every machine of the cluster has and lacks, as its head finds it. Returns the
+    exit status.
+    """
+    place = _place(cluster, "", out).rstrip("/")
+    with jobs.tunnel(cluster) as address:
+        head = jobs.Head(cluster, address)
+        head.check_guarded()
+        job = f"doctor-{time.time_ns()}"
+        words = ["--out", place, *(["--json"] if as_json else [])]
+        columns = shutil.get_terminal_size((100, 24)).columns
+        command = f"COLUMNS={columns} orchestrate doctor --cluster {for_shell(*words)}"
+        head.submit(job, command, notes={})
+        return _exit_status(jobs.follow(cluster, job, head, _show(sys.stdout)))
+
+
 @contextmanager
 def _latest(note: Submitted) -> Iterator[tuple[LaunchedCluster, jobs.Head, Any]]:
     cluster = note.cluster()

@@ -112,7 +112,10 @@ ELSEWHERE = {
 
 RAYS_OWN = {
     f"engines/ray/{name}.py"
-    for name in ("autoscaler", "cluster", "cluster_file", "jobs", "joining", "preflight", "scratch")
+    for name in (
+        *("autoscaler", "cluster", "cluster_file", "inspect_cluster", "jobs", "joining"),
+        *("preflight", "scratch"),
+    )
 }
 """Files about Ray's own files on a machine."""
 
