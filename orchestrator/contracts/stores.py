@@ -204,7 +204,7 @@ class StoreContract:
             return
         store = opens()
         store.put("a", b"x")
-        assert pickle.loads(pickle.dumps(store)).get("a") == b"x"
+        assert pickle.loads(pickle.dumps(store)).get("a") == b"x"  # noqa: S301  # its own
 
     def test_a_killed_writer_leaves_whole_names_or_none(self, opens: Opens) -> None:
         if not self.processes:

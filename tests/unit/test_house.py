@@ -87,6 +87,35 @@ def test_what_is_private_is_found_wherever_it_stands(line: str, tmp_path: Path) 
     assert list(house.private_uses(tmp_path / "one.py", "torch")) == []
 
 
+def test_nothing_that_is_read_may_run_a_program() -> None:
+    """What another user or machine wrote, or may have changed: objects of a store, checkpoints,
+    caches, data.
+    """
+    files = list(house.modules().values())
+    assert house.ROOT / "trainers/checkpoint.py" in files
+    assert [
+        (str(path), *calls) for path in files if (calls := house.unpickling_calls(path.read_text()))
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "np.load(file)",
+        "numpy.load(file, allow_pickle=True)",
+        "torch.load(file)",
+        "torch.load(file, weights_only=False)",
+        "ray.cloudpickle.loads(content)",
+        "joblib.load(file)",
+    ],
+)
+def test_a_call_that_unpickles_is_found(call: str) -> None:
+    assert house.unpickling_calls(f"def f(file, content):\n    return {call}\n") == [call]
+    assert not house.unpickling_calls(
+        "np.load(f, allow_pickle=False); torch.load(f, weights_only=True)"
+    )
+
+
 ELSEWHERE = {
     # The program's own files, and where the data lies.
     "sweeps/folder.py": {"Path", "(root / package).rglob", "path.read_bytes"},

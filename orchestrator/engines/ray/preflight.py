@@ -145,7 +145,7 @@ def look() -> Machine:
     """This machine as it is now."""
     temp, ip = temp_folder(), node_ip()
     try:
-        shared: int | None = shutil.disk_usage("/dev/shm").free
+        shared: int | None = shutil.disk_usage("/dev/shm").free  # noqa: S108  # nothing is made there
     except OSError:
         shared = None
     problem = unwritable(temp)
