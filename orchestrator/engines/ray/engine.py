@@ -17,6 +17,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from orchestrator.data import delivery
 from orchestrator.data.delivery import Part
@@ -42,6 +43,12 @@ from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_store import ClusterLost, SweepStopped
 from search_spaces.reading.config import ResourcesConfig
 from trainers.errors import UserError
+
+# Tune would copy these of the driver's environment into the runtime environment of each candidate,
+# which Ray keeps, shows and logs. Every machine finds its own.
+ENV_VARS_TO_PROPAGATE.difference_update(
+    {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+)
 
 HELD_SECONDS = 10.0
 """Between two looks whether another driver has taken over."""
