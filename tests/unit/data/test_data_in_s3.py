@@ -425,11 +425,12 @@ def test_an_address_is_never_made_a_path(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_head_fetches_for_itself_what_lies_in_s3(tmp_path: Path) -> None:
-    """What is refused is a path, which means nothing there."""
-    from orchestrator.commands.packing import checked
+    """Nothing of it is looked at, or brought there, by the machine that submits the sweep."""
+    from orchestrator.commands.data_for_cluster import checked, destination
 
     (tmp_path / "spec.yaml").write_text(SPEC)
     cluster: Any = None
     where = f"s3://{BUCKET}/photos.tar"
-    words = [f"dataset.path={where}"]
-    assert checked(cluster, str(tmp_path / "spec.yaml"), words).data == where
+    gathered, spec = checked(str(tmp_path / "spec.yaml"), [f"dataset.path={where}"])
+    assert gathered.data == where
+    assert destination(cluster, "/srv/sweeps", gathered, spec) is None
