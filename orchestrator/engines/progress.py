@@ -151,6 +151,10 @@ class Progress:
         last = "its last checkpoint" if stages == 1 else "their last checkpoints"
         self.note(f"{host} was lost; {theirs} on from {last}")
 
+    def start_broke(self, _: str, why: str) -> None:
+        """Says that a worker group broke before it could train."""
+        self.note(f"a worker group broke while it started ({why}); starting another")
+
     def note(self, message: str) -> None:
         """Prints one line that stays on the screen."""
         with self._lock:

@@ -120,6 +120,8 @@ class Broker:
     """The same for worker groups whose machines were lost or taken away."""
     on_lost: Callable[[tuple[str, ...]], None] = lambda hosts: None
     """Called with the names of machines that were lost under a stage in training."""
+    on_broken_start: Callable[[str], None] = lambda why: None
+    """Called with the reason when a worker group broke while it started and another is tried."""
     limits: Limits = field(default_factory=Limits)
     """Reached, they leave what is in training to end, and start nothing else."""
     use: Utilisation = field(default_factory=Utilisation)
@@ -212,6 +214,8 @@ class Broker:
                     f"{self._broken_starts} worker groups in a row died while they started, at"
                     f" last: {error}"
                 )
+            else:
+                self.on_broken_start(str(error))
         except UserError as error:
             # That machine's disk, data or sight of the store: to be mended by a person, and no
             # reason to try the next one.

@@ -293,6 +293,7 @@ class BrokerActor:
             max_failures=resources.max_failures,
             max_preemptions=resources.max_preemptions,
             on_lost=self._note_lost,
+            on_broken_start=lambda why: self._events.append(("start_broke", "", why)),
             limits=limits,
         )
         self._groups = groups

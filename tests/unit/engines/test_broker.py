@@ -379,12 +379,14 @@ def test_a_worker_group_that_died_while_idle_is_not_held_against_the_next_stage(
     run(work)
 
 
-def test_a_start_that_breaks_is_tried_again(tmp_path: Path) -> None:
-    world = World(tmp_path, groups=1, max_failures=2)
+def test_a_start_that_breaks_is_said_and_tried_again(tmp_path: Path) -> None:
+    world, said = World(tmp_path, groups=1, max_failures=2), list[str]()
+    world.broker.on_broken_start = said.append
 
     async def work() -> None:
         world.starts = [WorkerGroupBroken("died importing"), WorkerGroupBroken("died joining")]
         assert await world.ask("a") is True
+        assert said == ["died importing", "died joining"]
 
     run(work)
 
