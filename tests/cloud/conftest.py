@@ -4,6 +4,7 @@ here: it needs root and Debian's packages, and minutes.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -61,13 +62,33 @@ class Hosts:
     """`laptop` and host1, host2, ... on one switch."""
 
     folder: Path
+    environment: dict[str, str]
+    """Says what of this machine lies on theirs."""
 
     def _call(self, *words: str) -> None:
         subprocess.run(
             [str(HERE / "hosts.sh"), words[0], str(self.folder), *words[1:]],
             check=True,
             stdin=subprocess.DEVNULL,
+            env=self.environment,
         )
+
+    def names(self) -> list[str]:
+        """All of them, the laptop too."""
+        return (self.folder / "names").read_text().split()
+
+    def is_on(self, name: str) -> bool:
+        return (self.folder / f"{name}.pid").exists()
+
+    def received(self, name: str) -> int:
+        """Bytes that have come to a host since it has its link."""
+        return int(self.run(name, "cat /sys/class/net/eth0/statistics/rx_bytes"))
+
+    @property
+    def switch(self) -> list[str]:
+        """Words before a command that runs it where the hosts' switch is, at 10.77.0.1."""
+        tag = hashlib.md5(str(self.folder).encode(), usedforsecurity=False).hexdigest()[:6]
+        return ["ip", "netns", "exec", f"oc{tag}-sw"]
 
     def home(self, name: str) -> Path:
         """A host's home, as this machine sees it."""
@@ -116,10 +137,10 @@ def hosts(number: int, *, share: Path | None = None) -> Iterator[Hosts]:
         share: a folder that all of them see as /srv/shared.
     """
     folder = Path(tempfile.mkdtemp(prefix="hosts-", dir="/var/tmp"))
-    found = Hosts(folder)
     environment = {**os.environ, "BASE": sys.prefix}
     if share is not None:
         environment["SHARE"] = str(share)
+    found = Hosts(folder, environment)
     try:
         subprocess.run(
             [str(HERE / "hosts.sh"), "up", str(folder), str(number)], check=True, env=environment

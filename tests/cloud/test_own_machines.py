@@ -8,72 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud.conftest import PROGRAMS, ROOT, Ended, Hosts, hosts, need, ship
+from tests.cloud.conftest import PROGRAMS, Hosts, hosts, need
+from tests.cloud.launched import bring_up, filled_in, prepare_laptop
+from tests.helpers.same import compare
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-
-STARTS = 3
-"""Ray gives its daemons 15 s to start, which a crowded machine may not; tests begin once they run.
-"""
-UP = "RAY_UP_enable_autoscaler_v2=0 ray up -y --no-config-cache cluster.local.yaml"
-PIP = r"python3 -m venv .*--editable ~/orchestrate"
-
-
-def filled_in() -> str:
-    """What a user makes of the file; the packages come without a registry."""
-    text = (ROOT / "cluster.local.yaml").read_text()
-    for given, value in {
-        "<address of the head>": "10.77.0.11",
-        "[<address>, <address>]": "[10.77.0.12, 10.77.0.13]",
-        "<user>": "root",
-        "<folder that all machines see, or s3://bucket/sweeps>": "/srv/shared",
-    }.items():
-        assert text.count(given) == 1
-        text = text.replace(given, value)
-    assert not re.search(r"^[^#\n]*<", text, re.MULTILINE), "nothing else is asked for"
-    text, installs = re.subn(PIP, "bash ~/orchestrate/tests/cloud/setup_host.sh", text)
-    assert installs == 1
-    return text
-
-
-def prepare_laptop(laptop: Path) -> None:
-    """A laptop has the project, its environment and a token."""
-    ship(laptop / "orchestrate")
-    (laptop / "orchestrate/cluster.local.yaml").write_text(filled_in())
-    (laptop / ".ray").mkdir()
-    (laptop / ".ray/auth_token").write_text("0123456789abcdef" * 4)
-    (laptop / ".ray/auth_token").chmod(0o600)
-
-
-def active(world: Hosts) -> int:
-    """How many nodes Ray has."""
-    said = world.run(
-        "laptop",
-        "cd ~/orchestrate; ray exec cluster.local.yaml"
-        " 'RAY_AUTH_MODE=token ray list nodes --filter state=ALIVE --format json'",
-    )
-    return said.count('"state": "ALIVE"')
-
-
-def bring_up(world: Hosts) -> None:
-    """Three nodes run; skips where Ray gave up its own start each time."""
-    for _ in range(STARTS):
-        try:
-            said = world.run("laptop", f"cd ~/orchestrate; {UP}")
-        except Ended as error:
-            said = str(error) + world.run("host1", "tail -n 5 /tmp/ray/session_latest/logs/gcs*")
-            continue
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            try:
-                if active(world) == 3:
-                    return
-            except Ended as error:
-                said = str(error)
-            time.sleep(5)
-        world.run("laptop", "cd ~/orchestrate; ray down -y cluster.local.yaml")
-    pytest.skip(f"Ray's own start failed {STARTS} times: {said[-2000:]}")
-
 
 SPEC = "extends: smoke.yaml\nname: far\nseeds: [0]\nbase: {method: {epochs: 60}}\n"
 
@@ -101,13 +40,8 @@ def leave_and_come_back(world: Hosts, shared: Path) -> None:
     said = world.run("laptop", "cd ~/orchestrate; orchestrate sweep far.yaml; echo status $?")
     assert "status 0" in said and "the report is here: " in said, said
     world.run("laptop", "cd ~/orchestrate; orchestrate sweep far.yaml --engine inline --out ~/one")
-    alone, there = home / "one", shared / "far"
-
-    def ledgers(folder: Path) -> dict[str, bytes]:
-        found = (path for path in folder.glob("trials/*/ledger/*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-
-    assert len(ledgers(alone)) > 1 and ledgers(alone) == ledgers(there)
+    alone = home / "one"
+    assert_same(alone, shared / "far")
     for name in ("report.csv", "report-rows.csv"):
         brought = (home / "orchestrate/runs/far/report" / name).read_bytes()
         assert brought == (alone / "report" / name).read_bytes()
@@ -137,15 +71,18 @@ def leave_and_come_back(world: Hosts, shared: Path) -> None:
     world.run(
         "laptop", f"cd ~/orchestrate; orchestrate sweep {longer} --engine inline --out ~/whole"
     )
-    assert ledgers(home / "whole") == ledgers(shared / "longer")
+    assert_same(home / "whole", shared / "longer")
+
+
+def assert_same(one: Path, other: Path) -> None:
+    lines, same = compare(str(one), str(other))
+    assert same, lines
 
 
 def test_three_machines_come_up_from_a_laptop_and_go_down(tmp_path: Path) -> None:
     need(PROGRAMS)
     with hosts(3, share=tmp_path) as world:
-        prepare_laptop(world.home("laptop"))
-        world.run("laptop", "bash ~/orchestrate/tests/cloud/setup_host.sh")
-        world.run("laptop", "echo 'export PATH=$HOME/venv/bin:$PATH' >> ~/.bashrc")
+        prepare_laptop(world, filled_in("/srv/shared"))
         bring_up(world)
         # From the network, only who has the token is let in, and the dashboard not at all.
         assert "refused" in world.run(

@@ -5,11 +5,10 @@ of Debian's packages, without systemd and without a disk of its own.
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -58,9 +57,9 @@ ms_bind_ipv6 = false
 crash_dir = {root}/crash
 [client.rgw]
 rgw_data = {root}/rgw
-rgw_frontends = beast endpoint=127.0.0.1:{port}
+rgw_frontends = beast endpoint={address}:{port}
 rgw_thread_pool_size = 64
-rgw_dns_name = 127.0.0.1
+rgw_dns_name = {address}
 """
 
 
@@ -73,12 +72,20 @@ class Ceph:
     likes, with what they keep.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, *, address: str = "127.0.0.1", within: Sequence[str] = ()
+    ) -> None:
+        """
+        Args:
+            address: of the gateway; the other daemons are on loopback.
+            within: words before every command, which bring it into another network.
+        """
         self._root, self._conf = root, str(root / "ceph.conf")
+        self._address, self._within = address, tuple(within)
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._port = free_port()
         self._is_new = True
-        self.endpoint = f"http://127.0.0.1:{self._port}"
+        self.endpoint = f"http://{address}:{self._port}"
 
     def start(self) -> None:
         """Starts those that do not run, and returns once the gateway answers."""
@@ -112,7 +119,9 @@ class Ceph:
             (self._root / name).mkdir(parents=True)
         fsid, mon, key = str(uuid.uuid4()), free_port(), str(self._root / "keyring")
         Path(self._conf).write_text(
-            _CONF.format(fsid=fsid, mon=mon, root=self._root, port=self._port)
+            _CONF.format(
+                fsid=fsid, mon=mon, root=self._root, port=self._port, address=self._address
+            )
         )
         everything = (
             "--cap",
@@ -165,7 +174,7 @@ class Ceph:
             return
         with (self._root / "log" / f"{name}.out").open("ab") as out:
             self._daemons[name] = subprocess.Popen(
-                [words[0], "-c", self._conf, "-f", *words[1:]],
+                [*self._within, words[0], "-c", self._conf, "-f", *words[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -173,19 +182,18 @@ class Ceph:
 
     def _ceph(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            ["ceph", "-c", self._conf, "--connect-timeout", "20", *words], capture_output=True
+            [*self._within, "ceph", "-c", self._conf, "--connect-timeout", "20", *words],
+            capture_output=True,
         )
 
     def _tool(self, *words: str) -> None:
-        done = subprocess.run(words, capture_output=True)
+        done = subprocess.run([*self._within, *words], capture_output=True)
         assert done.returncode == 0, (words[:3], done.stderr[-2000:])
 
     def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self._port), timeout=5).close()
-        except OSError:
-            return False
-        return True
+        knock = f"exec 3<> /dev/tcp/{self._address}/{self._port}"
+        done = subprocess.run([*self._within, "bash", "-c", knock], capture_output=True)
+        return done.returncode == 0
 
     def _until(self, what: str, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 180
