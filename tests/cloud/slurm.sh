@@ -5,6 +5,7 @@ set -eu
 dir=$(realpath "$2"); hosts=$(dirname "$(realpath "$0")")/hosts.sh; cpus=${4:-2}
 
 conf() {
+    local n
     cat <<C
 ClusterName=test
 SlurmctldHost=host1(10.77.0.11)
