@@ -55,6 +55,7 @@ def place(gateway: ceph.Ceph) -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}/deep"
 
 
+@pytest.mark.lane
 class TestS3StoreOnRadosgw(StoreContract):
     @pytest.fixture
     def opens(self, place: str) -> Opens:
