@@ -71,7 +71,7 @@ def test_of_many_writers_one_wins_every_time(place: str) -> None:
             start.wait()
             won[number][mine] = stores[mine].put(f"{number:04d}", f"{mine}".encode() * 50)
 
-    threads = [threading.Thread(target=race, args=(mine,)) for mine in range(16)]
+    threads = [threading.Thread(target=race, args=(mine,), daemon=True) for mine in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -103,7 +103,7 @@ def test_nothing_acknowledged_is_lost_over_sigkill(gateway: ceph.Ceph, place: st
                     acknowledged[name] = data
             number += 1
 
-    writers = [threading.Thread(target=race, args=(who,)) for who in range(WRITERS)]
+    writers = [threading.Thread(target=race, args=(who,), daemon=True) for who in range(WRITERS)]
     for writer in writers:
         writer.start()
     for names in KILLS:
@@ -144,7 +144,7 @@ def test_a_sweep_over_a_killed_server_and_a_killed_driver_ends_equal(
     def drive() -> None:
         codes.append(run_cli(["sweep", "spec.yaml", *words, address], tmp_path))
 
-    driver = threading.Thread(target=drive)
+    driver = threading.Thread(target=drive, daemon=True)
     driver.start()
     store = SweepLayout.at(address).store
     _until(lambda: any("/ledger/" in name for name in store.names("trials")))

@@ -95,7 +95,7 @@ def test_a_socket_that_never_answers_is_left_after_a_bounded_wait() -> None:
 
 def test_another_kind_of_server_is_not_taken_for_a_ray() -> None:
     server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         assert "does not answer as the head" in (
@@ -120,7 +120,7 @@ def test_a_server_of_http2_is_taken_for_what_may_be_a_ray() -> None:
                 while connection.recv(64):
                     pass
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         assert joining.check_address(f"127.0.0.1:{server.getsockname()[1]}") is None
         thread.join()
@@ -487,13 +487,17 @@ def test_a_token_that_is_made_was_never_readable_by_others(tmp_path: Path) -> No
             with suppress(FileNotFoundError):
                 seen.add(token.stat().st_mode & 0o777)
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     command = [sys.executable, "-m", "orchestrator.engines.ray.round_trip"]
     # Whether Ray comes up within the time that it gives itself is another matter.
-    subprocess.run(
-        command, env=_environment() | {"HOME": str(tmp_path)}, capture_output=True, timeout=PATIENCE
-    )
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            command,
+            env=_environment() | {"HOME": str(tmp_path)},
+            capture_output=True,
+            timeout=PATIENCE,
+        )
     stop.set()
     thread.join()
     assert seen == {0o600}
@@ -512,7 +516,7 @@ def test_many_that_make_a_token_at_once_have_one(
         joining.protect_token()
         read.append(joining.own_token())
 
-    threads = [threading.Thread(target=make) for _ in range(8)]
+    threads = [threading.Thread(target=make, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -538,7 +542,7 @@ def test_a_dashboard_that_answers_other_machines_without_a_token_is_refused(
     if host == "127.0.0.1":
         pytest.skip("this machine has no network")
     server = HTTPServer((host, 0), Dashboard)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
 
     def attempt(address: str, mode: str) -> joining.Attempt:

@@ -126,7 +126,7 @@ def test_many_processes_of_a_machine_fetch_at_once(
     def fetch() -> None:
         got.append(delivery.fetch(Shelf(store, OWN), _afar(data, tmp_path), "images").images_dir)
 
-    threads = [threading.Thread(target=fetch) for _ in range(8)]
+    threads = [threading.Thread(target=fetch, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -211,7 +211,7 @@ def test_a_head_whose_jobs_ask_for_no_token_is_handed_nothing(
     note_local(temporary)
     write(LOCAL)
     with ThreadingHTTPServer(("127.0.0.1", 0), Dashboard) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         address = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(jobs, "tunnel", lambda cluster: nullcontext(address))

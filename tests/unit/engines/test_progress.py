@@ -139,7 +139,9 @@ def test_threads_lose_no_event() -> None:
                 progress.epoch(f"t{number}", stage, 1, 2)
                 progress.stage_finished(f"t{number}", record(0, key=f"{number}-{stage}"))
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        threads = [
+            threading.Thread(target=work, args=(number,), daemon=True) for number in range(8)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -384,7 +384,7 @@ def test_of_many_newcomers_one_takes_the_term(place: str) -> None:
             with lock:
                 inside[0] -= 1
 
-    threads = [threading.Thread(target=take) for _ in range(8)]
+    threads = [threading.Thread(target=take, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
