@@ -11,7 +11,6 @@ orchestrator.engines.ray.worker_group.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 
 from orchestrator.engines.limits import Limits
 from orchestrator.engines.patience import Deaths
+from orchestrator.engines.ray.utilisation import Utilisation
 from orchestrator.sweeps.stage_store import LimitReached, StageStore, SweepStopped, new_attempt
 from trainers.errors import UserError
 from trainers.stage import StageOutcome, StageRequest, TrainingFailed
@@ -58,34 +58,6 @@ class WorkerGroup(Protocol):
     def kill(self) -> None:
         """Ends every rank and frees its resources; may be called twice."""
         ...
-
-
-@dataclass(slots=True)
-class Utilisation:
-    """How busy the worker groups were."""
-
-    busy_seconds: float = 0.0
-    first: float | None = None
-    last: float = 0.0
-    trained: int = 0
-    broken: int = 0
-
-    def share(self, groups: int) -> float | None:
-        """Share of the worker groups' time spent training, from the first stage's start to the last
-        one's end.
-        """
-        if self.first is None or self.last <= self.first:
-            return None
-        return self.busy_seconds / (groups * (self.last - self.first))
-
-    def began(self) -> float:
-        now = time.monotonic()
-        self.first = now if self.first is None else self.first
-        return now
-
-    def ended(self, began: float) -> None:
-        self.last = time.monotonic()
-        self.busy_seconds += self.last - began
 
 
 @dataclass(slots=True, eq=False)
