@@ -131,7 +131,7 @@ ELSEWHERE = {
         "commit_file",
     },
     "engines/ray/node.py": {"self.request.work_dir.glob"},
-    "engines/ray/broker.py": {"request.work_dir.mkdir"},
+    "engines/ray/broker.py": {"left.work_dir.mkdir"},
     "engines/ray/worker_group.py": {"work.mkdir"},
     "engines/ray/engine.py": {"shutil.rmtree"},
     # A sweep's default folder, which the store's opener takes.

@@ -11,6 +11,7 @@ orchestrator.engines.ray.worker_group.
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -64,8 +65,12 @@ class WorkerGroup(Protocol):
 class _Job:
     """A stage that somebody asked for, until it is committed or has failed."""
 
+    turn: int
     request: StageRequest
-    done: asyncio.Future[None]
+    """As it was asked for; once it waits in the queue, what is left of it."""
+    wants: frozenset[str]
+    done: asyncio.Future[bool]
+    """Whether it was trained; False where all of it was there."""
     deaths: Deaths
     """Worker groups that broke while they trained it."""
     preemptions: Deaths
@@ -98,6 +103,7 @@ class Broker:
     """Reached, they leave what is in training to end, and start nothing else."""
     use: Utilisation = field(default_factory=Utilisation)
     _jobs: dict[str, _Job] = field(default_factory=dict)
+    _asked: int = 0
     _queue: deque[_Job] = field(default_factory=deque)
     _idle: list[WorkerGroup] = field(default_factory=list)
     _live: int = 0
@@ -118,30 +124,55 @@ class Broker:
             NoWorkerGroup: to everyone who waits.
             LimitReached: the stage is not to be started any more.
         """
-        job = self._jobs.get(request.key)
-        first = job is None
-        if job is None:
-            if self._closed:
-                raise SweepStopped("the sweep is being stopped")
-            left = self.store.left(request)
-            if left is None:
+        while (job := self._jobs.get(request.key)) is not None:
+            # A caller that goes away must not take the training with it: others may wait for it.
+            await asyncio.shield(job.done)
+            if job.wants.issuperset(request.wants):
                 return False
-            request = left
-            if not self.store.has_scratch(request.key):
-                request.work_dir.mkdir(parents=True, exist_ok=True)
-            reached = self.store.epochs_done(request.key)
-            job = _Job(
-                request,
-                asyncio.get_running_loop().create_future(),
-                Deaths(self.max_failures, reached),
-                Deaths(self.max_preemptions, reached),
-            )
-            self._jobs[request.key] = job
-            self._queue.append(job)
-            self._dispatch()
-        # A caller that goes away must not take the training with it: others may wait for it.
-        await asyncio.shield(job.done)
-        return first
+        if self._closed:
+            raise SweepStopped("the sweep is being stopped")
+        job = _Job(
+            self._asked,
+            request,
+            frozenset(request.wants),
+            asyncio.get_running_loop().create_future(),
+            Deaths(self.max_failures, None),
+            Deaths(self.max_preemptions, None),
+        )
+        # Before the store is looked at: who asks meanwhile finds this and trains nothing twice.
+        self._asked += 1
+        self._jobs[request.key] = job
+        self._spawn(self._admit(job))
+        return await asyncio.shield(job.done)
+
+    async def _admit(self, job: _Job) -> None:
+        """Puts a stage into the queue, unless nothing is left to do of it."""
+        try:
+            # Requests to a store take their time, in which others are to be answered.
+            looked = await asyncio.to_thread(self._look, job.request)
+        except Exception as error:
+            self._end(job, error)
+            return
+        if looked is None:
+            self._end(job, None, trained=False)
+            return
+        job.request, job.deaths.reached = looked
+        job.preemptions.reached = job.deaths.reached
+        self._enqueue(job)
+        self._dispatch()
+
+    def _look(self, request: StageRequest) -> tuple[StageRequest, int] | None:
+        """Returns what is left of a request, and how many epochs are done; None without any."""
+        left = self.store.left(request)
+        if left is None:
+            return None
+        if not self.store.has_scratch(left.key):
+            left.work_dir.mkdir(parents=True, exist_ok=True)
+        return left, self.store.epochs_done(left.key)
+
+    def _enqueue(self, job: _Job) -> None:
+        """Gives a stage its place by when it was asked for, not by when the store answered."""
+        insort(self._queue, job, key=lambda waiting: waiting.turn)
 
     def _dispatch(self) -> None:
         """Gives waiting stages to idle groups, and starts as many groups as the other waiting
@@ -224,28 +255,17 @@ class Broker:
         if not await self._answers(group):
             # Died while idle: not this stage's doing, which keeps its place.
             self._discard(group)
-            self._queue.appendleft(job)
+            self._enqueue(job)
             self._dispatch()
             return
+        broken: WorkerGroupBroken | None = None
         began = self.use.began()
         try:
             with self.limits.training():
                 outcome = await group.train(replace(job.request, attempt=new_attempt()))
         except WorkerGroupBroken as error:
-            self._discard(group)
-            self.use.broken += 1
-            lost = isinstance(error, Preempted)
-            deaths = job.preemptions if lost else job.deaths
-            if isinstance(error, Preempted) and error.hosts:
-                self.on_lost(error.hosts)
-            if deaths.too_many(self.store.epochs_done(job.request.key)):
-                problem = (
-                    f"{deaths.in_vain} worker groups in a row broke while training it, and no"
-                    f" checkpoint moved on in between; at last: {error}"
-                )
-                self._end(job, TrainingFailed(f"stage {job.request.stage}: {problem}"))
-            else:
-                self._queue.appendleft(job)
+            group.kill()
+            broken = error
         except asyncio.CancelledError:
             self._discard(group)
             raise
@@ -258,7 +278,33 @@ class Broker:
             self._spawn(self._commit(job, outcome))
         finally:
             self.use.ended(began)
+        if broken is not None:
+            try:
+                await self._take_back(job, broken)
+            finally:
+                # Not before: nothing else is to be given the place of a stage that is taken back.
+                self._discard(group)
         self._dispatch()
+
+    async def _take_back(self, job: _Job, error: WorkerGroupBroken) -> None:
+        """Queues a stage again whose worker group broke, unless that was one too many."""
+        self.use.broken += 1
+        deaths = job.preemptions if isinstance(error, Preempted) else job.deaths
+        if isinstance(error, Preempted) and error.hosts:
+            self.on_lost(error.hosts)
+        try:
+            reached = await asyncio.to_thread(self.store.epochs_done, job.request.key)
+        except Exception as unread:
+            self._end(job, unread)
+            return
+        if deaths.too_many(reached):
+            problem = (
+                f"{deaths.in_vain} worker groups in a row broke while training it, and no"
+                f" checkpoint moved on in between; at last: {error}"
+            )
+            self._end(job, TrainingFailed(f"stage {job.request.stage}: {problem}"))
+        else:
+            self._enqueue(job)
 
     async def _answers(self, group: WorkerGroup) -> bool:
         try:
@@ -277,12 +323,12 @@ class Broker:
             self.use.trained += 1
             self._end(job, None)
 
-    def _end(self, job: _Job, error: Exception | None) -> None:
+    def _end(self, job: _Job, error: Exception | None, *, trained: bool = True) -> None:
         self._jobs.pop(job.request.key, None)
         if job.done.done():
             return
         if error is None:
-            job.done.set_result(None)
+            job.done.set_result(trained)
         else:
             job.done.set_exception(error)
             # Marked as seen: all who asked may have gone away, which is no fault.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,8 @@ class World:
     """key -> the epoch of the checkpoint that each of its trainings leaves, in order; then none."""
     starts: list[BaseException | None] = field(default_factory=list)
     """What the starts of worker groups end with, in order; then success."""
+    together: int = 0
+    """How many stages wait in the queue before a start ends."""
     trained: list[str] = field(default_factory=list)
     attempts: list[str] = field(default_factory=list)
     made: list[FakeWorkerGroup] = field(default_factory=list)
@@ -68,6 +72,8 @@ class World:
 
     async def make_group(self) -> WorkerGroup:
         await asyncio.sleep(0)
+        while len(self.broker._queue) < self.together:
+            await asyncio.sleep(0)
         error = self.starts.pop(0) if self.starts else None
         if error is not None:
             raise error
@@ -137,13 +143,59 @@ class FakeWorkerGroup:
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Runs a test's coroutine; a broker that waits for ever is a failure, not a hung test."""
-    asyncio.run(asyncio.wait_for(work(), timeout=30))
+    """Runs a test's coroutine; a broker that waits for ever is a failure, not a hung test. The
+    store is asked by one thread, in the order of the calls.
+    """
+
+    async def limited() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        await asyncio.wait_for(work(), timeout=30)
+
+    asyncio.run(limited())
 
 
 async def settle() -> None:
+    """Lets everything happen that waits for no event of the test."""
     for _ in range(50):
+        # Its only thread has then done what it was given before.
+        await asyncio.to_thread(lambda: None)
         await asyncio.sleep(0)
+
+
+class HeldStore(StageStore):
+    """Answers no question about some keys until it is allowed to."""
+
+    def __init__(self, root: Path, *keys: str) -> None:
+        super().__init__(FolderStore(root))
+        gates = {key: threading.Event() for key in keys}
+        object.__setattr__(self, "gates", gates)
+        object.__setattr__(self, "looks", list[str]())
+
+    gates: dict[str, threading.Event]
+    looks: list[str]
+    """Keys that were looked for."""
+
+    def left(self, request: StageRequest) -> StageRequest | None:
+        self.looks.append(request.key)
+        if request.key in self.gates:
+            assert self.gates[request.key].wait(timeout=20), "nobody let the store answer"
+        return super().left(request)
+
+
+def run_beside(store: HeldStore, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """As `run`, with threads for all that asks the store. Where the loop itself is held up it goes
+    on after a while, and the test fails.
+    """
+
+    async def limited() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+        try:
+            await asyncio.wait_for(work(), timeout=30)
+        finally:
+            for gate in store.gates.values():
+                gate.set()
+
+    asyncio.run(limited())
 
 
 async def result(task: Awaitable[Any]) -> Any:
@@ -217,6 +269,119 @@ def test_stages_are_trained_first_come_first_served(tmp_path: Path) -> None:
         await asyncio.gather(*[world.ask(key) for key in keys])
         assert world.trained == keys
         assert len(world.made) == 1
+
+    run(work)
+
+
+def test_a_store_that_does_not_answer_for_one_stage_holds_up_no_other(tmp_path: Path) -> None:
+    world, store = World(tmp_path), HeldStore(tmp_path, "a", "b")
+    world.broker.store = store
+
+    async def work() -> None:
+        held = [world.ask("a"), world.ask("b")]
+        assert await world.ask("c") is True
+        assert await world.ask("c") is False
+        assert world.trained == ["c"] and not any(task.done() for task in held)
+        for gate in store.gates.values():
+            gate.set()
+        assert await asyncio.gather(*held) == [True, True]
+
+    run_beside(store, work)
+
+
+def test_who_asks_while_the_store_is_looked_at_shares_the_look_and_the_training(
+    tmp_path: Path,
+) -> None:
+    world, store = World(tmp_path, groups=4), HeldStore(tmp_path, "a")
+    world.broker.store = store
+
+    async def work() -> None:
+        asked = [world.ask("a") for _ in range(9)]
+        while not store.looks:
+            await asyncio.sleep(0)
+        gone = asked.pop(0)
+        gone.cancel()
+        asked.append(world.ask("a"))
+        store.gates["a"].set()
+        assert await asyncio.gather(*asked) == [False] * 9, "the one that began it went away"
+        assert store.looks == world.trained == ["a"]
+
+    run_beside(store, work)
+
+
+def test_who_wants_more_than_the_look_under_way_asks_for_gets_it(tmp_path: Path) -> None:
+    world, store = World(tmp_path), HeldStore(tmp_path)
+    world.broker.store = store
+
+    async def work() -> None:
+        assert await world.ask("a") is True
+        store.gates["a"] = threading.Event()
+        less = world.ask("a")
+        while len(store.looks) < 2:
+            await asyncio.sleep(0)
+        more = [world.ask("a", "embedding") for _ in range(3)]
+        await asyncio.sleep(0)
+        store.gates["a"].set()
+        assert await less is False
+        assert sorted(await asyncio.gather(*more)) == [False, False, True]
+        found = store.find("a")
+        assert found is not None and "scores/embedding" in found.files().files
+
+    run_beside(store, work)
+
+
+def test_the_queue_has_the_order_of_asking_in_whatever_order_the_store_answers(
+    tmp_path: Path,
+) -> None:
+    keys = [f"k{number}" for number in range(8)]
+    world, store = World(tmp_path, groups=1), HeldStore(tmp_path, *keys)
+    world.broker.store = store
+
+    async def work() -> None:
+        busy: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        world.outcomes["first"] = [busy]
+        asked = [world.ask(key) for key in ("first", *keys)]
+        while world.trained != ["first"]:
+            await asyncio.sleep(0)
+        for number, key in enumerate(reversed(keys)):
+            store.gates[key].set()
+            while len(world.broker._queue) <= number:
+                await asyncio.sleep(0)
+        busy.set_result(None)
+        assert await asyncio.gather(*asked) == [True] * 9
+        assert world.trained == ["first", *keys]
+
+    run_beside(store, work)
+
+
+def test_a_store_that_cannot_be_read_is_said_to_all_who_ask_and_asked_anew(tmp_path: Path) -> None:
+    world = World(tmp_path, max_failures=5)
+    lost = StorageLost("s3://away: does not answer")
+
+    class LostStore(StageStore):
+        def epochs_done(self, key: str) -> int:
+            if away:
+                raise lost
+            return super().epochs_done(key)
+
+    world.broker.store = LostStore(FolderStore(tmp_path))
+    away = True
+
+    async def work() -> None:
+        nonlocal away
+        assert await asyncio.gather(result(world.ask("a")), result(world.ask("a"))) == [lost, lost]
+        away = False
+        dies: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        world.outcomes["a"] = [dies]
+        asked = world.ask("a")
+        while not world.trained:
+            await asyncio.sleep(0)
+        # Away when the worker group's death is to be judged.
+        away = True
+        dies.set_exception(WorkerGroupBroken("rank 0 died"))
+        assert await result(asked) is lost
+        away = False
+        assert await world.ask("a") is True
 
     run(work)
 
@@ -369,7 +534,12 @@ def test_a_worker_group_that_died_while_idle_is_not_held_against_the_next_stage(
     world = World(tmp_path, groups=3, max_failures=0)
 
     async def work() -> None:
-        await asyncio.gather(*[world.ask(key) for key in "abc"])
+        world.together = 3
+        asked = [world.ask(key) for key in "abc"]
+        while len(world.made) < 1:
+            await asyncio.sleep(0)
+        world.together = 0
+        await asyncio.gather(*asked)
         for group in world.made:
             group.dead = True
         assert await asyncio.gather(world.ask("d"), world.ask("e")) == [True, True]
@@ -416,7 +586,9 @@ def test_no_worker_group_at_all_ends_with_a_message_for_everyone(
     async def work() -> None:
         refusal = NoWorkerGroup("waited 3 s for 2 worker(s)")
         world.starts = [refusal] * min(stages, 3)
+        world.together = stages
         ends = await asyncio.gather(*[result(world.ask(f"k{number}")) for number in range(stages)])
+        world.together = 0
         assert ends == [refusal] * stages
         # What is asked for later is tried anew: the cluster may have grown.
         assert await world.ask("later") is True
@@ -562,6 +734,26 @@ def test_close_leaves_no_worker_group_and_nobody_waiting(tmp_path: Path) -> None
         await world.broker.close()
 
     run(work)
+
+
+def test_close_ends_the_wait_of_those_whose_stage_is_being_looked_for(tmp_path: Path) -> None:
+    world, store = World(tmp_path), HeldStore(tmp_path, "a", "b")
+    world.broker.store = store
+
+    async def work() -> None:
+        asked = [world.ask(key) for key in "aab"]
+        while len(store.looks) < 2:
+            await asyncio.sleep(0)
+        await world.broker.close()
+        ends = await asyncio.gather(*map(result, asked))
+        assert all(isinstance(end, SweepStopped) for end in ends)
+        assert isinstance(await result(world.ask("c")), SweepStopped)
+        for gate in store.gates.values():
+            gate.set()
+        await settle()
+        assert world.made == [] and world.broker._jobs == {} and not world.broker._queue
+
+    run_beside(store, work)
 
 
 def test_a_result_that_cannot_be_committed_is_told_to_those_who_wait(tmp_path: Path) -> None:
