@@ -364,7 +364,7 @@ def commit(root: Path, built: Path, name: str, loaded: Loaded) -> tuple[str, str
     there and intact stays.
     """
     meta = describe(built / "images", name, loaded)
-    _write_meta(built / "images" / "meta.json", meta)
+    (built / "images" / "meta.json").write_bytes(encode_meta(meta))
     (built / "labels").mkdir()
     for split in SPLITS:
         write_array(built / "labels" / f"{split}.npy", loaded.labels[split])
@@ -376,7 +376,7 @@ def commit(root: Path, built: Path, name: str, loaded: Loaded) -> tuple[str, str
         }
         for split in SPLITS
     }
-    _write_meta(built / "labels" / "meta.json", {"format": FORMAT, "files": files})
+    (built / "labels" / "meta.json").write_bytes(encode_meta({"format": FORMAT, "files": files}))
     images_name, labels_name = _folder_names(name, meta["fingerprint"], digests)
     move_into_place(built / "labels", root / "labels" / labels_name)
     move_into_place(built / "images", root / "images" / images_name)
@@ -395,10 +395,22 @@ def _folder_names(name: str, fingerprint: str, label_digests: dict[str, str]) ->
     )
 
 
-def _write_meta(path: Path, meta: dict[str, Any]) -> None:
-    path.write_text(
-        json.dumps(meta | {"checksum": _checksum(meta)}, indent=1) + "\n", encoding="utf-8"
-    )
+def encode_meta(meta: Mapping[str, Any]) -> bytes:
+    """Returns what meta.json holds, with the checksum of all else in it."""
+    said = dict(meta)
+    return (json.dumps(said | {"checksum": _checksum(said)}, indent=1) + "\n").encode()
+
+
+def parse_meta(data: bytes) -> dict[str, Any]:
+    """Returns what the bytes of a meta.json say.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    meta = json.loads(data)
+    if not isinstance(meta, dict) or meta.get("checksum") != _checksum(meta):
+        raise ValueError("its content does not match its checksum")
+    return meta
 
 
 def move_into_place(folder: Path, target: Path) -> None:

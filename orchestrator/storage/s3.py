@@ -362,8 +362,7 @@ class S3Store(Store):
         if size > MOST_BYTES:
             raise StorageError(
                 f"{self.place(name)}: has {size / (1 << 30):.1f} GiB, and one put to S3 takes at"
-                f" most {MOST_BYTES >> 30} GiB. Use a smaller backbone or data set, or a folder for"
-                " --out."
+                f" most {MOST_BYTES >> 30} GiB. Use a smaller backbone, or a folder for --out."
             )
 
     def _at(self, key: str) -> dict[str, str]:

@@ -189,7 +189,7 @@ class DataSupply:
 
     def _put(self, shelf: Shelf, part: Part) -> None:
         try:
-            delivery.put(shelf, self.data, part)
+            delivery.put(shelf, self.data, part, say=self.progress.note)
         except (UserError, OSError) as error:
             self.fatal.end(
                 f"{part} of {self.data.name} cannot be sent to the cluster: {error}"
