@@ -136,7 +136,9 @@ def test_nodes_may_die_while_they_train(
         said = sweep.said()
         nodes.assert_free()
     lost = [line for line in said.splitlines() if f"{socket.gethostname()} was lost; its " in line]
-    assert lost and all("on from " in line for line in lost), said
+    assert all("on from " in line for line in lost), said
+    # A node may be killed between two of its stages, of which nothing is to be said.
+    assert lost or not any(record["resumed_from_epoch"] for record in records_of(root)), said
     assert "raylet" not in said and "node id" not in said.lower(), said
     found = outcome_of(root)
     assert len(found) == 3
