@@ -361,3 +361,30 @@ def test_the_rights_in_the_guide_are_whole_and_name_no_bucket_but_the_users() ->
         assert not any("*" in action for action in actions)
     region = yaml.safe_load(CLUSTER.read_text())["provider"]["region"]
     assert start["Statement"][0]["Condition"]["StringEquals"]["aws:RequestedRegion"] == region
+
+
+@pytest.mark.parametrize("path", [CLUSTER, LOCAL])
+def test_a_state_that_is_corrected_reaches_a_machine_that_was_set_up_before(
+    path: Path, tmp_path: Path
+) -> None:
+    """What its ~/.bashrc has of its owner stays, even if that looks like our own."""
+    own = "alias work='. ~/thesis/.venv/bin/activate'\nexport ORCHESTRATE_STATE_OF=mind\n"
+    bashrc = tmp_path / ".bashrc"
+    bashrc.write_text(own)
+    env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    for state in ("/srv/wrong", "s3://right/sweeps", "s3://right/sweeps"):
+        asked = r"ORCHESTRATE_STATE=(<[^>]*>|s3://<[^>]*>/sweeps)"
+        text = re.sub(asked, f"ORCHESTRATE_STATE={state}", path.read_text())
+        setup = yaml.safe_load(text)["setup_commands"]
+        (command,) = [line for line in setup if ".bashrc" in line]
+        subprocess.run(["bash", "-c", command], env=env, check=True)
+    said = subprocess.run(
+        ["bash", "-c", ". ~/.bashrc; echo $ORCHESTRATE_STATE $RAY_AUTH_MODE $PATH"],
+        env=env,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout.split()[:2] == ["s3://right/sweeps", "token"]
+    assert said.stdout.split()[2].startswith(f"{tmp_path}/venv/bin:")
+    assert bashrc.read_text().startswith(own) and bashrc.read_text().count("export PATH") == 1
