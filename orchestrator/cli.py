@@ -102,7 +102,7 @@ def _cluster(args: argparse.Namespace) -> Any:
     from orchestrator.catalogue import load_spec
 
     # A spec that is none is named alone.
-    return remote.find(args.cluster, before=lambda: load_spec(args.spec, args.set))
+    return remote.find(args.cluster, before=lambda: load_spec(args.spec, args.set).name)
 
 
 def _submit(args: argparse.Namespace) -> int:
@@ -148,9 +148,17 @@ def _stop(args: argparse.Namespace) -> int:
     return remote.stop(args.name)
 
 
+def _check_goes_on_here(verb: str, args: argparse.Namespace) -> None:
+    if args.engine != "inline" and not args.local and args.address is None and "://" in args.dir:
+        from orchestrator.commands import submissions
+
+        submissions.check_goes_on_here(verb, args.dir)
+
+
 def _resume(args: argparse.Namespace) -> int:
     from orchestrator.commands import sweep
 
+    _check_goes_on_here("resume", args)
     return sweep.resume(
         args.dir,
         _engine(args),
@@ -164,12 +172,14 @@ def _resume(args: argparse.Namespace) -> int:
 def _retry(args: argparse.Namespace) -> int:
     from orchestrator.commands import sweep
 
+    _check_goes_on_here("retry", args)
     return sweep.retry(args.dir, _engine(args), args.set, as_json=args.json)
 
 
 def _extend(args: argparse.Namespace) -> int:
     from orchestrator.commands import sweep
 
+    _check_goes_on_here("extend", args)
     return sweep.extend(args.dir, args.num_candidates, _engine(args), args.set, as_json=args.json)
 
 
@@ -180,10 +190,13 @@ def _status(args: argparse.Namespace) -> int:
         from orchestrator.commands import remote, submissions
 
         note = submissions.submitted(args.dir)
-        if note is not None:
+        if note is not None and (note.is_within_reach() or "://" not in note.place):
             return remote.status(note, as_json=args.json)
+        if note is not None:
+            print(f"its cluster is not up; from its records in {note.place}:", file=sys.stderr)
+            return status.show(note.place, watch=False, as_json=args.json, job="ended")
     if not args.watch:
-        return status.show(args.dir, watch=False, as_json=args.json)
+        return status.show(args.dir, watch=False, as_json=args.json, job=args.job)
     console.stop_when_nobody_reads()
     try:
         return status.show(args.dir, watch=True, as_json=args.json)
@@ -480,6 +493,7 @@ def build_parser() -> argparse.ArgumentParser:
         "orchestrate status runs/ablations --watch",
     )
     status.add_argument("dir", metavar="DIR", type=_location, help="the sweep's folder")
+    status.add_argument("--job", choices=("running", "ended"), help=argparse.SUPPRESS)
     status.add_argument(
         "--watch", action="store_true", help="show it anew every two seconds until the sweep ends"
     )

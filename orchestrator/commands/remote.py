@@ -20,7 +20,7 @@ from typing import Any, Final
 from orchestrator.commands import console
 from orchestrator.commands.data_for_cluster import bring, checked, destination
 from orchestrator.commands.packing import files_of, folder_of, for_shell
-from orchestrator.commands.submissions import RemoteError, Submitted, known
+from orchestrator.commands.submissions import RemoteError, Submitted, check_is_new, known
 from orchestrator.engines.ray import jobs
 from orchestrator.engines.ray.cluster import running_here
 from orchestrator.engines.ray.cluster_file import FILES, LaunchedCluster, Unused, look
@@ -38,7 +38,7 @@ STOP_SECONDS: Final = 120.0
 
 
 def find(
-    named: str | None, folder: Path | None = None, *, before: Callable[[], object] | None = None
+    named: str | None, folder: Path | None = None, *, before: Callable[[], str] | None = None
 ) -> LaunchedCluster | None:
     """Returns the cluster that a sweep of this folder runs on; None if it runs on this machine,
     after a line that says why a file of a cluster is not used.
@@ -46,11 +46,11 @@ def find(
     Args:
         named: the cluster's file, as given; None: those of the folder are looked at, unless a Ray
             is named or runs here.
-        before: what comes before that line.
+        before: what comes before that line; returns the sweep's name.
 
     Raises:
-        RemoteError: the file that was named is of no cluster that is up, or the folder has two
-            that are.
+        RemoteError: the file that was named is of no cluster that is up, the folder has two that
+            are, or the sweep was submitted to one that is not up now.
     """
     if named is not None:
         found = look(Path(named).absolute())
@@ -72,7 +72,7 @@ def find(
     if clusters:
         return clusters[0]
     if before is not None:
-        before()
+        check_is_new(before(), [found.file for found in looked])
     unused = "; ".join(str(found) for found in looked if isinstance(found, Unused))
     print(console.escaped(f"on this machine: {unused}"), file=sys.stderr)
     return None
@@ -128,7 +128,7 @@ def sweep(
         base=base,
         place=place,
         file=str(cluster.file),
-        report=str(_home_of_report(name, cluster)),
+        report=str(_home_of_report(place, cluster)),
     )
     _say(f"on {cluster}, not on this machine (--local) -> {place}")
     with jobs.tunnel(cluster) as address:
@@ -199,7 +199,8 @@ def status(note: Submitted, *, as_json: bool) -> int:
     with _latest(note) as (cluster, head, job):
         _say(f"{job.submission_id} on {cluster}: {job.status.value.lower()}")
         asked = f"{note.base}-status-{time.time_ns()}"
-        words = [note.place, *(["--json"] if as_json else [])]
+        state = "ended" if job.status.is_terminal() else "running"
+        words = [note.place, "--job", state, *(["--json"] if as_json else [])]
         columns = shutil.get_terminal_size((100, 24)).columns
         head.submit(asked, f"COLUMNS={columns} orchestrate status {for_shell(*words)}", notes={})
         info = jobs.follow(cluster, asked, head, _show(sys.stdout))
@@ -314,7 +315,9 @@ def _not_here(note: Submitted, reason: str) -> None:
     _say(f"the report could not be brought here ({reason}); it is in {note.place}/report")
 
 
-def _home_of_report(name: str, cluster: LaunchedCluster) -> Path:
+def _home_of_report(place: str, cluster: LaunchedCluster) -> Path:
+    # As the place: two sweeps of one spec do not replace each other's.
+    name = place.rstrip("/").rpartition("/")[2]
     own = Path("runs", name).absolute()
     # A sweep of that name that was run on this machine keeps its own.
     layout = SweepLayout(open_store(own))

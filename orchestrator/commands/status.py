@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -13,18 +14,30 @@ from orchestrator.reporting import results, status
 from orchestrator.reporting.names import with_old_names
 from orchestrator.sweeps.layout import SweepLayout
 
+Job = Literal["running", "ended"]
 
-def show(location: str | Path, *, watch: bool, as_json: bool) -> int:
+
+def show(location: str | Path, *, watch: bool, as_json: bool, job: Job | None = None) -> int:
     """Prints where the sweep stands; with `watch`, again and again until it ends. Returns the exit
     status.
+
+    Args:
+        job: how it stands with the job of the sweep's driver, where one asks who knows it.
     """
     layout = SweepLayout.at(location)
+    if job == "running" and not layout.store.has(layout.resolved):
+        print("it has begun, and nothing is on record yet", file=sys.stderr)
+        return 0
     console = Console()
     while True:
-        # Before the records: a sweep that ends in between is finished in them, where it would look
-        # left alone the other way round.
-        held = layout.store.is_held(layout.lock)
         loaded = results.load(layout)
+        ended, held = _ended(loaded), job == "running"
+        if not ended and job is None:
+            held = layout.store.is_held(layout.lock)
+            if not held:
+                # It may have ended since it was read, which in S3 is some seconds.
+                loaded = results.load(layout)
+                ended = _ended(loaded)
         if as_json:
             json.dump(
                 with_old_names(status.as_dict(loaded, loaded.resources)), sys.stdout, indent=1
@@ -34,7 +47,6 @@ def show(location: str | Path, *, watch: bool, as_json: bool) -> int:
             if watch and console.is_terminal:
                 console.clear()
             console.print(status.render(loaded, loaded.resources))
-        ended = status.remaining(loaded, loaded.resources) == 0
         if loaded.damaged:
             print(
                 f"{len(loaded.damaged)} record(s) of the sweep are damaged; check it with:"
@@ -43,11 +55,17 @@ def show(location: str | Path, *, watch: bool, as_json: bool) -> int:
             )
             return 2
         if not ended and not held:
-            print(
-                f"nobody is running it; continue with: orchestrate resume {layout.location}",
-                file=sys.stderr,
+            again = (
+                f"continue with: orchestrate resume {layout.location}"
+                if job is None
+                else "the `sweep` command that it was begun with goes on with it"
             )
+            print(f"nobody is running it; {again}", file=sys.stderr)
             return 0
         if not watch or ended:
             return 0
         time.sleep(2)
+
+
+def _ended(sweep: results.SweepResults) -> bool:
+    return status.remaining(sweep, sweep.resources) == 0

@@ -264,7 +264,8 @@ class ReportPaths:
 
 def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> ReportPaths:
     """Writes the report in every form; each file is replaced as a whole. Where the sweep is kept in
-    no folder, they are written to `runs/NAME/report` too.
+    no folder, they are written to `runs/NAME/report` too, NAME being the last part of its address:
+    two sweeps of one spec do not replace each other's.
 
     Args:
         built: what `build` made of the sweep, if it has been; None: of what is on disk now.
@@ -295,7 +296,8 @@ def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> Report
         layout.store.put(f"{layout.report}/{name}", text.encode(), replace=True)
     shown = layout.store.as_folder(layout.report)
     if shown is None:
-        shown = _copied(texts, f"runs/{_folder_name(report['name'])}/report")
+        own = layout.location.rstrip("/").rpartition("/")[2]
+        shown = _copied(texts, f"runs/{_folder_name(own)}/report")
     return ReportPaths(
         html=shown / "report.html",
         markdown=shown / "report.md",

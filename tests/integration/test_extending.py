@@ -226,7 +226,7 @@ def test_a_store_of_the_page_keeps_a_sweep(site: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     shown = orchestrate(site, tmp_path, "ledger", "verify", place)
     assert shown.returncode == 0 and f"{place}: whole" in shown.stdout
-    assert (tmp_path / "runs" / "extended" / "report" / "report.html").is_file()
+    assert (tmp_path / "runs" / "x.db" / "report" / "report.html").is_file()
     without = orchestrate(tmp_path, tmp_path, "status", place)
     assert without.returncode == 2
     assert "no installed package keeps sweeps at box://" in without.stderr

@@ -83,12 +83,13 @@ def test_what_is_kept_and_said_is_what_a_folder_keeps_and_says(
 
 
 def test_the_report_is_kept_and_can_be_opened(both: SweepLayout, world: Path, run: Run) -> None:
-    folder = world / "runs" / "small" / "report"
+    name = ADDRESS.rpartition("/")[2]
+    folder = world / "runs" / name / "report"
     shown = {f"report/{path.name}": path.read_bytes() for path in folder.iterdir()}
     assert "report/report.html" in shown
     assert shown == {name: both.store.get(name) for name in both.store.names("report")}
     _, out, _ = run("report", ADDRESS)
-    assert "runs/small/report/report.html" in "".join(out.split())
+    assert f"runs/{name}/report/report.html" in "".join(out.split())
 
 
 def test_killed_before_any_write_it_goes_on_and_ends_equal(

@@ -74,7 +74,7 @@ def look(file: Path) -> LaunchedCluster | Unused | None:
         return Unused(file=file, reason=f"has {left} left to be filled in")
     name, kind = written["cluster_name"], str(provider.get("type"))
     if not (_local_is_up(name, provider) if kind == "local" else _cloud_is_up(name, provider)):
-        return Unused(file=file, reason=f"was not brought up from here (ray up {file.name})")
+        return Unused(file=file, reason=f"is not up (ray up {file.name})")
     exported = (found[1] for text in _texts(written) if (found := _EXPORTED.search(text)))
     head = provider.get("head_ip")
     return LaunchedCluster(

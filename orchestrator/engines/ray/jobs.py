@@ -34,6 +34,8 @@ _OF_RAY: Final = re.compile(
 )
 """What Ray writes into the log of a job."""
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_LOGGED: Final = re.compile(r"^[0-9-]+ [0-9:,]+\s+[A-Z]+ \S+:[0-9]+ -- ")
+"""What Ray's log has before a message."""
 _DETAIL: Final = re.compile(r"^(Shared connection|Attempting to establish|\s*$)")
 
 
@@ -92,7 +94,7 @@ def _await(cluster: LaunchedCluster, child: Any, port: int, said: Any) -> None:
             said.seek(0)
             text = _COLOURS.sub("", said.read().decode(errors="replace"))
             lines = [line.strip() for line in text.splitlines() if not _DETAIL.match(line)]
-            reason = lines[-1][:300].rstrip(".") if lines else "no answer"
+            reason = _LOGGED.sub("", lines[-1])[:300].rstrip(".") if lines else "no answer"
             raise ClusterError(
                 f"{cluster} was brought up from here and cannot be reached ({reason}). Bring it up"
                 f" again: ray up {cluster.file.name}; or run on this machine: --local"

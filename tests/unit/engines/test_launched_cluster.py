@@ -16,6 +16,7 @@ import pytest
 from orchestrator import cli
 from orchestrator.commands import remote
 from orchestrator.commands.data_for_cluster import bring, checked, destination
+from orchestrator.commands.submissions import Submitted, submitted
 from orchestrator.engines.ray import jobs
 from orchestrator.engines.ray.cluster import ClusterFailed
 from orchestrator.engines.ray.cluster_file import LaunchedCluster, Unused, look
@@ -74,7 +75,7 @@ def test_a_cluster_that_was_never_brought_up_is_one_line(
     assert remote.find(None) is None
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1
-    assert "cluster.yaml was not brought up from here (ray up cluster.yaml)" in said.err
+    assert "cluster.yaml is not up (ray up cluster.yaml)" in said.err
 
 
 def test_a_file_with_names_left_out_is_one_line_even_if_one_of_its_name_is_up(
@@ -151,7 +152,7 @@ def test_of_two_clusters_that_are_up_one_must_be_named(temporary: Path) -> None:
 
 def test_a_file_that_is_named_must_be_of_a_cluster_that_is_up() -> None:
     write(LOCAL)
-    with pytest.raises(remote.RemoteError, match="was not brought up"):
+    with pytest.raises(remote.RemoteError, match="is not up"):
         remote.find("cluster.yaml")
     with pytest.raises(remote.RemoteError, match="is not a file of"):
         remote.find("absent.yaml")
@@ -380,3 +381,74 @@ def test_a_head_that_knows_nothing_of_the_job_any_more_is_another(temporary: Pat
     with pytest.raises(ClusterFailed, match="small-1 any more: it was brought up anew") as lost:
         jobs.follow(found, "small-1", Another(), print)  # type: ignore[arg-type]
     assert lost.value.exit_status == 5
+
+
+def note_submitted(place: str = "s3://lab/sweeps/deep", name: str = "smoke") -> Submitted:
+    """Notes that a sweep was handed to the cluster of this folder."""
+    base = f"{name}-{place.rpartition('/')[2]}"
+    note = Submitted(
+        name=name,
+        base=base,
+        place=place,
+        file=str(Path("cluster.yaml").absolute()),
+        report=str(Path("runs", place.rpartition("/")[2], "report").absolute()),
+    )
+    note.write()
+    return note
+
+
+def test_a_sweep_is_meant_by_its_name_job_place_its_last_part_or_folder() -> None:
+    deep, wide = note_submitted(), note_submitted("s3://lab/sweeps/wide")
+    for word in ("deep", "smoke-deep", "s3://lab/sweeps/deep", "runs/deep"):
+        assert submitted(word) == deep
+    # Of several of one spec, that of its own place or job first, else the last one.
+    assert submitted("wide") == submitted("smoke") == wide
+    smoke = note_submitted("s3://lab/sweeps/smoke")
+    note_submitted("s3://lab/sweeps/later")
+    assert submitted("smoke") == smoke
+    assert submitted("other") is None
+
+
+@pytest.mark.parametrize("verb", ["resume", "retry", "extend"])
+def test_a_sweep_of_a_cluster_is_not_gone_on_with_on_the_laptop_by_mistake(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note_submitted()
+    more = ["-n", "2"] if verb == "extend" else []
+    assert cli.main([verb, "s3://lab/sweeps/deep", *more]) == 2
+    said = capsys.readouterr().err
+    assert f"ray exec cluster.yaml 'orchestrate {verb} s3://lab/sweeps/deep'" in said
+    assert "--local" in said and said.count("\n") == 1
+
+
+def test_a_sweep_of_a_cluster_that_is_down_is_not_begun_anew_here(
+    temporary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note_local(temporary, state="terminated")
+    write(LOCAL)
+    note_submitted()
+    assert cli.main(["sweep", "smoke.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "smoke was submitted to the cluster of cluster.yaml" in said and "--local" in said
+    assert not Path("runs").exists()
+
+
+def test_where_a_sweep_stands_is_said_without_its_cluster(
+    temporary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(Path("features.npz"))
+    write(SPEC, "own.yaml")
+    with moto() as endpoint, use(endpoint):
+        place = f"s3://{BUCKET}/sweeps/deep"
+        assert cli.main(["sweep", "own.yaml", "--engine", "inline", "--out", place]) == 0
+        # Two sweeps of one spec have two reports at home.
+        assert Path("runs/deep/report/report.html").exists() and not Path("runs/small").exists()
+        write(LOCAL)
+        note_submitted(place, "small")
+        capsys.readouterr()
+        assert cli.main(["status", "small"]) == 0
+        said = capsys.readouterr()
+        assert f"its cluster is not up; from its records in {place}:" in said.err
+        assert "two rounds" in said.out
+        assert cli.main(["status", f"s3://{BUCKET}/new", "--job", "running"]) == 0
+        assert "nothing is on record yet" in capsys.readouterr().err
