@@ -19,8 +19,7 @@ from rich.text import Text
 
 from orchestrator.commands import doctor_cluster, doctor_ray, doctor_versions
 from orchestrator.commands.console import escaped
-from orchestrator.commands.doctor_cluster import NodeFinding
-from orchestrator.commands.finding import Finding, State
+from orchestrator.commands.finding import Finding, NodeFinding, State
 from orchestrator.data import prepare as datasets
 from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.preflight import GIB

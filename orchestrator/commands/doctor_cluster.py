@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.commands.doctor_ray import end_tree
-from orchestrator.commands.finding import Finding, State
+from orchestrator.commands.finding import Finding, NodeFinding, State
 from orchestrator.engines.ray import joining
 from orchestrator.engines.ray import preflight as ray_setup
 from orchestrator.engines.ray.cluster import ClusterError, running_here
@@ -27,14 +26,6 @@ FEW_BYTES: Final = 2 * GIB
 CLOCK_WARN_SECONDS: Final = 60.0
 CLOCK_FAIL_SECONDS: Final = 900.0
 """S3 refuses what is signed with a clock that is further off."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeFinding(Finding):
-    """One line of the verdict on a cluster."""
-
-    node: str = ""
-    """Address of the machine; empty for the cluster as a whole."""
 
 
 Answers = Mapping[str, Any]

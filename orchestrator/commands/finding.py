@@ -17,3 +17,11 @@ class Finding:
     found: str
     fix: str = ""
     """A command, or what to do; empty when all is well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFinding(Finding):
+    """One line of the verdict on a cluster."""
+
+    node: str = ""
+    """Address of the machine; empty for the cluster as a whole."""

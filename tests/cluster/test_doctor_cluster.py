@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from orchestrator.commands import doctor_cluster
+from orchestrator.commands.finding import NodeFinding
 from tests.helpers import house
 from tests.helpers.machines import Machines, can_hide
 from tests.helpers.real_sweep import PATIENCE
@@ -113,9 +114,7 @@ def test_a_whole_cluster_passes_and_a_silent_machine_keeps_nobody_waiting(
         monkeypatch.setattr(doctor_cluster, "ANSWER_SECONDS", 30.0)
         found = list(doctor_cluster.check(machines.address, str(out)))
     silent = [
-        finding
-        for finding in found
-        if isinstance(finding, doctor_cluster.NodeFinding) and finding.node == WORKER
+        finding for finding in found if isinstance(finding, NodeFinding) and finding.node == WORKER
     ]
     assert [(finding.check, finding.state) for finding in silent] == [("answer", "fail")]
     assert "did not answer within 30 s" in silent[0].found and "ray start" in silent[0].fix

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator import cli
 from orchestrator.commands import doctor, doctor_cluster
-from orchestrator.commands.doctor_cluster import NodeFinding
-from orchestrator.commands.finding import Finding
+from orchestrator.commands.finding import Finding, NodeFinding
 
 HEAD, WORKER = "10.0.0.1", "10.0.0.2"
 
