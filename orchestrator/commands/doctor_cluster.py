@@ -132,9 +132,8 @@ def judge(address: str, out: str, first: Answers, answers: Sequence[Answers]) ->
     yield from _nodes(address, first["nodes"], alive)
     yield from _dashboard(first["dashboard"], (head.get("facts") or {}).get("dashboard"))
     if first["store"] is not None:
-        yield NodeFinding(
-            check="store", state="fail", found=first["store"], fix="what it says; or another --out"
-        )
+        # It holds the way out.
+        yield NodeFinding(check="store", state="fail", found=first["store"])
     for node in alive:
         answer = by_id.get(node["id"], {"silent": True})
         for finding in _machine(address, out, node, answer, head, alive[0]):

@@ -16,7 +16,7 @@ class Finding:
     state: State
     found: str
     fix: str = ""
-    """A command, or what to do; empty when all is well."""
+    """A command, or what to do; empty when all is well, or `found` says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,13 @@ def test_a_machine_that_fell_silent_over_the_store_does_not_see_it() -> None:
     assert bad(judged(first(), answer(HEAD), found)) == {(WORKER, "store", "fail")}
 
 
+def test_a_store_that_cannot_be_opened_is_said_once() -> None:
+    told = first(store="s3://b: there is no bucket 'b'. Make it (aws s3 mb s3://b)")
+    found = doctor_cluster.judge("10.0.0.1:6379", "s3://b", told, [answer(HEAD)])
+    [line] = [line for line in found if line.check == "store" and line.state == "fail"]
+    assert line.found == told["store"] and not line.fix
+
+
 def test_a_head_that_is_silent_leaves_the_others_judged() -> None:
     assert bad(judged(first(), answer(WORKER))) == {(HEAD, "answer", "fail")}
 
