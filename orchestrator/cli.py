@@ -532,7 +532,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=(
             "say it of every machine of a running cluster: the one that this machine is a node of,"
-            " or that `ray up FILE` brought up (default: cluster.yaml of this folder)"
+            " or that `ray up FILE` brought up (default: cluster.yaml or cluster.local.yaml of this"
+            " folder); of a FILE that is not up, what `ray up` would lack"
         ),
     )
     doctor.add_argument(

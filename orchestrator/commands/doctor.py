@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -17,11 +17,12 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.commands import doctor_cluster, doctor_ray, doctor_versions
+from orchestrator.commands import doctor_cluster, doctor_file, doctor_ray, doctor_versions
 from orchestrator.commands.console import escaped
 from orchestrator.commands.finding import Finding, NodeFinding, State
 from orchestrator.data import prepare as datasets
 from orchestrator.engines.ray import preflight as ray_setup
+from orchestrator.engines.ray.cluster_file import Written, read
 from orchestrator.engines.ray.preflight import GIB
 from orchestrator.machine import usable_cpus
 from orchestrator.storage.files import StorageError
@@ -45,20 +46,25 @@ def of_cluster(*, file: str, out: str | None, as_json: bool) -> int:
     """Prints what every machine of a cluster has and lacks; returns 0 if no check failed, else 2.
 
     Args:
-        file: of the cluster, which is looked at from its head; empty: the cluster that this machine
-            is a node of, else that of this folder's cluster.yaml.
+        file: of the cluster, which is looked at from its head, or as it is written if the cluster
+            is not up; empty: the cluster that this machine is a node of, else that of this folder's
+            cluster.yaml or cluster.local.yaml.
     """
-    address = None if file else doctor_cluster.running()
-    if address is not None:
+    address = doctor_cluster.running()
+    if address is not None and not file:
         found = doctor_cluster.check(address, doctor_cluster.place(out))
         return _show(found, as_json=as_json)
+    written = read(Path(file).absolute()) if file else None
+    if isinstance(written, Written) and (written.to_fill_in or not written.is_up()):
+        return _show(doctor_file.check(written), as_json=as_json)
     from orchestrator.commands import remote
 
     cluster = remote.find(file or None)
     if cluster is None:
         raise UserError(
             "--cluster: this machine is no node of a running cluster, and no cluster of this folder"
-            " was brought up from here (docs/cluster.md)"
+            " was brought up from here (docs/cluster.md). What a file lacks before `ray up`:"
+            " orchestrate doctor --cluster FILE"
         )
     return remote.doctor(cluster, out=out, as_json=as_json)
 
@@ -78,8 +84,18 @@ def _show(found: Iterator[Finding], *, as_json: bool) -> int:
         )
         sys.stdout.write("\n")
     else:
-        console.print(f"{failed} check(s) failed" if failed else "nothing is missing")
+        console.print(_verdict(findings))
     return 2 if failed else 0
+
+
+def _verdict(findings: Sequence[Finding]) -> str:
+    failed = [finding.check for finding in findings if finding.state == "fail"]
+    others = len(failed) - failed.count(doctor_file.NOT_UP)
+    if len(failed) == others:
+        return f"{others} check(s) failed" if others else "nothing is missing"
+    if others:
+        return f"{others} check(s) failed, and the cluster is not up"
+    return "nothing is missing but the cluster, which is not up"
 
 
 def _line(finding: Finding) -> Text:

@@ -55,12 +55,64 @@ class Unused:
         return f"{self.file.name} {self.reason}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What the file of a cluster says, whether or not the cluster is up."""
+
+    file: Path
+    name: str
+    provider: dict[str, Any]
+    kind: str
+    """Of the provider: `local` for one's own machines, or a cloud's name."""
+    auth: dict[str, Any]
+    state: str | None
+    """Below what its sweeps are kept, unless they are told otherwise."""
+    to_fill_in: tuple[tuple[int, str], ...]
+    """What is left to be filled in, each with the number of its line."""
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Addresses of one's own machines, the head's first; of a cloud none."""
+        head, workers = self.provider.get("head_ip"), self.provider.get("worker_ips")
+        if self.kind != "local" or not head:
+            return ()
+        listed = workers if isinstance(workers, list) else []
+        return tuple(dict.fromkeys(map(str, [head, *listed])))
+
+    def is_up(self) -> bool:
+        """Returns whether Ray has on record on this machine that it brought the cluster up."""
+        up = _local_is_up if self.kind == "local" else _cloud_is_up
+        return up(self.name, self.provider)
+
+
 def look(file: Path) -> LaunchedCluster | Unused | None:
     """Returns the cluster of that file, or why there is none; None where the file is not there, or
     is not one of Ray's launcher.
     """
+    written = read(file)
+    if not isinstance(written, Written):
+        return written
+    if written.to_fill_in:
+        return Unused(file=file, reason=f"has {written.to_fill_in[0][1]} left to be filled in")
+    if not written.is_up():
+        return Unused(file=file, reason=f"is not up (ray up {file.name})")
+    head = written.provider.get("head_ip")
+    return LaunchedCluster(
+        file=file,
+        name=written.name,
+        provider=written.kind,
+        head=str(head) if head else None,
+        state=written.state,
+    )
+
+
+def read(file: Path) -> Written | Unused | None:
+    """Returns what that file says, or why it cannot be read; None where the file is not there, or
+    is not one of Ray's launcher.
+    """
     try:
-        written = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        written, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -69,21 +121,31 @@ def look(file: Path) -> LaunchedCluster | Unused | None:
     provider = written.get("provider") if isinstance(written, dict) else None
     if not isinstance(provider, dict) or not isinstance(written.get("cluster_name"), str):
         return None
-    left = next((found[0] for text in _texts(written) if (found := _TO_FILL_IN.search(text))), None)
-    if left is not None:
-        return Unused(file=file, reason=f"has {left} left to be filled in")
-    name, kind = written["cluster_name"], str(provider.get("type"))
-    if not (_local_is_up(name, provider) if kind == "local" else _cloud_is_up(name, provider)):
-        return Unused(file=file, reason=f"is not up (ray up {file.name})")
+    auth = written.get("auth")
     exported = (found[1] for text in _texts(written) if (found := _EXPORTED.search(text)))
-    head = provider.get("head_ip")
-    return LaunchedCluster(
+    return Written(
         file=file,
-        name=name,
-        provider=kind,
-        head=str(head) if head else None,
+        name=written["cluster_name"],
+        provider=provider,
+        kind=str(provider.get("type")),
+        auth=auth if isinstance(auth, dict) else {},
         state=next(exported, None),
+        # What an alias repeats is to be filled in once.
+        to_fill_in=tuple(dict.fromkeys(_left_open(node))),
     )
+
+
+def _left_open(node: Any) -> Iterator[tuple[int, str]]:
+    """Yields what is to be filled in below a node of YAML, with the number of its line."""
+    if isinstance(node, yaml.ScalarNode):
+        # The text of a block begins on the line after its sign.
+        first = node.start_mark.line + (2 if node.style in ("|", ">") else 1)
+        for found in _TO_FILL_IN.finditer(node.value):
+            yield first + node.value[: found.start()].count("\n"), found[0]
+    elif node is not None:
+        pairs = isinstance(node, yaml.MappingNode)
+        for inner in (part for pair in node.value for part in pair) if pairs else node.value:
+            yield from _left_open(inner)
 
 
 def _texts(value: Any) -> Iterator[str]:
