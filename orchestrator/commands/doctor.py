@@ -19,6 +19,7 @@ from rich.text import Text
 
 from orchestrator.commands import doctor_cluster, doctor_file, doctor_ray, doctor_versions
 from orchestrator.commands.console import escaped
+from orchestrator.commands.doctor_file import Declared
 from orchestrator.commands.finding import Finding, NodeFinding, State
 from orchestrator.data import prepare as datasets
 from orchestrator.engines.ray import preflight as ray_setup
@@ -52,12 +53,17 @@ def of_cluster(*, file: str, out: str | None, as_json: bool) -> int:
     """
     address = doctor_cluster.running()
     if address is not None and not file:
-        found = doctor_cluster.check(address, doctor_cluster.place(out))
+        found = doctor_cluster.check(address, doctor_cluster.place(out), Declared.told())
         return _show(found, as_json=as_json)
     written = read(Path(file).absolute()) if file else None
-    if isinstance(written, Written) and (written.to_fill_in or not written.is_up()):
-        return _show(doctor_file.check(written), as_json=as_json)
-    from orchestrator.commands import remote
+    if isinstance(written, Written):
+        declared = Declared.by(written)
+        if address is not None and declared.includes_this_machine():
+            place = doctor_cluster.place(out or written.state)
+            return _show(doctor_cluster.check(address, place, declared), as_json=as_json)
+        if written.to_fill_in or not written.is_up():
+            return _show(doctor_file.check(written), as_json=as_json)
+    from orchestrator.commands import doctor_on_head, remote
 
     cluster = remote.find(file or None)
     if cluster is None:
@@ -66,7 +72,7 @@ def of_cluster(*, file: str, out: str | None, as_json: bool) -> int:
             " was brought up from here (docs/cluster.md). What a file lacks before `ray up`:"
             " orchestrate doctor --cluster FILE"
         )
-    return remote.doctor(cluster, out=out, as_json=as_json)
+    return doctor_on_head.doctor(cluster, out=out, as_json=as_json)
 
 
 def _show(found: Iterator[Finding], *, as_json: bool) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.commands.doctor_file import Declared
 from orchestrator.commands.doctor_ray import end_tree
 from orchestrator.commands.finding import Finding, NodeFinding, State
 from orchestrator.engines.ray import joining
@@ -39,11 +40,12 @@ def running() -> str | None:
     return named if named not in (None, "", "auto", "local") else running_here()
 
 
-def check(address: str, out: str) -> Iterator[Finding]:
+def check(address: str, out: str, declared: Declared | None = None) -> Iterator[Finding]:
     """Yields every finding about the cluster at `address`. Leaves no file and no process behind.
 
     Args:
         out: where sweeps are kept.
+        declared: what the cluster's file says of it, if one is known.
 
     Raises:
         ClusterError: it cannot be joined.
@@ -64,7 +66,7 @@ def check(address: str, out: str) -> Iterator[Finding]:
             fix="ray status; then ray stop and ray start on its machines",
         )
         return
-    yield from judge(address, out, first, answers)
+    yield from judge(address, out, first, answers, declared)
 
 
 def _guard(address: str, refusal: joining.OpenToAll | None) -> Finding:
@@ -122,7 +124,13 @@ def _left_as_it_was(out: str) -> Iterator[None]:
                 place.rmdir()
 
 
-def judge(address: str, out: str, first: Answers, answers: Sequence[Answers]) -> Iterator[Finding]:
+def judge(
+    address: str,
+    out: str,
+    first: Answers,
+    answers: Sequence[Answers],
+    declared: Declared | None = None,
+) -> Iterator[Finding]:
     """Yields what follows from what Ray says of the cluster and what its machines answer."""
     by_id = {answer["id"]: answer for answer in answers}
     alive = sorted(
@@ -130,6 +138,8 @@ def judge(address: str, out: str, first: Answers, answers: Sequence[Answers]) ->
     )
     head = by_id.get(alive[0]["id"], {}) if alive else {}
     yield from _nodes(address, first["nodes"], alive)
+    if declared is not None:
+        yield from declared.compare(address, alive)
     yield from _dashboard(first["dashboard"], (head.get("facts") or {}).get("dashboard"))
     if first["store"] is not None:
         # It holds the way out.
