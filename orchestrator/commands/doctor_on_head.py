@@ -17,7 +17,11 @@ def doctor(cluster: LaunchedCluster, *, out: str | None, as_json: bool) -> int:
     """Prints what every machine of the cluster has and lacks, as its head finds it, and where it
     differs from the cluster's file. Returns the exit status.
     """
-    words = ["--out", remote._place(cluster, "", out).rstrip("/"), *(["--json"] if as_json else [])]
+    words = [
+        "--out",
+        remote.place_of(cluster, "", out).rstrip("/"),
+        *(["--json"] if as_json else []),
+    ]
     columns = shutil.get_terminal_size((100, 24)).columns
     command = f"COLUMNS={columns} orchestrate doctor --cluster {for_shell(*words)}"
     if isinstance(written := read(cluster.file), Written):
@@ -27,7 +31,7 @@ def doctor(cluster: LaunchedCluster, *, out: str | None, as_json: bool) -> int:
         head.check_guarded()
         job = f"doctor-{time.time_ns()}"
         head.submit(job, command, notes={})
-        return remote._exit_status(jobs.follow(cluster, job, head, _show))
+        return remote.exit_status_of(jobs.follow(cluster, job, head, _show))
 
 
 def _show(text: str) -> None:

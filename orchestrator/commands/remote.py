@@ -120,7 +120,7 @@ def sweep(
         insecure: also to a cluster that asks for no access token.
     """
     gathered, spec = checked(written, overrides)
-    name, place = gathered.name, _place(cluster, gathered.name, out)
+    name, place = gathered.name, place_of(cluster, gathered.name, out)
     base = f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
     files, location = files_of(gathered), destination(cluster, place, gathered, spec)
     note = Submitted(
@@ -204,23 +204,7 @@ def status(note: Submitted, *, as_json: bool) -> int:
         columns = shutil.get_terminal_size((100, 24)).columns
         head.submit(asked, f"COLUMNS={columns} orchestrate status {for_shell(*words)}", notes={})
         info = jobs.follow(cluster, asked, head, _show(sys.stdout))
-        return _exit_status(info)
-
-
-def doctor(cluster: LaunchedCluster, *, out: str | None, as_json: bool) -> int:
-    """Prints what every machine of the cluster has and lacks, as its head finds it. Returns the
-    exit status.
-    """
-    place = _place(cluster, "", out).rstrip("/")
-    with jobs.tunnel(cluster) as address:
-        head = jobs.Head(cluster, address)
-        head.check_guarded()
-        job = f"doctor-{time.time_ns()}"
-        words = ["--out", place, *(["--json"] if as_json else [])]
-        columns = shutil.get_terminal_size((100, 24)).columns
-        command = f"COLUMNS={columns} orchestrate doctor --cluster {for_shell(*words)}"
-        head.submit(job, command, notes={})
-        return _exit_status(jobs.follow(cluster, job, head, _show(sys.stdout)))
+        return exit_status_of(info)
 
 
 @contextmanager
@@ -246,7 +230,7 @@ def _follow(
     except KeyboardInterrupt:
         _say(f"detached; {_come_back(note)}")
         return 130
-    code = _exit_status(info)
+    code = exit_status_of(info)
     if code in WITH_REPORT:
         page = _bring_report(note, cluster)
         if page is not None:
@@ -256,7 +240,7 @@ def _follow(
     return code
 
 
-def _exit_status(info: Any) -> int:
+def exit_status_of(info: Any) -> int:
     """Returns the status with which the command on the head ended."""
     code = info.driver_exit_code
     if code is not None and code >= 0:
@@ -325,7 +309,7 @@ def _home_of_report(place: str, cluster: LaunchedCluster) -> Path:
     return own.with_name(f"{name}-on-{cluster.name}" if taken else name) / "report"
 
 
-def _place(cluster: LaunchedCluster, name: str, out: str | None) -> str:
+def place_of(cluster: LaunchedCluster, name: str, out: str | None) -> str:
     """Returns where the sweep is kept, as the head sees it."""
     if out is None:
         return f"{cluster.state.rstrip('/')}/{name}" if cluster.state else f"{HOME}/runs/{name}"
