@@ -16,6 +16,8 @@ from tests.cloud.conftest import ROOT, Ended, Hosts, ship
 STARTS = 3
 """Ray gives its daemons 15 s to start, which a crowded machine may not; tests begin once they run.
 """
+NOTICED = "RAY_health_check_period_ms=3000 RAY_health_check_failure_threshold=5"
+"""A lost machine is noticed in a quarter of a minute and not in two: the tests wait less."""
 UP = "RAY_UP_enable_autoscaler_v2=0 ray up -y --no-config-cache cluster.local.yaml"
 PIP = r"python3 -m venv .*--editable ~/orchestrate"
 
@@ -40,7 +42,7 @@ def filled_in(state: str, *, cpus: int | None = None) -> str:
     text, installs = re.subn(PIP, "bash ~/orchestrate/tests/cloud/setup_host.sh", text)
     assert installs == 1
     if cpus is not None:
-        text, starts = re.subn(r"(; ray start )", rf"\g<1>--num-cpus={cpus} ", text)
+        text, starts = re.subn(r"; ray start ", f"; {NOTICED} ray start --num-cpus={cpus} ", text)
         assert starts == 2
     return text
 
