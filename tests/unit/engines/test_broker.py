@@ -388,7 +388,14 @@ def test_a_store_that_cannot_be_read_is_said_to_all_who_ask_and_asked_anew(tmp_p
 
 def test_never_more_worker_groups_than_allowed_and_no_more_than_stages(tmp_path: Path) -> None:
     async def many(world: World, stages: int) -> int:
-        await asyncio.gather(*[world.ask(f"k{number}") for number in range(stages)])
+        # No stage ends before all are there that may be: else the first group might train them all.
+        gate = asyncio.get_running_loop().create_future()
+        world.outcomes = {f"k{number}": [gate] for number in range(stages)}
+        asked = [world.ask(key) for key in world.outcomes]
+        while len(world.made) < min(world.groups, stages):
+            await asyncio.sleep(0)
+        gate.set_result(None)
+        await asyncio.gather(*asked)
         return len(world.made)
 
     async def work() -> None:
