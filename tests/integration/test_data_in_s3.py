@@ -5,7 +5,6 @@ in a folder.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,24 +12,12 @@ import yaml
 
 from orchestrator.storage import outages
 from tests.helpers.photos import SPEC, put_photos, write_photos
-from tests.helpers.s3_server import BUCKET, KEY, SECRET, Fault, Proxy, moto, objects, use
+from tests.helpers.s3_server import BUCKET, KEY, SECRET, Fault, Proxy, objects
 from tests.helpers.small_sweep import SPEC as FEATURES
 from tests.helpers.small_sweep import Run, files, write_data
 from tests.helpers.sweeps import outcome_of
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with moto() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def proxy(server: str) -> Iterator[Proxy]:
-    with Proxy(server) as between, use(between.endpoint):
-        yield between
 
 
 @pytest.fixture

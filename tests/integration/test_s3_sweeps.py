@@ -8,7 +8,6 @@ import json
 import re
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,23 +17,11 @@ from orchestrator.storage.s3 import S3Store
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_store import LockedStages
 from tests.helpers.dying import run_cli
-from tests.helpers.s3_server import BUCKET, KEY, SECRET, Decide, Fault, Proxy, moto, objects, use
+from tests.helpers.s3_server import BUCKET, KEY, SECRET, Decide, Fault, Proxy, objects
 from tests.helpers.small_sweep import SPEC, Run, write_data
 from tests.helpers.sweeps import outcome_of
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with moto() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def proxy(server: str) -> Iterator[Proxy]:
-    with Proxy(server) as between, use(between.endpoint):
-        yield between
 
 
 @pytest.fixture

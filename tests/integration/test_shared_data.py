@@ -14,17 +14,11 @@ import yaml
 from orchestrator.data.shelf import VARIABLE
 from orchestrator.storage.s3 import S3Store
 from tests.helpers.photos import write_photos
-from tests.helpers.s3_server import BUCKET, KEY, SECRET, moto, objects, use
+from tests.helpers.s3_server import BUCKET, KEY, SECRET, objects, use
 from tests.helpers.small_sweep import Run
 from tests.helpers.sweeps import outcome_of
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with moto() as endpoint:
-        yield endpoint
 
 
 @pytest.fixture

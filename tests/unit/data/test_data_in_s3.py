@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,8 @@ from orchestrator.sweeps.folder import located
 from search_spaces.reading.datasets import contents
 from tests.helpers.dataset_files import write_features, write_image_folder
 from tests.helpers.photos import SPEC
-from tests.helpers.s3_server import BUCKET, Fault, Proxy, client, free_port, moto, use
+from tests.helpers.s3_server import BUCKET, Fault, Proxy, client, free_port, use
 from trainers.errors import DataError, UserError
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with moto() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def proxy(server: str) -> Iterator[Proxy]:
-    with Proxy(server) as between, use(between.endpoint):
-        yield between
 
 
 @pytest.fixture

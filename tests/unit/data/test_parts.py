@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,21 +29,15 @@ from orchestrator.storage import s3
 from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Store
 from tests.helpers.dataset_files import write_features
-from tests.helpers.s3_server import BUCKET, moto, use
+from tests.helpers.s3_server import BUCKET
 from tests.helpers.toy_stores import MemoryStore
 from trainers.errors import DataError
 
 PART = 1000
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with moto() as endpoint, use(endpoint):
-        yield endpoint
-
-
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, server: str, tmp_path: Path) -> str:
+def place(request: pytest.FixtureRequest, server_in_use: str, tmp_path: Path) -> str:
     return f"s3://{BUCKET}/{tmp_path.name}" if request.param == "s3" else str(tmp_path / "store")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,18 +21,12 @@ from orchestrator.storage.folder import FolderStore
 from orchestrator.storage.opening import open_store
 from tests.helpers.dataset_files import write_image_folder
 from tests.helpers.photos import SPEC
-from tests.helpers.s3_server import BUCKET, moto, use
+from tests.helpers.s3_server import BUCKET
 from trainers.errors import DataError, UserError
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with moto() as endpoint, use(endpoint):
-        yield endpoint
-
-
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, server: str, tmp_path: Path) -> str:
+def place(request: pytest.FixtureRequest, server_in_use: str, tmp_path: Path) -> str:
     return f"s3://{BUCKET}/{tmp_path.name}" if request.param == "s3" else str(tmp_path / "store")
 
 

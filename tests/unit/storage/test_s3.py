@@ -15,7 +15,6 @@ import time
 import traceback
 import urllib.request
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,27 +37,14 @@ from tests.helpers.s3_server import (
     client,
     free_port,
     make_bucket,
-    moto,
     objects,
     use,
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with moto() as endpoint, use(endpoint):
-        yield endpoint
-
-
 @pytest.fixture
-def place(server: str) -> str:
+def place(server_in_use: str) -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}/deep"
-
-
-@pytest.fixture
-def proxy(server: str) -> Iterator[Proxy]:
-    with Proxy(server) as between, use(between.endpoint):
-        yield between
 
 
 @pytest.fixture(autouse=True)
@@ -89,9 +75,9 @@ class TestS3StoreOfABucket(StoreContract):
     processes = False
 
     @pytest.fixture
-    def opens(self, server: str) -> Opens:
-        for key in objects(server):
-            client(server).delete_object(Bucket=BUCKET, Key=key)
+    def opens(self, server_in_use: str) -> Opens:
+        for key in objects(server_in_use):
+            client(server_in_use).delete_object(Bucket=BUCKET, Key=key)
         return lambda: S3Store(f"s3://{BUCKET}")
 
 
@@ -119,12 +105,12 @@ def test_lists_are_read_to_their_end(place: str) -> None:
     assert store.is_empty()
 
 
-def test_what_is_hidden_is_no_name(place: str, server: str) -> None:
+def test_what_is_hidden_is_no_name(place: str, server_in_use: str) -> None:
     store = S3Store(place)
     with store.hold("driver.lock", wait=False):
         assert store.names() == [] and store.folders() == []
         assert not store.has_others((), "driver.lock")
-    assert any("/.locks/driver.lock/000001" in key for key in objects(server))
+    assert any("/.locks/driver.lock/000001" in key for key in objects(server_in_use))
 
 
 # Put once
@@ -137,7 +123,7 @@ def _drop_condition(method: str, path: str, headers: dict[str, str]) -> str | No
 
 
 def test_a_server_that_ignores_the_condition_is_refused_before_anything_is_put(
-    proxy: Proxy, place: str, server: str
+    proxy: Proxy, place: str, server_in_use: str
 ) -> None:
     proxy.decide = _drop_condition
     for act in (
@@ -148,7 +134,7 @@ def test_a_server_that_ignores_the_condition_is_refused_before_anything_is_put(
     ):
         with pytest.raises(StorageError, match="ignores If-None-Match"):
             act(S3Store(place))
-    assert not [key for key in objects(server) if key.startswith(place.partition("/x")[0])]
+    assert not [key for key in objects(server_in_use) if key.startswith(place.partition("/x")[0])]
 
 
 def test_a_lying_server_of_others_is_refused(tmp_path: Path) -> None:
@@ -426,12 +412,12 @@ def _said(place: str) -> str:
     return str(refused.value)
 
 
-def test_a_bucket_that_is_not_there_is_said(server: str) -> None:
+def test_a_bucket_that_is_not_there_is_said(server_in_use: str) -> None:
     assert "there is no bucket 'nowhere'" in _said("s3://nowhere/x")
 
 
 def test_no_credentials_are_said(
-    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server_in_use: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
