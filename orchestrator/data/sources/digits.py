@@ -1,14 +1,15 @@
-"""Digits that ship inside scikit-learn."""
+"""Digits that ship inside scikit-learn, as images and as feature vectors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from orchestrator.data.arrays import held_out_rows, write_array
+from orchestrator.data.arrays import Labels, held_out_rows, write_array
 from orchestrator.data.protocols import Loaded, Progress
 from search_spaces.reading.config import Contents
 from trainers.errors import DataError
@@ -39,25 +40,71 @@ class Digits:
         return "digits"
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            raise DataError(
-                f"digits: the images ship inside scikit-learn, which cannot be imported ({error})."
-                " Install it: pip install scikit-learn"
-            ) from None
-        found = load_digits()
+        values, labels = _read(self.name)
         # 0..16 in the source.
-        images = np.rint(found.images * 255 / 16).astype(np.uint8)[..., None]
-        labels = found.target.astype(np.int32)
-        is_test = np.zeros(len(labels), bool)
-        is_test[held_out_rows(labels, self.holds.test_items)] = True
-        write_array(folder / "train.npy", images[~is_test])
-        write_array(folder / "test.npy", images[is_test])
-        on_progress(len(images), len(images))
+        images = np.rint(values * 255 / 16).astype(np.uint8)[..., None]
         return Loaded(
             kind="images",
-            labels={"train": labels[~is_test], "test": labels[is_test]},
+            labels=_write(folder, images, labels, self.holds.test_items, on_progress),
             class_names=self.holds.class_names,
             augment={"shift": 1, "flip": False},  # a mirrored 2 is no 2
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigitsFeatures:
+    """The same digits as vectors of their 64 pixels, 0 to 1; ids, classes and test set are those of
+    `digits`.
+    """
+
+    name: ClassVar[str] = "digits_features"
+    holds: ClassVar[Contents] = replace(Digits.holds, kind="features")
+
+    def contents(self) -> Contents:
+        return self.holds
+
+    def signature(self) -> str:
+        return "digits_features"
+
+    def load(self, folder: Path, on_progress: Progress) -> Loaded:
+        values, labels = _read(self.name)
+        # Sixteenths are exact in float32.
+        vectors = (values.reshape(len(values), -1) / 16).astype(np.float32)
+        return Loaded(
+            kind="features",
+            labels=_write(folder, vectors, labels, self.holds.test_items, on_progress),
+            class_names=self.holds.class_names,
+        )
+
+
+def _read(name: str) -> tuple[npt.NDArray[np.float64], Labels]:
+    """Returns [N, 8, 8] pixels, 0..16, and [N] classes.
+
+    Raises:
+        DataError: scikit-learn cannot be imported; names the source.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError(
+            f"{name}: the images ship inside scikit-learn, which cannot be imported ({error})."
+            " Install it: pip install scikit-learn"
+        ) from None
+    found = load_digits()
+    return found.images, found.target.astype(np.int32)
+
+
+def _write(
+    folder: Path,
+    items: npt.NDArray[Any],
+    labels: Labels,
+    test_items: int,
+    on_progress: Progress,
+) -> dict[str, Labels]:
+    """Writes both splits of the items. Returns split -> the labels of its rows."""
+    is_test = np.zeros(len(labels), bool)
+    is_test[held_out_rows(labels, test_items)] = True
+    write_array(folder / "train.npy", items[~is_test])
+    write_array(folder / "test.npy", items[is_test])
+    on_progress(len(items), len(items))
+    return {"train": labels[~is_test], "test": labels[is_test]}

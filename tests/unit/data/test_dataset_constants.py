@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from orchestrator.data.prepare import prepare
 from orchestrator.data.sources.cifar import Cifar10, Cifar100
-from orchestrator.data.sources.digits import Digits
+from orchestrator.data.sources.digits import Digits, DigitsFeatures
 from orchestrator.data.sources.features import Features
 from orchestrator.data.sources.folders import Folder, Imagenet, MiniImagenet
 from search_spaces.reading.datasets import contents
@@ -21,8 +22,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_constants_of_digits_are_those_of_the_prepared_digits() -> None:
-    config = Digits()
+@pytest.mark.parametrize("config", [Digits(), DigitsFeatures()], ids=lambda config: config.name)
+def test_the_constants_of_digits_are_those_of_the_prepared_digits(config: Any) -> None:
     data = prepare(config)
     assert contents(config).facts(config.name) == data.facts
     assert (

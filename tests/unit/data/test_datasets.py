@@ -21,7 +21,7 @@ from orchestrator.data.cache import statistics
 from orchestrator.data.prepare import PreparedData, prepare
 from orchestrator.data.protocols import Source
 from orchestrator.data.sources.cifar import Cifar10, Cifar100
-from orchestrator.data.sources.digits import Digits
+from orchestrator.data.sources.digits import Digits, DigitsFeatures
 from orchestrator.data.sources.features import Features
 from orchestrator.data.sources.folders import Folder, MiniImagenet
 from tests.helpers.dataset_files import write_features, write_image_folder
@@ -99,6 +99,16 @@ def test_digits_are_scikit_learns_digits_split_once_and_for_all() -> None:
     assert here == pairs
     # Every sweep and every report stands on this split: it must not move.
     assert data.fingerprint == "15cf60c0153b493fbeb118ab54e7206972079675eeb1a3b00736d06b632d679b"
+
+
+def test_digits_as_features_are_the_pixels_of_the_same_digits_row_by_row() -> None:
+    images, vectors = (arrays(prepare(source)) for source in (DIGITS, DigitsFeatures()))
+    for split in ("train", "test"):
+        sixteenths = vectors[f"images/{split}"] * 16
+        assert sixteenths.dtype == np.float32 and set(np.unique(sixteenths)) == set(range(17))
+        pixels = np.rint(sixteenths.astype(np.float64) * 255 / 16).reshape(-1, 8, 8, 1)
+        assert np.array_equal(pixels, images[f"images/{split}"])
+        assert np.array_equal(vectors[f"labels/{split}"], images[f"labels/{split}"])
 
 
 def test_meta_says_what_the_arrays_are() -> None:

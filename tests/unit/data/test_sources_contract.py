@@ -17,7 +17,7 @@ from orchestrator.contracts import SourceContract
 from orchestrator.data.image_folders import train_and_test
 from orchestrator.data.sources import folders
 from orchestrator.data.sources.cifar import CIFAR100, BatchLayout, Cifar10, Cifar100
-from orchestrator.data.sources.digits import Digits
+from orchestrator.data.sources.digits import Digits, DigitsFeatures
 from orchestrator.data.sources.features import Features
 from orchestrator.data.sources.folders import Folder, Imagenet, MiniImagenet
 from search_spaces.reading.config import Contents
@@ -48,6 +48,7 @@ def _photos(folder: Path) -> str:
 
 MAKERS: dict[str, Callable[[Path], Any]] = {
     "digits": lambda folder: Digits(),
+    "digits_features": lambda folder: DigitsFeatures(),
     "cifar10": _cifar(Cifar10, SMALL_CIFAR),
     "cifar100": _cifar(Cifar100, SMALL_CIFAR100),
     "mini_imagenet": lambda folder: MiniImagenet(path=_photos(folder), image_size=8),
