@@ -173,7 +173,7 @@ def test_a_rank_that_is_asked_to_end_saves_first(temp: Path, tmp_path: Path) -> 
     """
     spec = tmp_path / "one.yaml"
     spec.write_text(ONE_TRIAL_SPEC)
-    argv = ["--set", "method.epochs=60", "--set", "resources.max_failures=0"]
+    argv = ["--set", "method.epochs=60"]
     undisturbed, root = tmp_path / "undisturbed", tmp_path / "asked"
     uninterrupted(
         undisturbed, ["sweep", str(spec), "--engine", "inline", "--out", str(undisturbed), *argv]

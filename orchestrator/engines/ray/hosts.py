@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import threading
@@ -25,6 +26,10 @@ FIND_OUT_SECONDS: Final = 30.0
 takes to notice that a node's process was killed.
 """
 LOOK_SECONDS: Final = 0.5
+GRACE_SECONDS: Final = 2.0
+"""How long an idle rank that is asked to end waits for a stage that was handed to it and has not
+begun: far less than a cloud gives.
+"""
 
 Place = tuple[str, str]
 """Ray's id of a node, and the machine's name."""
@@ -72,21 +77,29 @@ def _text(error: Exception) -> str:
 
 
 class Asked:
-    """Whether this process, while it trains, was asked to end."""
+    """Whether this process was asked to end, so that it saves first what it trains."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        self._grace_seconds = grace_seconds
         self._training = False
         self._asked = False
 
     def listen(self) -> None:
-        """Takes SIGTERM over: in training it is noted, once; else it does what it did before."""
+        """Takes SIGTERM over: the first is noted, and a training sees it. Where none is in progress
+        and none begins within the grace (a stage may be on its way here), and at the second, it
+        does what it did before.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         before = signal.getsignal(signal.SIGTERM)
 
         def asked(number: int, frame: Any) -> None:
-            if self._training and not self._asked:
+            if not self._asked:
                 self._asked = True
+                if not self._training:
+                    timer = threading.Timer(self._grace_seconds, self._end_if_idle)
+                    timer.daemon = True
+                    timer.start()
             elif callable(before):
                 before(number, frame)
             else:
@@ -94,9 +107,13 @@ class Asked:
 
         signal.signal(signal.SIGTERM, asked)
 
+    def _end_if_idle(self) -> None:
+        if not self._training:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     @contextmanager
     def training(self) -> Iterator[Callable[[], bool]]:
-        """Yields what says whether the process was asked to end meanwhile."""
+        """Yields what says whether the process was asked to end."""
         self._training = True
         try:
             yield lambda: self._asked

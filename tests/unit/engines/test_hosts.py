@@ -1,16 +1,23 @@
-"""A rank's errors name its machine, and what is the machine's is blamed on no trial."""
+"""A rank's errors name its machine, what is the machine's is blamed on no trial, and a rank that is
+asked to end saves first.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import pickle
+import signal
 import socket
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray.broker import Preempted
-from orchestrator.engines.ray.hosts import MachineFault, named
+from orchestrator.engines.ray.hosts import Asked, MachineFault, named
 from orchestrator.storage.files import StorageError
 from orchestrator.sweeps.stage_store import SweepStopped
 from trainers.artefacts import StageDamaged
@@ -78,3 +85,55 @@ def test_a_lost_machine_is_said_in_our_words(
     with Progress(3) as progress:
         progress.host_lost("gpu-2", stages)
     assert said in capsys.readouterr().err
+
+
+@pytest.fixture
+def ended() -> Iterator[list[int]]:
+    """What a process that has no Asked would have died of."""
+    signals: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        signals.append(number)
+
+    before = signal.signal(signal.SIGTERM, note)
+    yield signals
+    signal.signal(signal.SIGTERM, before)
+
+
+def ask() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_training_that_is_asked_to_end_sees_it_and_lives(ended: list[int]) -> None:
+    listener = Asked(grace_seconds=3600)
+    listener.listen()
+    with listener.training() as asked:
+        assert not asked()
+        ask()
+        assert asked() and not ended
+        ask()
+        assert ended == [signal.SIGTERM]
+
+
+def test_a_stage_that_was_on_its_way_when_its_rank_was_asked_to_end_saves_too(
+    ended: list[int],
+) -> None:
+    """Ray says which method a process is in before the method runs."""
+    listener = Asked(grace_seconds=3600)
+    listener.listen()
+    ask()
+    with listener.training() as asked:
+        assert asked()
+        # As at the end of the grace.
+        listener._end_if_idle()
+        assert not ended
+
+
+def test_a_rank_that_has_nothing_to_save_ends(ended: list[int]) -> None:
+    listener = Asked(grace_seconds=0)
+    listener.listen()
+    ask()
+    deadline = time.monotonic() + 60
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ended == [signal.SIGTERM]
