@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.ports import free_port
 from tests.helpers.real_sweep import PATIENCE, RealSweep, members, private_temp
 from tests.helpers.sweeps import outcome_of
 
@@ -66,12 +66,6 @@ def host() -> str:
     return address
 
 
-def free_port() -> int:
-    with socket.create_server(("", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 class Growing:
     """A head without a CPU for workers, and its autoscaler."""
 
@@ -92,7 +86,7 @@ class Growing:
 @contextmanager
 def growing() -> Iterator[Growing]:
     with private_temp() as temp:
-        port = free_port()
+        port = free_port("")
         config = temp / "autoscaler.json"
         config.write_text(json.dumps(settings(port)))
         env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}

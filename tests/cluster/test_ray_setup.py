@@ -27,8 +27,9 @@ import psutil
 import pytest
 
 from orchestrator.engines.ray import joining, preflight
+from tests.helpers.ports import free_port
+from tests.helpers.ray_head import RAY, ray_head
 
-BIN = Path(sys.executable).parent
 PATIENCE = 90.0
 """Far longer than any of this takes, on a busy machine too, and shorter than Ray's own waits of two
 to three minutes.
@@ -58,14 +59,8 @@ def _refused(*address: str, wrap: tuple[str, ...] = (), **env: str) -> str:
     return problem
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
-    said = _refused(f"127.0.0.1:{_free_port()}")
+    said = _refused(f"127.0.0.1:{free_port()}")
     assert "Connection refused" in said
     assert "ray start --head" in said
 
@@ -205,7 +200,8 @@ class Head:
     """A Ray that `ray start` runs, with a home and a temporary folder of its own."""
 
     address: str
-    folder: str
+    home: str
+    temp: str
     token: str
     proxy: int
     """Port of its proxy, for ray:// addresses."""
@@ -220,7 +216,7 @@ def _leave_token(home: Path, token: str) -> None:
 @contextmanager
 def _head(
     guard: Literal["told", "found", "none"] = "told",
-    program: tuple[str, ...] = (str(BIN / "ray"),),
+    program: tuple[str, ...] = (str(RAY),),
 ) -> Iterator[Head]:
     """Starts a head and ends it.
 
@@ -231,60 +227,15 @@ def _head(
     """
     # A short path: Ray's sockets lie deep below it.
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        env = _environment() | {
-            "RAY_TMPDIR": folder,
-            "HOME": folder,
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }
+        env = _environment() | {"HOME": folder}
         token = secrets.token_hex(16)
         if guard == "told":
             env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         elif guard == "found":
             _leave_token(Path(folder), token)
-        port = _free_port()
-        where = ["--node-ip-address=127.0.0.1", f"--port={port}"]
-        command = [
-            *program,
-            "start",
-            "--head",
-            "--block",
-            *where,
-            "--num-cpus=1",
-            "--include-dashboard=false",
-            f"--ray-client-server-port={(proxy := _free_port())}",
-        ]
-        with subprocess.Popen(
-            command,
-            env=env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as child:
-            known: dict[int, psutil.Process] = {}
-            try:
-                head = Head(f"127.0.0.1:{port}", folder, token, proxy)
-                deadline = time.monotonic() + PATIENCE
-                while not (Path(folder) / "ray" / "ray_current_cluster").exists():
-                    assert time.monotonic() < deadline and child.poll() is None, (
-                        "the head did not start"
-                    )
-                    time.sleep(0.2)
-                known = {
-                    process.pid: process
-                    for process in psutil.Process(child.pid).children(recursive=True)
-                }
-                yield head
-            finally:
-                # Never `ray stop`: it ends every Ray on the machine.
-                known |= {
-                    process.pid: process
-                    for process in psutil.Process(child.pid).children(recursive=True)
-                }
-                child.kill()
-                for process in known.values():
-                    with suppress(psutil.NoSuchProcess):
-                        process.kill()
-                psutil.wait_procs(list(known.values()), timeout=10)
+        words = ["--node-ip-address=127.0.0.1", "--num-cpus=1"]
+        with ray_head(Path(folder), env, words, program=program) as head:
+            yield Head(f"127.0.0.1:{head.port}", folder, str(head.temp), token, head.proxy)
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +253,7 @@ class TestAGuardedHead:
             assert "there is none here" in _refused(guarded.address, HOME=home)
 
     def test_a_wrong_token_is_told_from_none(self, guarded: Head) -> None:
-        said = _refused(guarded.address, HOME=guarded.folder, RAY_AUTH_TOKEN="another-secret")
+        said = _refused(guarded.address, HOME=guarded.home, RAY_AUTH_TOKEN="another-secret")
         assert "refuses this user's access token" in said
         assert "another-secret" not in said
 
@@ -313,15 +264,15 @@ class TestAGuardedHead:
 
     def test_the_right_token_is_found_and_presented(self, guarded: Head) -> None:
         # Ray itself presents a token unasked only to a Ray that it found by itself.
-        (Path(guarded.folder) / ".ray").mkdir(exist_ok=True)
-        (Path(guarded.folder) / ".ray" / "auth_token").write_text(guarded.token)
-        told = _visit(guarded.address, HOME=guarded.folder)
+        (Path(guarded.home) / ".ray").mkdir(exist_ok=True)
+        (Path(guarded.home) / ".ray" / "auth_token").write_text(guarded.token)
+        told = _visit(guarded.address, HOME=guarded.home)
         assert "1 node(s), 1 CPUs" in told["where"]
-        (Path(guarded.folder) / ".ray" / "auth_token").unlink()
+        (Path(guarded.home) / ".ray" / "auth_token").unlink()
 
     def test_the_ray_that_ray_start_left_running_is_found(self, guarded: Head) -> None:
         told = _visit(
-            "auto", HOME=guarded.folder, RAY_TMPDIR=guarded.folder, RAY_AUTH_TOKEN=guarded.token
+            "auto", HOME=guarded.home, RAY_TMPDIR=guarded.temp, RAY_AUTH_TOKEN=guarded.token
         )
         # Ray calls this machine by its outer address, whichever it was given.
         assert guarded.address.rpartition(":")[2] + ":" in told["where"]
@@ -364,7 +315,7 @@ class TestASweepJoinsARayThatRayStartStarted:
                 _leave_token(Path(home), head.token)
             env = {
                 "HOME": home,
-                "RAY_TMPDIR": head.folder,
+                "RAY_TMPDIR": head.temp,
                 "ORCHESTRATE_CACHE": str(tmp_path / "cache"),
             }
             code, said = _orchestrate("doctor", "--out", str(tmp_path), "--json", **env)
@@ -393,7 +344,7 @@ class TestASweepJoinsARayThatRayStartStarted:
         with _head("found") as head, tempfile.TemporaryDirectory() as home:
             env = {
                 "HOME": home,
-                "RAY_TMPDIR": head.folder,
+                "RAY_TMPDIR": head.temp,
                 "ORCHESTRATE_CACHE": str(tmp_path / "cache"),
             }
             code, said = _orchestrate(
@@ -427,7 +378,7 @@ class TestARayThatAsksForNoToken:
     ) -> None:
         port = unguarded.address.rpartition(":")[2]
         words, env = {
-            "found here": ([], {"RAY_TMPDIR": unguarded.folder}),
+            "found here": ([], {"RAY_TMPDIR": unguarded.temp}),
             "named": (["--address", unguarded.address], {}),
             "of the environment": ([], {"RAY_ADDRESS": unguarded.address}),
             "by its proxy": (["--address", f"ray://127.0.0.1:{unguarded.proxy}"], {}),

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +20,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from tests.helpers import house
-from tests.helpers.real_sweep import PATIENCE, RealSweep
-from tests.helpers.s3_server import BUCKET, environment, free_port, moto, objects
+from tests.helpers.ray_head import ray_head
+from tests.helpers.real_sweep import PATIENCE
+from tests.helpers.s3_server import BUCKET, environment, moto, objects
 from tests.helpers.sweeps import TINY_SPEC
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -105,27 +105,9 @@ def machine(folder: Path, name: str, endpoint: str) -> Machine:
 @contextmanager
 def head(on: Machine, temp: Path) -> Iterator[str]:
     """A head with a dashboard on loopback; yields the address of that."""
-    port = free_port()
-    command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2"]
-    command += [f"--port={free_port()}", f"--dashboard-port={port}"]
-    command += [f"--dashboard-agent-listen-port={free_port()}"]
-    command += [f"--ray-client-server-port={free_port()}"]
-    process = subprocess.Popen(
-        command,
-        env=on.env | {"RAY_AUTH_MODE": "token", "RAY_TMPDIR": str(temp), "TMPDIR": str(temp)},
-        cwd=on.home,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    with RealSweep.adopting(process):
-        deadline = time.monotonic() + PATIENCE
-        while not (temp / "ray" / "ray_current_cluster").exists():
-            assert time.monotonic() < deadline and process.poll() is None, "Ray did not start"
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
+    env = on.env | {"RAY_AUTH_MODE": "token", "TMPDIR": str(temp)}
+    with ray_head(temp, env, ["--num-cpus=2"], dashboard=True, cwd=on.home) as started:
+        yield f"http://127.0.0.1:{started.dashboard}"
 
 
 def pieces(folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.helpers.s3_server import KEY, SECRET, free_port
+from tests.helpers.ports import free_port
+from tests.helpers.s3_server import KEY, SECRET
 
 PROGRAMS: Final = ("ceph-mon", "ceph-osd", "radosgw", "ceph", "ceph-authtool", "monmaptool")
 INSTALL: Final = "apt-get install --no-install-recommends ceph-mon ceph-osd radosgw ceph-common"

@@ -5,7 +5,6 @@ loses replies or lies when it is told to, and counts.
 from __future__ import annotations
 
 import http.client
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.helpers.ports import free_port
+
 BUCKET = "sweeps"
 KEY, SECRET = "PLANTEDKEYID00000001", "planted+secret/0123456789abcdefghijklmno"
 """Credentials that must be found nowhere afterwards."""
@@ -33,13 +34,6 @@ def environment(endpoint: str) -> dict[str, str]:
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from orchestrator.sweeps.folder import located
 from search_spaces.reading.datasets import contents
 from tests.helpers.dataset_files import write_features, write_image_folder
 from tests.helpers.photos import SPEC
-from tests.helpers.s3_server import BUCKET, Fault, Proxy, client, free_port, use
+from tests.helpers.ports import free_port
+from tests.helpers.s3_server import BUCKET, Fault, Proxy, client, use
 from trainers.errors import DataError, UserError
 
 

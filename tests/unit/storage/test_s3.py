@@ -28,6 +28,7 @@ from orchestrator.storage.s3 import S3Store
 from orchestrator.storage.segments import open_segments
 from tests.helpers.pool_world import MemorySegments, finish, open_pool
 from tests.helpers.pool_world import terms as pool_terms
+from tests.helpers.ports import free_port
 from tests.helpers.s3_server import (
     BUCKET,
     KEY,
@@ -35,7 +36,6 @@ from tests.helpers.s3_server import (
     Fault,
     Proxy,
     client,
-    free_port,
     make_bucket,
     objects,
     use,

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.helpers.s3_server import free_port
+from tests.helpers.ports import free_port
 from trainers.distributed.process_group import (
     INTERFACE_VARIABLES,
     interface_towards,
