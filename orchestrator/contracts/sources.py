@@ -46,9 +46,15 @@ class SourceContract(ABC):
         source = self.make(tmp_path)
         said, folder = contents(source), _folder(tmp_path, "loaded")
         loaded = source.load(folder, _quiet)
-        assert {path.name for path in folder.iterdir()} == {"train.npy", "test.npy"}, (
+        prior = {"train": "train_scores.npy", "test": "test_scores.npy"} if said.prior else {}
+        there = {path.name for path in folder.iterdir()}
+        assert there == {"train.npy", "test.npy", *prior.values()}, (
             "the labels are kept apart, and nothing else is kept"
         )
+        for split, name in prior.items():
+            scores = np.load(folder / name, allow_pickle=False)
+            assert scores.dtype == np.float32 and np.isfinite(scores).all()
+            assert scores.shape == (len(loaded.labels[split]), said.num_classes)
         dtype, axes = {"images": (np.uint8, 4), "features": (np.float32, 2)}[loaded.kind]
         arrays = {split: np.load(folder / f"{split}.npy", allow_pickle=False) for split in SPLITS}
         for split, items in (("train", said.train_items), ("test", said.test_items)):
@@ -121,7 +127,7 @@ def _as_yaml(value: Any) -> Any:
 def _bytes(folder: Path, loaded: Loaded) -> list[Any]:
     """Returns all that a source handed over."""
     return [
-        *((folder / f"{split}.npy").read_bytes() for split in SPLITS),
+        *((folder / name).read_bytes() for name in sorted(path.name for path in folder.iterdir())),
         *(loaded.labels[split].tobytes() for split in SPLITS),
         replace(loaded, labels={}),
     ]

@@ -1,7 +1,8 @@
 """The cache of decoded data: images in one place, their labels in another, each put there whole or
 not at all.
 
-<root>/images/<name>-<fp16>/       train.npy, test.npy, meta.json; all that a trainer opens
+<root>/images/<name>-<fp16>/       train.npy, test.npy, meta.json; all that a trainer opens; with
+prior scores, train_scores.npy and test_scores.npy too
 <root>/labels/<name>-<fp16>-<l8>/  train.npy, test.npy, meta.json; for the oracle and the evaluator
 alone <root>/sources/<key>.json          which of them a folder, a file or a built-in set has
 become, and its signature then <root>/building/                   what is being decoded now; a
@@ -47,6 +48,9 @@ that stand on it.
 CHUNK_BYTES: Final = 1 << 24
 
 _ARRAY_FILES: Final = {f"{split}.npy" for split in SPLITS}
+PRIOR_FILES: Final[Mapping[str, str]] = {split: f"{split}_scores.npy" for split in SPLITS}
+"""Split -> the file of its prior scores, where the data has some (trainers.data.items)."""
+_FILES: Final = (_ARRAY_FILES, _ARRAY_FILES | set(PRIOR_FILES.values()))
 _LARGEST_META: Final = 1 << 26
 _IMAGES_NAME: Final = r"[a-z0-9_]+-[0-9a-f]{16}"
 _LABELS_NAME: Final = _IMAGES_NAME + "-[0-9a-f]{8}"
@@ -215,7 +219,7 @@ def intact(folder: Path, *, verify: bool) -> dict[str, Any] | None:
         meta: dict[str, Any] = json.loads(read_regular(folder / "meta.json", most=_LARGEST_META))
         if (
             meta["format"] != FORMAT
-            or meta["files"].keys() != _ARRAY_FILES
+            or meta["files"].keys() not in _FILES
             or meta["checksum"] != _checksum(meta)
         ):
             return None
@@ -289,16 +293,13 @@ def _clear(left: Path, own_key: str) -> None:
 
 def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
     """What meta.json says of freshly written arrays."""
-    arrays = {
-        split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
-        for split in SPLITS
-    }
+    names = [f"{split}.npy" for split in SPLITS]
+    # Last in the fingerprint, and in none of data without them.
+    names += [name for name in PRIOR_FILES.values() if (folder / name).exists()]
+    arrays = {name: np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in names}
     files = {
-        f"{split}.npy": {
-            "bytes": (folder / f"{split}.npy").stat().st_size,
-            "sha256": content_digest(array),
-        }
-        for split, array in arrays.items()
+        name: {"bytes": (folder / name).stat().st_size, "sha256": content_digest(array)}
+        for name, array in arrays.items()
     }
     rules: dict[str, Any] = {
         "format": FINGERPRINT_FORMAT,
@@ -317,21 +318,20 @@ def describe(folder: Path, name: str, loaded: Loaded) -> dict[str, Any]:
                 rules,
                 loaded.mean,
                 loaded.std,
-                files["train.npy"]["sha256"],
-                files["test.npy"]["sha256"],
+                *(file["sha256"] for file in files.values()),
             ]
         ).encode()
     )
     mean, std = (
-        (loaded.mean, loaded.std) if loaded.mean and loaded.std else statistics(arrays["train"])
+        (loaded.mean, loaded.std) if loaded.mean and loaded.std else statistics(arrays["train.npy"])
     )
     return {
         "name": name,
         **rules,
         "format": FORMAT,
-        "train_items": len(arrays["train"]),
-        "test_items": len(arrays["test"]),
-        "shape": list(arrays["train"].shape[1:]),
+        "train_items": len(arrays["train.npy"]),
+        "test_items": len(arrays["test.npy"]),
+        "shape": list(arrays["train.npy"].shape[1:]),
         "mean": list(mean),
         "std": list(std),
         "fingerprint": fingerprint.hexdigest(),

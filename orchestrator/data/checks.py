@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.data.arrays import SPLITS, Array
+from orchestrator.data.cache import PRIOR_FILES
 from orchestrator.data.protocols import Loaded, Source
 from search_spaces.reading.config import Contents, DatasetFacts
 from trainers.errors import DataError
@@ -78,14 +79,17 @@ _FORMS: Final = {
 
 
 def check_arrays(where: str, source: Source, folder: Path, loaded: Loaded) -> None:
-    """Checks that a source has written the two arrays that it should, and nothing beside them: what
-    lies there is shown to trainers.
+    """Checks that a source has written the two arrays that it should, and nothing beside them but
+    prior scores: what lies there is shown to trainers.
 
     Raises:
         DataError: names the array and what it holds.
     """
     fault = f"The data source {source.name} is at fault."
-    beside = sorted({path.name for path in folder.iterdir()} ^ {f"{s}.npy" for s in SPLITS})
+    there = {path.name for path in folder.iterdir()}
+    if there.issuperset(PRIOR_FILES.values()):
+        there.difference_update(PRIOR_FILES.values())
+    beside = sorted(there ^ {f"{s}.npy" for s in SPLITS})
     if beside:
         raise DataError(
             f"{where}: train.npy and test.npy were to be written, and it differs in"

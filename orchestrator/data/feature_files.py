@@ -1,5 +1,5 @@
 """Reads one .npz file of feature vectors: `x` [N, D], `y` [N], and optionally `x_test`, `y_test`,
-`class_names`.
+`class_names`, and prior scores of the classes `scores` [N, C], `scores_test` [T, C].
 
 The one reader of such files: what `plan` accepts, `data prepare` accepts, but for the values of the
 vectors, which only the latter reads. Nothing in a file is unpickled or evaluated, and no array is
@@ -66,10 +66,14 @@ class FeatureFile:
     x_test: ArrayHeader | None
     """None: a fifth of every class is held out of x."""
     y_test: Labels | None
+    scores: ArrayHeader | None = None
+    """Logits or probabilities of every class for each row of x; None: there are none."""
+    scores_test: ArrayHeader | None = None
+    """The same of x_test."""
 
 
 def read_feature_file(path: Path) -> FeatureFile:
-    """Opens the file and checks all but the values of x and x_test.
+    """Opens the file and checks all but the values of x, x_test, scores and scores_test.
 
     Raises:
         DataError: it is not what it should be; names the file, the array and the row.
@@ -90,8 +94,12 @@ def read_feature_file(path: Path) -> FeatureFile:
         _check_classes(path, y, names)
         if "x_test.npy" not in stored:
             _check_share(path, y, names)
-            return FeatureFile(path=path, x=x, y=y, class_names=names, x_test=None, y_test=None)
+            scores, _ = _prior(archive, path, (len(y), None), len(names))
+            return FeatureFile(
+                path=path, x=x, y=y, class_names=names, x_test=None, y_test=None, scores=scores
+            )
         x_test, y_test = _vectors(archive, path, "x_test"), _classes(archive, path, "y_test")
+        scores, scores_test = _prior(archive, path, (len(y), len(y_test)), len(names))
     _same_length(path, x_test, y_test, "x_test", "y_test")
     if x_test.shape[1] != x.shape[1]:
         raise DataError(
@@ -103,12 +111,30 @@ def read_feature_file(path: Path) -> FeatureFile:
         raise DataError(
             f"{path}: y_test[{row}] is {y_test[row]}, but the classes are 0..{len(names) - 1}."
         )
-    return FeatureFile(path=path, x=x, y=y, class_names=names, x_test=x_test, y_test=y_test)
+    return FeatureFile(
+        path=path,
+        x=x,
+        y=y,
+        class_names=names,
+        x_test=x_test,
+        y_test=y_test,
+        scores=scores,
+        scores_test=scores_test,
+    )
+
+
+def has_scores(path: Path) -> bool:
+    """Returns whether the file has prior scores; False too where it cannot be read."""
+    try:
+        with _archive(path) as archive:
+            return "scores.npy" in archive.namelist()
+    except DataError:
+        return False
 
 
 def row_blocks(path: Path, name: str) -> Iterator[tuple[int, Array]]:
-    """(number of the first row, rows [n, D] as stored) of `x` or `x_test`, block by block, so that
-    they need not fit in memory.
+    """(number of the first row, rows [n, D] as stored) of an array of rows (`x`, `x_test`,
+    `scores`, `scores_test`), block by block, so that they need not fit in memory.
 
     Raises:
         DataError: the rows cannot be read.
@@ -272,10 +298,44 @@ def _vectors(archive: zipfile.ZipFile, path: Path, name: str) -> ArrayHeader:
     if header.dtype.kind not in "fiu":
         raise DataError(f"{path}: {name} holds {header.dtype}; expected numbers.")
     if len(header.shape) != 2 or 0 in header.shape:
+        form = "[N, C]" if name.startswith("scores") else "[N, D]"
         raise DataError(
-            f"{path}: {name} has shape {list(header.shape)}; expected [N, D], one row an item."
+            f"{path}: {name} has shape {list(header.shape)}; expected {form}, one row an item."
         )
     return header
+
+
+def _prior(
+    archive: zipfile.ZipFile, path: Path, rows: tuple[int, int | None], num_classes: int
+) -> tuple[ArrayHeader | None, ArrayHeader | None]:
+    """The headers of `scores` and `scores_test`, where the file has them.
+
+    Args:
+        rows: of x and of x_test.
+    """
+    stored = set(archive.namelist())
+    found: list[ArrayHeader | None] = []
+    for name, of, count in zip(("scores", "scores_test"), ("x", "x_test"), rows, strict=True):
+        if f"{name}.npy" not in stored:
+            found.append(None)
+            continue
+        if count is None:
+            raise DataError(f"{path}: has scores_test and no x_test. Give both, or neither.")
+        header = _vectors(archive, path, name)
+        if header.shape != (count, num_classes):
+            raise DataError(
+                f"{path}: {name} has shape {list(header.shape)}; expected {[count, num_classes]}, a"
+                f" row for each of {of} and a column for each of the {num_classes} classes."
+            )
+        found.append(header)
+    scores, scores_test = found
+    if (scores is None) != (scores_test is None) and rows[1] is not None:
+        lacking, given = ("scores_test", "scores") if scores else ("scores", "scores_test")
+        raise DataError(
+            f"{path}: has {given} but no {lacking}; guesses by prior scores need those of x and of"
+            " x_test. Give both, or neither."
+        )
+    return scores, scores_test
 
 
 def _classes(archive: zipfile.ZipFile, path: Path, name: str) -> Labels:

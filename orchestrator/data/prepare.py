@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from orchestrator.catalogue import INSTALLED, Catalogue
+from orchestrator.data import prior_scores
 from orchestrator.data.cache import (
     Entry,
     PreparedData,
@@ -101,6 +102,7 @@ def prepare(
                 )
             check_arrays(where, source, built / "images", loaded)
             check_loaded(where, source, known, loaded)
+            prior_scores.check(where, built / "images", loaded, known, source.name)
             notes = tuple(
                 one_line(note)
                 for note in (*loaded.notes, *check_content(where, built / "images", loaded))

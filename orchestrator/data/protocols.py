@@ -29,8 +29,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A data set whose `train.npy` and `test.npy` have been written; the labels are returned, and
-    are stored where no trainer reads.
+    """A data set whose `train.npy` and `test.npy` have been written, and its prior scores if it has
+    some; the labels are returned, and are stored where no trainer reads.
     """
 
     kind: DataKind
@@ -78,6 +78,9 @@ class Source(Protocol):
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
         """Writes `train.npy` and `test.npy` (uint8 [N, H, W, C] or float32 [N, D]) into `folder`,
         and no label. The same data gives the same bytes on every machine.
+
+        Where `contents` says `prior`, also `train_scores.npy` and `test_scores.npy`, float32 of a
+        number for each item and class, of which a softmax makes probabilities.
 
         Raises:
             DataError: the data is not what its layout promises; names the file.

@@ -243,6 +243,8 @@ class Contents:
     """Whether an item may be of several classes. `smallest_class` is then the number of training
     items by the number of classes.
     """
+    prior: bool = False
+    """Whether it has prior scores of the classes for each item, by which stage 0 may guess."""
 
     def facts(self, name: str) -> DatasetFacts:
         """Returns what is known of the data set of that name."""

@@ -73,6 +73,12 @@ class StageData:
     """
     fingerprint: str
     class_names: tuple[str, ...]
+    train_scores: npt.NDArray[Any] | None = None
+    """float32 [N, classes] prior scores, of which a softmax makes probabilities; None: there are
+    none.
+    """
+    test_scores: npt.NDArray[Any] | None = None
+    """The same for the test set."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,6 +121,16 @@ def _open(meta_path: Path, changed: int) -> StageData:
             f" {channels}, one for each channel or feature"
         )
     folder = meta_path.parent
+    prior = {
+        f"{split}_scores": _open_array(
+            folder / f"{split}_scores.npy",
+            "features",
+            int(meta[f"{split}_items"]),
+            (int(meta["num_classes"]),),
+        )
+        for split in ("train", "test")
+        if f"{split}_scores.npy" in meta.get("files", {})
+    }
     return StageData(
         folder=folder,
         name=str(meta["name"]),
@@ -130,6 +146,7 @@ def _open(meta_path: Path, changed: int) -> StageData:
         crop=None if meta.get("crop") is None else int(meta["crop"]),
         fingerprint=str(meta["fingerprint"]),
         class_names=tuple(str(n) for n in meta.get("class_names", ())),
+        **prior,
     )
 
 

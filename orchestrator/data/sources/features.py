@@ -5,26 +5,25 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import MinLen
 
-from orchestrator.data.arrays import Array, create_array, held_out_rows
+from orchestrator.data import prior_scores
+from orchestrator.data.arrays import Array, Labels, held_out_rows
 from orchestrator.data.feature_files import (
     TEST_SHARE,
-    ArrayHeader,
     FeatureFile,
+    has_scores,
     read_feature_file,
-    row_blocks,
 )
+from orchestrator.data.feature_rows import write_rows
 from orchestrator.data.place import existing
 from orchestrator.data.protocols import Loaded, Progress
 from orchestrator.storage.user_files import check_regular, expand
 from search_spaces.reading.config import Contents
 from trainers.errors import DataError
-
-CHUNK_ROWS: Final = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,9 @@ class Features:
     suffix: ClassVar[str] = ".npz"
 
     path: Annotated[str, MinLen(1)]
-    """An .npz file with arrays x [N, D] and y [N], and optionally x_test, y_test and class_names.
+    """An .npz file with arrays x [N, D] and y [N], and optionally x_test, y_test and class_names;
+    scores [N, C] (and scores_test, where x_test is given) are prior scores of the classes, logits
+    or probabilities, by which stage 0 may guess (start.name: prior).
     """
 
     def contents(self) -> Contents:
@@ -58,96 +59,55 @@ class Features:
             test_items=test_items,
             smallest_class=smallest,
             class_names=read.class_names,
+            prior=read.scores is not None,
         )
 
     def signature(self) -> str:
         path = existing(self)
         stat = path.stat()
         check_regular(path, stat.st_mode)
-        return f"{stat.st_size} {stat.st_mtime_ns}"
+        # Earlier versions left scores out of what they decoded.
+        scores = " scores" if has_scores(path) else ""
+        return f"{stat.st_size} {stat.st_mtime_ns}{scores}"
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
         path = existing(self)
         file = read_feature_file(path)
         _check_space(file, folder)
-        y = file.y
-        if file.x_test is not None and file.y_test is not None:
-            _write_rows(
-                path, "x", file.x, {folder / "train.npy": np.ones(len(y), bool)}, on_progress
-            )
-            _write_rows(
-                path,
-                "x_test",
-                file.x_test,
-                {folder / "test.npy": np.ones(len(file.y_test), bool)},
-                on_progress,
-            )
-            return Loaded(
-                kind="features",
-                labels={"train": y, "test": file.y_test},
-                class_names=file.class_names,
-            )
-        is_test = np.zeros(len(y), bool)
-        is_test[held_out_rows(y, len(y) // TEST_SHARE)] = True
-        _write_rows(
-            path,
-            "x",
-            file.x,
-            {folder / "train.npy": ~is_test, folder / "test.npy": is_test},
-            on_progress,
-        )
-        return Loaded(
-            kind="features",
-            labels={"train": y[~is_test], "test": y[is_test]},
-            class_names=file.class_names,
-        )
+        labels, masks = _splits(file)
+        # Array of the file -> what the names of its parts in the folder end in.
+        arrays = {"x": ""} | ({"scores": "_scores"} if file.scores else {})
+        as_logs = file.scores is not None and prior_scores.are_probabilities(path, file)
+        for name, ending in arrays.items():
+            targets = {folder / f"{split}{ending}.npy": mask for split, mask in masks.items()}
+            log = as_logs and name == "scores"
+            if file.y_test is None:
+                write_rows(path, name, targets, on_progress, log=log)
+                continue
+            for array, target in zip((name, f"{name}_test"), targets, strict=True):
+                write_rows(path, array, {target: targets[target]}, on_progress, log=log)
+        return Loaded(kind="features", labels=labels, class_names=file.class_names)
+
+
+def _splits(file: FeatureFile) -> tuple[dict[str, Labels], dict[str, Array]]:
+    """The labels of each split, and which rows of its arrays are its own."""
+    y = file.y
+    if file.y_test is not None:
+        labels = {"train": y, "test": file.y_test}
+        return labels, {split: np.ones(len(found), bool) for split, found in labels.items()}
+    is_test = np.zeros(len(y), bool)
+    is_test[held_out_rows(y, len(y) // TEST_SHARE)] = True
+    masks = {"train": ~is_test, "test": is_test}
+    return {split: y[mask] for split, mask in masks.items()}, masks
 
 
 def _check_space(file: FeatureFile, folder: Path) -> None:
     rows = file.x.shape[0] + (file.x_test.shape[0] if file.x_test else 0)
-    needed, free = rows * file.x.shape[1] * 4, shutil.disk_usage(folder).free
+    numbers = file.x.shape[1] + (file.scores.shape[1] if file.scores else 0)
+    needed, free = rows * numbers * 4, shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
             f"{file.path}: {rows:,} rows of {file.x.shape[1]:,} features take {needed / 1e9:.1f}"
             f" GB; the cache has {free / 1e9:.1f} GB free. Set ORCHESTRATE_CACHE to a folder on a"
             " larger disk."
         )
-
-
-def _write_rows(
-    path: Path, name: str, header: ArrayHeader, targets: dict[Path, Array], on_progress: Progress
-) -> None:
-    """Writes to each target, as float32, the rows of array `name` where its mask [N] is true, in
-    their order.
-    """
-    rows, features = header.shape
-    outs = [
-        (create_array(target, (int(mask.sum()), features), np.float32), mask)
-        for target, mask in targets.items()
-    ]
-    filled = [0] * len(outs)
-    for first, stored in row_blocks(path, name):
-        for start in range(0, len(stored), CHUNK_ROWS):
-            part = stored[start : start + CHUNK_ROWS]
-            block = _finite(path, name, first + start, part)
-            for k, (out, mask) in enumerate(outs):
-                chosen = block[mask[first + start : first + start + len(part)]]
-                out[filled[k] : filled[k] + len(chosen)] = chosen
-                filled[k] += len(chosen)
-            on_progress(first + start + len(part), rows)
-
-
-def _finite(
-    path: Path, name: str, first: int, part: Array
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The rows as float32, all of them finite."""
-    with np.errstate(over="ignore"):
-        block: np.ndarray[Any, np.dtype[np.float32]] = part.astype(np.float32)
-    bad = ~np.isfinite(block)
-    if bad.any():
-        row, column = (int(k) for k in np.argwhere(bad)[0])
-        raise DataError(
-            f"{path}: {name}[{first + row}, {column}] is {part[row, column]}; every feature must be"
-            " a finite float32."
-        )
-    return block
