@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from search_spaces.reading.config import Contents, Extended, Spec
 
 BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
-    "method": {"mean_teacher": "trainers.mean_teacher.settings:MeanTeacherConfig"},
+    "method": {
+        "mean_teacher": "trainers.mean_teacher.settings:MeanTeacherConfig",
+        "prior": "trainers.prior.settings:PriorScores",
+    },
+    "start": {
+        "method": "trainers.start:ByMethod",
+        "prior": "trainers.prior.settings:PriorScores",
+    },
     "query": {
         "random": "orchestrator.labelling.queries.chance:Random",
         "easy": "orchestrator.labelling.queries.confidence:Easy",
@@ -63,6 +70,7 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
 """Kind -> name -> module:Class."""
 
 DEFAULTS: Final[Mapping[Kind, str]] = {
+    "start": "method",
     "query": "random",
     "oracle": "labels",
     "search": "grid",
@@ -77,6 +85,7 @@ LOCATE: Final = "orchestrator.data.locate"
 
 GROUPS: Final[Mapping[Kind, str]] = {
     "method": "orchestrate.methods",
+    "start": "orchestrate.starts",
     "query": "orchestrate.queries",
     "oracle": "orchestrate.oracles",
     "source": "orchestrate.sources",

@@ -184,7 +184,7 @@ def _request(
 ) -> StageRequest:
     inputs, draw = pool.training_inputs(stage), pool.counts(stage).rounds
     parent = records[-1].key if records else None
-    method = trial.config.method
+    method = trial.config.method_of(stage)
     plan = method.stage(
         stage, len(trial.schedule.quotas), has_negatives=bool(inputs.negative_ids.size)
     )

@@ -72,6 +72,11 @@ class Method(Protocol):
     #
     # keeps: ClassVar[tuple[str, ...]] = ("state",)
     #     A later stage reads the state of an earlier one: it is then stored with every stage.
+    # without_labels: ClassVar[Literal["guesses", "trains"]]
+    #     It can train where no image has a label, on answers "no" or on nothing. `guesses`: even
+    #     then its guesses say something, so that a trial may start without labels.
+    # needs_prior: ClassVar[bool] = True
+    #     It guesses by prior scores, which the data must have.
     # def check(self, facts: DatasetFacts, workers: int = 1) -> None
     #     Raises SettingsError where the settings contradict one another, or do not fit the data or
     #     the number of ranks.

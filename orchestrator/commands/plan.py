@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.reporting.statistics import break_even_of
+from orchestrator.reporting.words import break_even_line
 from search_spaces.reading.config import ResourcesConfig, Spec, Trial
 from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION, draws, held_out
 from search_spaces.reading.trials import enumerate_trials, stage_prefixes, trial_to_mapping
@@ -38,8 +40,11 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
     Returns:
         {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels",
         "quotas"}, "bits", "questions", "annotation_hours", "draws", "beyond_pool"}],
-        "stage_trainings": {"total", "distinct"}, "training"}. "training" is null or {"like",
-        "trainings", "hours", "workers", "price_per_hour", "price"}: hours of the distinct
+        "stage_trainings": {"total", "distinct"}, "break_even", "training"}. "break_even" is null
+        (it differs among the trials, or a yes is no label) or {"per_bit",
+        "per_bit_with_negatives", "per_second"}: from what percentage of right guesses on a question
+        buys more than a label, the first one of a trial without labels too. "training" is null or
+        {"like", "trainings", "hours", "workers", "price_per_hour", "price"}: hours of the distinct
         trainings, each as long as those on record at its place in the schedule were on average,
         and what they cost, workers x hours x price an hour (null without
         resources.price_per_hour). "draws" is null or, of initial_choice
@@ -65,6 +70,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
             "trials": None,
             "search": search,
             "stage_trainings": {"total": None, "distinct": None},
+            "break_even": None,
             "training": None,
         }
     rows: list[dict[str, Any]] = []
@@ -93,6 +99,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
         "name": spec.name,
         "trials": rows,
         "stage_trainings": {"total": total * seeds, "distinct": len(places) * seeds},
+        "break_even": break_even_of(trials),
         "training": None
         if times is None
         else _training(like, times, times.of(places.values()) * seeds, spec.resources),
@@ -217,6 +224,14 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
     )
     if planned["training"] is not None:
         console.print(_training_in_words(planned["training"]), highlight=False, markup=False)
+    if planned["break_even"] is not None and any(row["questions"] for row in planned["trials"]):
+        unlabelled = any(not row["schedule"]["initial_labels"] for row in planned["trials"])
+        console.print(
+            break_even_line(planned["break_even"])
+            + " That holds from the first question on, of guesses by prior scores too; how often"
+            " those are right, the answers of round 1 tell." * unlabelled,
+            highlight=False,
+        )
     console.print(
         f"Hours are of annotation in one trial: {SECONDS_PER_QUESTION} s a question,"
         f" {SECONDS_PER_LABEL:g} s a label (Hu et al. 2020).",

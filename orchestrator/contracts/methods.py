@@ -32,6 +32,8 @@ class MethodContract(PluginContract):
 
     kind: ClassVar[str] = "images"
     """What it is trained on: `images` of 8 x 8 pixels, or `features`."""
+    prior: ClassVar[bool] = False
+    """Whether the data has prior scores."""
     metric: ClassVar[Metric] = TOP1
     """What it is judged by."""
     ranks_differ_by: ClassVar[float | None] = None
@@ -174,7 +176,7 @@ class MethodContract(PluginContract):
                 assert np.array_equal(array, alone[name]), name
 
     def _world(self, folder: Path) -> _World:
-        return _World(self.make(), folder, self.kind, self.metric)
+        return _World(self.make(), folder, self.kind, self.metric, prior=self.prior)
 
 
 class _Killed(BaseException):
@@ -184,9 +186,11 @@ class _Killed(BaseException):
 class _World:
     """Two stages of one method: the first knows some labels, the second also refused classes."""
 
-    def __init__(self, method: Method, folder: Path, kind: str, metric: Metric) -> None:
+    def __init__(
+        self, method: Method, folder: Path, kind: str, metric: Metric, *, prior: bool
+    ) -> None:
         self.method, self.folder, self.metric = method, folder, metric
-        self.data, self.truth = write_cache(folder / "cache", kind=kind)
+        self.data, self.truth = write_cache(folder / "cache", kind=kind, prior=prior)
         self.parents: dict[str, StageFiles] = {}
         self.extras = tuple(name for name in method.offers if name not in POOL_ARRAYS)
 

@@ -139,6 +139,8 @@ class FirstLabels:
             per_class = terms.validation.per_class
             none = np.empty(0, np.int64)
             return simulation.balanced("validation", per_class, VALIDATION_SEED, none), True
+        if not terms.initial_labels_per_class:
+            return np.empty(0, np.int64), False
         choice = CHOICES[cast(InitialChoiceName, terms.initial_choice)]
         without = self._drawn.ids[self._apart]
         return choice.next(terms, oracle, without, self._drawn.take(~self._apart)), False

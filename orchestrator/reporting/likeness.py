@@ -3,9 +3,10 @@ at equal bits not like with like.
 
 A table at equal bits compares schedules: what is labelled and asked (`budget`, `schedule`,
 `query`). Whatever else differs is named beside the row. Of that, what buys compute (the method, its
-epochs, the network) or information (the data, the validation images, who answers) makes a row not
-like with like: bits are no longer all that it spent. Nor is a row that is judged by another metric.
-The rest (loss weights, rates, the batch, precision, device) is named and left to the reader.
+epochs, the network) or information (the data, the validation images, who answers, whether stage 0
+guesses by prior scores) makes a row not like with like: bits are no longer all that it spent. Nor
+is a row that is judged by another metric. The rest (loss weights, rates, the batch, precision,
+device) is named and left to the reader.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from search_spaces.reading.assemble import config_to_mapping, flatten
 _COMPARED: Final = ("budget.", "schedule.", "query.")
 _NOT_LIKE: Final = (
     "method.name",
+    "start.name",
     "method.epochs",
     "method.backbone",
     "dataset.",

@@ -24,6 +24,7 @@ from orchestrator.reporting.words import (
     mean_std,
     notes,
     number,
+    prior_lines,
     protocols,
     reference,
     schedule,
@@ -63,6 +64,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "## Guesses in each round",
         _rounds_table(table, report["break_even"]),
     ]
+    if prior := prior_lines(report):
+        parts.append("\n".join(f"- {_md(line)}" for line in prior))
     if report["anchors"]:
         parts += [
             "## Beside published numbers",

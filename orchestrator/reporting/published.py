@@ -136,6 +136,8 @@ def _same_schedule(entry: Published, trial: Trial) -> bool:
     quotas, method = trial.schedule.quotas, trial.config.method
     if entry.method != method.name or entry.labels != trial.schedule.initial_labels:
         return False
+    if trial.config.method_of(0) is not method:
+        return False
     if (
         entry.rounds != len(quotas)
         or abs(trial.bits - 1000 * entry.kbits) > EQUAL_BITS * trial.bits

@@ -4,7 +4,7 @@ is written from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +31,7 @@ from orchestrator.reporting.gaps import (
 from orchestrator.reporting.published import anchors
 from orchestrator.reporting.results import StageRecord, SweepResults, TrialResult, printable
 from orchestrator.reporting.rows import Row
-from orchestrator.reporting.statistics import BREAK_EVEN, Difference, break_even, summarise
+from orchestrator.reporting.statistics import BREAK_EVEN, Difference, break_even_of, summarise
 from orchestrator.reporting.terminal import render as render
 from orchestrator.storage.folder import FolderStore
 from orchestrator.storage.store import check_name
@@ -135,7 +135,7 @@ def build(sweep: SweepResults) -> dict[str, Any]:
             for index, result in enumerate(results)
             if result.comparison is None
         ],
-        "break_even": _break_even(sweep.trials),
+        "break_even": break_even_of(result.trial for result in sweep.trials),
         "rules": {
             "choice": CHOICE_RULE,
             "equal_bits_share": EQUAL_BITS,
@@ -347,6 +347,7 @@ def _row(
         "case": row.case,
         "settings": dict(row.candidate.settings),
         "schedule": _schedule(row),
+        "start": trials[0].trial.config.start.name if trials else None,
         "n": row.n,
         "bits": row.mean(lambda record: record.bits),
         "test_stages": _stages(row, lambda record: record.test)[0],
@@ -399,19 +400,6 @@ def _bought(result: TrialResult) -> int:
     end.
     """
     return round(result.records[-1].label_bits / result.trial.label_bits)
-
-
-def _break_even(results: Iterable[TrialResult]) -> dict[str, float] | None:
-    """The guess accuracy above which a question buys more than a label, where all these trials have
-    the same; None where they have not, and where a yes is not what a label is.
-    """
-    found = {
-        (result.trial.facts.num_classes, result.trial.label_bits)
-        for result in results
-        if result.trial.config.task.yes_is_label
-    }
-    known = all(result.trial.config.task.yes_is_label for result in results)
-    return break_even(*found.pop()) if known and len(found) == 1 else None
 
 
 def _schedule(row: Row) -> dict[str, Any] | None:
@@ -476,7 +464,7 @@ def _round(row: Row, number: int) -> dict[str, Any]:
         name: summarise([getattr(record, name) for record in records]).mean
         for name in ("questions", "yes", "no", "skipped", "wasted")
     }
-    even = _break_even(row.finished)
+    even = break_even_of(result.trial for result in row.finished)
     # How many labels a question buys for what one full label costs: above 1 it was worth asking.
     worth = {
         name: None if accuracy.mean is None or even is None else accuracy.mean / even[name]

@@ -5,7 +5,7 @@ with their error, and when a question pays.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -13,6 +13,7 @@ from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTI
 
 if TYPE_CHECKING:
     from orchestrator.sweeps.correctness import Correct
+    from search_spaces.reading.config import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,3 +284,15 @@ def break_even(num_classes: int, label_bits: float) -> dict[str, float]:
         "per_bit_with_negatives": 100 * with_negatives,
         "per_second": 100 * SECONDS_PER_QUESTION / SECONDS_PER_LABEL,
     }
+
+
+def break_even_of(trials: Iterable[Trial]) -> dict[str, float] | None:
+    """Returns the guess accuracy above which a question buys more than a label, where all these
+    trials have the same; None where they have not, and where a yes is not what a label is.
+    """
+    found = {
+        (trial.facts.num_classes, trial.label_bits) if trial.config.task.yes_is_label else None
+        for trial in trials
+    }
+    one = found.pop() if len(found) == 1 else None
+    return None if one is None else break_even(*one)

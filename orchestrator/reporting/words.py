@@ -398,6 +398,27 @@ def break_even_line(even: Mapping[str, float]) -> str:
     )
 
 
+def prior_lines(report: Mapping[str, Any]) -> list[str]:
+    """How often the guesses before any training were right, of the images that were asked about,
+    beside what a question must reach to be worth its bit. Nothing else is known of them.
+    """
+    even, lines = report["break_even"], []
+    for row in report["rows"]:
+        first = next(iter(row["rounds"]), None)
+        if row["start"] in (None, "method") or first is None:
+            continue
+        right = first["guess_accuracy"]["mean"]
+        if right is None or even is None:
+            continue
+        over = "above" if right > even["per_bit"] else "not above"
+        lines.append(
+            f"{row['label']}: guesses by start {row['start']}, before any training, were right in"
+            f" {number(right)} % of {count(first['questions'])} answers of round 1; that is {over}"
+            f" the {number(even['per_bit'])} % from which a question buys more than a label."
+        )
+    return lines
+
+
 def notes(report: Mapping[str, Any]) -> list[str]:
     """What a reader must know to read the numbers, one sentence or two each."""
     share = 100 * report["rules"]["equal_bits_share"]

@@ -141,6 +141,7 @@ def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
         ),
         budget=_instance(BudgetConfig, "budget", done),
         method=_plugin("method", done, keys),
+        start=_plugin("start", done, keys),
         schedule=ScheduleConfig(
             initial_labels_per_class=done["schedule.initial_labels_per_class"],
             split=_split(done.get("schedule.stages"), done.get("schedule.split")),
@@ -176,6 +177,7 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
     for section, plugin, arguments in (
         ("dataset", config.dataset.source, (facts,)),
         ("method", config.method, (facts, workers)),
+        ("start", config.start, (facts, workers)),
         ("query", config.query.strategy, (facts,)),
         ("oracle", config.oracle, (facts,)),
         ("task", config.task, (facts,)),
@@ -196,21 +198,23 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
 
 def _check_together(config: TrialConfig) -> None:
     """Checks that the plug-ins can work with one another."""
-    task, method, choice = config.task, config.method, config.schedule.initial_choice
+    task, choice = config.task, config.schedule.initial_choice
     _check_metric(task)
-    if task.trained_as not in method.tasks:
-        raise SpecError(
-            f"method {method.name} does not train for task {task.name}",
-            keys=("method.name", "task.name"),
-            hint=f"it trains for {', '.join(method.tasks)}",
-        )
-    if task.metric.array not in method.offers:
-        raise SpecError(
-            f"task {task.name} is judged by {task.metric.name}, which is made of the scores"
-            f" {task.metric.array}, and method {method.name} does not offer them",
-            keys=("method.name", "task.name"),
-            hint=f"choose another method or task; {method.name} offers {', '.join(method.offers)}",
-        )
+    for section, method in _methods(config):
+        if task.trained_as not in method.tasks:
+            raise SpecError(
+                f"{section} {method.name} does not train for task {task.name}",
+                keys=(f"{section}.name", "task.name"),
+                hint=f"it trains for {', '.join(method.tasks)}",
+            )
+        if task.metric.array not in method.offers:
+            raise SpecError(
+                f"task {task.name} is judged by {task.metric.name}, which is made of the scores"
+                f" {task.metric.array}, and {section} {method.name} does not offer them",
+                keys=(f"{section}.name", "task.name"),
+                hint=f"choose another {section} or task; {method.name} offers"
+                f" {', '.join(method.offers)}",
+            )
     if choice not in task.choices:
         raise SpecError(
             f"initial_choice: {choice} has no meaning for task {task.name}",
@@ -219,7 +223,7 @@ def _check_together(config: TrialConfig) -> None:
         )
     if getattr(config.oracle, "simulated", True):
         return
-    if config.schedule.choice.knows_classes:
+    if config.schedule.choice.knows_classes and config.schedule.initial_labels_per_class:
         raise SpecError(
             f"oracle {config.oracle.name} does not know which images are of which class, as"
             f" initial_choice: {choice} needs it to",
@@ -238,6 +242,12 @@ def _check_together(config: TrialConfig) -> None:
             keys=("dataset.validation.from", "oracle.name"),
             hint="write validation: {from: initial_labels} or {from: none}",
         )
+
+
+def _methods(config: TrialConfig) -> list[tuple[str, Any]]:
+    """Returns the methods of a trial's stages, each after the section that names it."""
+    first = config.method_of(0)
+    return [("method", config.method)] + ([] if first is config.method else [("start", first)])
 
 
 def _check_metric(task: Any) -> None:
@@ -259,22 +269,23 @@ def _check_metric(task: Any) -> None:
 
 
 def _check_scores(config: TrialConfig) -> None:
-    """Checks that the method gives every score array that the query strategy or the task reads."""
-    query, method = config.query, config.method
+    """Checks that each method gives every score array that the query strategy or the task reads."""
+    query = config.query
     prefixes = ("",) if query.mask_refused else ("raw_", "")
-    lacking = [
-        name
-        for name in config.scores_needed()
-        if not any(f"{prefix}{name}" in method.offers for prefix in prefixes)
-    ]
-    if lacking:
-        raise SpecError(
-            f"strategy {query.strategy.name} of task {config.task.name} needs the scores"
-            f" {', '.join(lacking)}, which method {method.name} does not offer",
-            keys=("query.strategy", "method.name"),
-            hint="choose another strategy or method;"
-            f" {method.name} offers {', '.join(method.offers)}",
-        )
+    for section, method in _methods(config):
+        lacking = [
+            name
+            for name in config.scores_needed()
+            if not any(f"{prefix}{name}" in method.offers for prefix in prefixes)
+        ]
+        if lacking:
+            raise SpecError(
+                f"strategy {query.strategy.name} of task {config.task.name} needs the scores"
+                f" {', '.join(lacking)}, which {section} {method.name} does not offer",
+                keys=("query.strategy", f"{section}.name"),
+                hint=f"choose another strategy or {section};"
+                f" {method.name} offers {', '.join(method.offers)}",
+            )
 
 
 def config_to_mapping(config: TrialConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from search_spaces.reading.initial_choices import (
     InitialChoice,
     InitialChoiceName,
 )
+from trainers.start import ByMethod
 
 MOST_ROUNDS = 100
 """Rounds of questions in the longest schedule."""
@@ -61,7 +62,7 @@ class BudgetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleConfig:
-    initial_labels_per_class: Annotated[int, Interval(ge=1, le=10**9)]
+    initial_labels_per_class: Annotated[int, Interval(ge=0, le=10**9)]
     split: tuple[Annotated[float, Interval(ge=0, le=1)], ...]
     """Share of the questions in each round; empty: full labels only. As many rounds as shares."""
     initial_choice: InitialChoiceName = "random"
@@ -82,8 +83,10 @@ class ScheduleConfig:
 class ScheduleWritten:
     """A schedule as it is written: `stages`, `split` or both."""
 
-    initial_labels_per_class: Annotated[int, Interval(ge=1, le=10**9)]
-    """Initial labels of each class: |D_S| is this times the number of classes."""
+    initial_labels_per_class: Annotated[int, Interval(ge=0, le=10**9)]
+    """Initial labels of each class: |D_S| is this times the number of classes. 0: none is bought,
+    and `start` must make the guesses of stage 0.
+    """
     stages: Annotated[int, Interval(ge=0, le=MOST_ROUNDS)] | None = None
     """Rounds of questions with equal shares."""
     split: (
@@ -135,6 +138,12 @@ class TrialConfig:
     query: QueryConfig
     oracle: Any
     task: Any
+    start: Any = field(default_factory=ByMethod)
+    """What makes the guesses of stage 0: an object of the catalogue (trainers.start)."""
+
+    def method_of(self, stage: int) -> Any:
+        """Returns the method that a stage is of."""
+        return self.method if stage else self.start.first(self.method)
 
     def label_bits(self, num_classes: int) -> float:
         """Returns the price of one label of round 0."""
@@ -345,6 +354,8 @@ class Spec:
     """Training images of the class that has the fewest."""
     several_labels: bool
     """Whether an image of the data may be of several classes."""
+    prior: bool = False
+    """Whether the data has prior scores."""
     keys: Any
     """The keys that it may have (search_spaces.reading.settings.Keys), with the plug-ins that it
     was read with.

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 if TYPE_CHECKING:
     from search_spaces.reading.config import Contents
 
-Kind = Literal["method", "query", "oracle", "source", "search", "task"]
+Kind = Literal["method", "start", "query", "oracle", "source", "search", "task"]
 
-KINDS: Final[tuple[Kind, ...]] = ("method", "query", "oracle", "source", "search", "task")
+KINDS: Final[tuple[Kind, ...]] = (
+    "method",
+    "start",
+    "query",
+    "oracle",
+    "source",
+    "search",
+    "task",
+)
 
 
 class Catalogue(Protocol):

@@ -141,6 +141,7 @@ def resolve(
         SpecError: the budget is not said once and clearly, D_S costs more than it, or the rounds do
             not fit the questions that are left.
     """
+    _check_zero(budget, schedule)
     expected = draws(schedule, facts, apart)
     initial = (
         schedule.initial_labels_per_class * facts.num_classes
@@ -203,6 +204,25 @@ def _check_budget_keys(budget: BudgetConfig) -> None:
             problem,
             keys=("budget.bits", "budget.full_labels", "budget.mode"),
             hint="write one of {full_labels: 100} and {bits: 332.2}",
+        )
+
+
+def _check_zero(budget: BudgetConfig, schedule: ScheduleConfig) -> None:
+    """Checks that something is bought where no label is."""
+    if schedule.initial_labels_per_class:
+        return
+    if schedule.choice.bits_decide:
+        raise SpecError(
+            f"{schedule.initial_choice} draws until each class has its labels, and"
+            " initial_labels_per_class is 0",
+            keys=("schedule.initial_choice", "schedule.initial_labels_per_class"),
+            hint="remove initial_choice, or write at least 1",
+        )
+    if budget.mode == "table" and budget.questions == 0:
+        raise SpecError(
+            "nothing is bought: initial_labels_per_class is 0 and so are the questions",
+            keys=("schedule.initial_labels_per_class", "budget.questions"),
+            hint="buy labels or ask questions",
         )
 
 

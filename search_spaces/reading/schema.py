@@ -30,6 +30,8 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "budget.bits": None,
     "budget.full_labels": None,
     "budget.questions": None,
+    "start.name": "method",
+    "start.temperature": 1.0,
     "schedule.stages": None,
     "schedule.initial_choice": "random",
     "query.strategy": "random",
@@ -87,6 +89,7 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "method.precision": "bf16",
         "method.compile": False,
     },
+    "prior": {"method.preset": None, "method.temperature": 1.0},
 }
 """Method -> key path -> default."""
 

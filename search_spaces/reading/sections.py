@@ -34,7 +34,7 @@ TOP_LEVEL: Final = (
     "resources",
     "baseline",
 )
-BASE: Final = ("method", "schedule", "query", "oracle", "task")
+BASE: Final = ("method", "start", "schedule", "query", "oracle", "task")
 """Sections under `base`."""
 
 _WHOLE: Final = ("name", "seeds", "baseline", "cases", "vary")

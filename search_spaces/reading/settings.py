@@ -1,9 +1,9 @@
 """What each key of a spec may hold, read off the classes that become of it: their fields, types,
 limits and defaults.
 
-Sections whose behaviour is a plug-in (dataset, method, query, oracle, search) take their settings
-from the class that their name chooses; which names there are and which class each means is handed
-down as a catalogue. Values are checked by pydantic, which is imported here alone.
+Sections whose behaviour is a plug-in (dataset, method, start, query, oracle, search) take their
+settings from the class that their name chooses; which names there are and which class each means is
+handed down as a catalogue. Values are checked by pydantic, which is imported here alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,16 @@ Kind = Literal["flag", "whole", "number", "text", "shares", "counts", "other"]
 Flat = Mapping[str, Any]
 """Key path -> value."""
 
-TRIAL_SECTIONS: Final = ("dataset", "task", "budget", "method", "schedule", "query", "oracle")
+TRIAL_SECTIONS: Final = (
+    "dataset",
+    "task",
+    "budget",
+    "method",
+    "start",
+    "schedule",
+    "query",
+    "oracle",
+)
 SWEEP_SECTIONS: Final = ("search", "resources")
 """Sections that hold for the whole sweep."""
 
@@ -65,6 +74,7 @@ class PluginKey:
 PLUGINS: Final[Mapping[str, PluginKey]] = {
     "dataset": PluginKey("source", "dataset.name", "source", "data set"),
     "method": PluginKey("method", "method.name", "", "method"),
+    "start": PluginKey("start", "start.name", "", "start"),
     "query": PluginKey("query", "query.strategy", "strategy", "query"),
     "oracle": PluginKey("oracle", "oracle.name", "", "oracle"),
     "task": PluginKey("task", "task.name", "", "task"),

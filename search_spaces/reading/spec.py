@@ -168,6 +168,7 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         baseline=_baseline(sections, cases),
         smallest_class=data.smallest_class,
         several_labels=data.several_labels,
+        prior=data.prior,
         keys=sections.keys,
         places=places,
     )

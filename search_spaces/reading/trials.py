@@ -42,6 +42,7 @@ from search_spaces.reading.schema import (
     written_plan,
 )
 from search_spaces.reading.settings import PLUGINS, Keys
+from search_spaces.reading.starts import check_start
 from search_spaces.reading.suggest import Ask, settings_from
 from trainers.errors import one_line
 
@@ -81,6 +82,7 @@ def make_trial(
             blind,
         )
         check_plugins(config, facts, spec.resources.workers)
+        check_start(config, prior=spec.prior, able=_able(spec.keys.catalogue))
         _check_labels(config.task, spec)
     except SpecError as error:
         raise error.located(_places(spec, values, settings, cases), values) from None
@@ -104,6 +106,12 @@ def make_trial(
         validation_bits=validation_bits(config.dataset, facts, label_bits),
         annotation_hours=annotation_hours(schedule.initial_labels, questions),
     )
+
+
+def _able(catalogue: Catalogue) -> list[str]:
+    """Returns the names of methods that train without a label; other packages' are left out."""
+    own = [catalogue.load("method", name) for name in catalogue.own("method")]
+    return [method.name for method in own if getattr(method, "without_labels", None)]
 
 
 def _check_labels(task: Any, spec: Spec) -> None:
@@ -202,7 +210,7 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
             "seed": trial.seed,
             "schedule": settings["schedule"],
             **({"task": settings["task"]} if "task" in settings else {}),
-            "method": _planned(config.method, 0, rounds, has_negatives=False),
+            "method": _planned(config.method_of(0), 0, rounds, has_negatives=False),
         }
     )
     keys = [key]
@@ -214,7 +222,7 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     for stage, quota in enumerate(trial.schedule.quotas, start=1):
         asks = may_ask[stage - 1]
         before, planned = (
-            _planned(config.method, number, rounds, has_negatives=asked or asks)
+            _planned(config.method_of(number), number, rounds, has_negatives=asked or asks)
             for number in (stage - 1, stage)
         )
         if asks or planned != before or _reads(config.method, stage, rounds):

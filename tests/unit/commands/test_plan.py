@@ -98,7 +98,7 @@ def test_the_ablations_cost_the_same_bits_in_every_row() -> None:
 
 def test_a_plan_has_the_documented_fields_and_is_json() -> None:
     found = json.loads(json.dumps(plan(load_spec("smoke.yaml")), allow_nan=False))
-    assert set(found) == {"name", "trials", "stage_trainings", "training"}
+    assert set(found) == {"name", "trials", "stage_trainings", "break_even", "training"}
     first = found["trials"][0]
     assert set(first) == TRIAL_FIELDS
     assert first["cases"] == ["full labels only"] and first["seed"] == 0

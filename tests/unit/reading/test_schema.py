@@ -153,7 +153,8 @@ def test_a_changed_default_changes_no_id() -> None:
 
 def test_the_schema_is_todays_defaults() -> None:
     keys = Keys(INSTALLED)
-    sections = ("dataset", "task", "budget", "schedule", "query", "oracle", "search", "resources")
+    own = ("dataset", "task", "budget", "start", "schedule", "query", "oracle")
+    sections = (*own, "search", "resources")
     today = {key: field for section in sections for key, field in keys.any_plugin(section).items()}
     for key, value in DEFAULTS.items():
         if key in BORN_WITH:

@@ -20,6 +20,7 @@ from tests.toys.softmax_trainer import SoftmaxTrainer
 from tests.toys.student import Student
 from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.method import StagePlan
+from trainers.prior.settings import PriorScores
 
 FAST = dataclasses.replace(
     QUICK, backbone="small_cnn_gn", precision="fp64", epochs=2, negative_weight=0.2
@@ -57,6 +58,22 @@ class TestStudentOnFeatures(MethodContract):
 
     def make(self) -> Student:
         return Student(epochs=2, sure=0.3)
+
+
+class TestPriorScores(MethodContract):
+    kind = "features"
+    prior = True
+    ranks_differ_by = 0.0
+
+    def make(self) -> PriorScores:
+        return PriorScores(temperature=None)
+
+    def test_killed_after_any_epoch_it_ends_as_if_it_had_not_been(self, tmp_path: Path) -> None:
+        """Its one epoch may be the last act too."""
+        world = self._world(tmp_path)
+        for number in (0, 1):
+            assert world.plan(number).epochs == (0, 1)
+            assert world.killed(number, "killed", 0) == world.train(number, "whole")
 
 
 def test_every_method_of_the_catalogue_is_here() -> None:

@@ -1,0 +1,1 @@
+"""Guesses by prior scores, without training."""
