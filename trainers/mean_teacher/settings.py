@@ -26,7 +26,7 @@ class MeanTeacherConfig:
     version: ClassVar[int] = 2
     """Part of every stage key: raise it when the same settings would train differently."""
     tasks: ClassVar[tuple[str, ...]] = ("multiclass",)
-    offers: ClassVar[tuple[str, ...]] = (*POOL_ARRAYS, "embedding")
+    offers: ClassVar[tuple[str, ...]] = (*POOL_ARRAYS, "embedding", "probabilities")
     trainer: ClassVar[str] = "trainers.mean_teacher.method:MeanTeacher"
 
     backbone: Literal["auto", ImageBackbone, FeatureBackbone] = "auto"
