@@ -45,6 +45,13 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "entropy": "orchestrator.labelling.queries.confidence:Entropy",
         "class_balanced": "orchestrator.labelling.queries.chance:ClassBalanced",
         "mixed": "orchestrator.labelling.queries.confidence:Mixed",
+        "typiclust": "orchestrator.labelling.queries.typical:TypiClust",
+        "probcover": "orchestrator.labelling.queries.covering:ProbCover",
+        "max_herding": "orchestrator.labelling.queries.covering:MaxHerding",
+        "uherding": "orchestrator.labelling.queries.covering:UHerding",
+        "margin_diverse": "orchestrator.labelling.queries.diverse:MarginDiverse",
+        "badge": "orchestrator.labelling.queries.diverse:Badge",
+        "dropquery": "orchestrator.labelling.queries.dropout:DropQuery",
     },
     "oracle": {
         "labels": "orchestrator.labelling.oracles.simulated:Labels",

@@ -175,6 +175,7 @@ def _ask(
         # Rounds without questions do not count: they must not change what the others ask.
         round=1 + pool.counts().rounds,
         mask_refused=trial.config.query.mask_refused,
+        num_classes=trial.facts.num_classes,
     )
     return pool.ask(number, asked)
 

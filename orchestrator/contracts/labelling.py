@@ -25,9 +25,12 @@ ITEMS: Final = 200
 def some_scores(rows: int, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
     """Returns every kind of score array for `rows` questions."""
     rng = np.random.default_rng(seed)
-    return {
+    arrays: dict[str, npt.NDArray[Any]] = {
         name: rng.random(rows).astype(np.float32) for name in ("confidence", "margin", "entropy")
-    } | {"embedding": rng.normal(size=(rows, 8)).astype(np.float32)}
+    }
+    arrays["embedding"] = rng.normal(size=(rows, 8)).astype(np.float32)
+    arrays["probabilities"] = rng.dirichlet(np.ones(CLASSES), rows).astype(np.float32)
+    return arrays
 
 
 class QueryContract(PluginContract):
@@ -47,7 +50,7 @@ class QueryContract(PluginContract):
         labelled: Scores = {
             name: some_scores(12, seed=2)[name] for name in getattr(query, "needs_of_labelled", ())
         }
-        return Draw(asked.take(at), needed, seed, 1, quota, False, labelled)
+        return Draw(asked.take(at), needed, seed, 1, quota, False, labelled, CLASSES)
 
     def test_what_it_needs_is_a_score_array(self) -> None:
         known = set(some_scores(1))

@@ -23,6 +23,7 @@ def choose(
     seed: int,
     round: int,
     mask_refused: bool,
+    num_classes: int = 0,
 ) -> Questions:
     """Returns the questions to ask, ascending; as many as the quota and the task allow.
 
@@ -32,6 +33,7 @@ def choose(
         known: what is known of the pool; called where the task or the strategy looks at it.
         mask_refused: guess, and rank, by the classes not refused. False: by all classes, the best
             of which may have been refused before (the published code).
+        num_classes: of the data set, for strategies that count clusters by it.
 
     Raises:
         ValueError: an eligible image has no scores.
@@ -44,7 +46,7 @@ def choose(
         at = np.searchsorted(scores["item_ids"], np.unique(known().label_ids))
         labelled = {name: scores[name][at] for name in wanted}
     several = task.several_questions
-    draw = Draw(asked, needed, seed, round, min(quota, len(asked)), several, labelled)
+    draw = Draw(asked, needed, seed, round, min(quota, len(asked)), several, labelled, num_classes)
     rank = np.asarray(query.rank(draw))
     if rank.shape != (len(asked),):
         raise UserError(

@@ -136,6 +136,8 @@ class Draw:
     """Name -> [L, ...]: the arrays of `needs_of_labelled`, a row for each image of the pool that
     has a label, by ascending id.
     """
+    num_classes: int = 0
+    """Of the data set; 0 where nobody said it."""
 
     @property
     def ids(self) -> Ids:

@@ -93,6 +93,21 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Method -> key path -> default."""
 
+_EMBEDDED: Final = {"query.normalise": True, "query.candidates": 20_000}
+
+STRATEGY_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "typiclust": {"query.clusters": 500, "query.neighbours": 20, **_EMBEDDED},
+    "probcover": {"query.delta": None, "query.purity": 0.95, **_EMBEDDED},
+    "max_herding": {"query.bandwidth": 0.5, **_EMBEDDED},
+    "uherding": {"query.bandwidth": 0.5, "query.temperature": 1.0, **_EMBEDDED},
+    "margin_diverse": _EMBEDDED,
+    "badge": {"query.candidates": 20_000},
+    "dropquery": {"query.passes": 3, "query.rate": 0.75, "query.candidates": 20_000},
+}
+"""Query strategy -> key path -> default, of those that came after the table of all sections. By
+strategy: one of another package may have a setting of the same name and another default.
+"""
+
 
 UNREAD: Final = frozenset(DEFAULTS)
 """Keys that stand in specs and records of schema 2 whether or not the plug-ins that they name read
@@ -109,7 +124,7 @@ def changed(flat: Mapping[str, Any], known: Mapping[str, Field] | None = None) -
             another package's: their classes' defaults count.
     """
     since = {key: field.default for key, field in (known or {}).items()}
-    defaults = {**since, **DEFAULTS, **METHOD_DEFAULTS.get(str(flat.get("method.name")), {})}
+    defaults = {**since, **DEFAULTS, **_of_plugins(flat)}
     return {
         key: value for key, value in flat.items() if not _same(value, defaults.get(key, ABSENT))
     }
@@ -148,9 +163,17 @@ def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
     defaults of what it does not spell out.
     """
     flat = flatten(mapping)
-    frozen = {**DEFAULTS, **METHOD_DEFAULTS.get(str(flat.get("method.name")), {})}
+    frozen = {**DEFAULTS, **_of_plugins(flat)}
     apart = ("search.", "resources.", "oracle.false_")
     return {key: value for key, value in frozen.items() if not key.startswith(apart)} | flat
+
+
+def _of_plugins(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the defaults of the method and of the query strategy that the settings name."""
+    return {
+        **METHOD_DEFAULTS.get(str(flat.get("method.name")), {}),
+        **STRATEGY_DEFAULTS.get(str(flat.get("query.strategy")), {}),
+    }
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -53,3 +53,24 @@ def test_a_missing_feature_file_is_named_and_nothing_is_written(tmp_path: Path) 
     assert "mine.npz" in log
     assert "Traceback" not in log
     assert not (folder / "runs").exists()
+
+
+def test_strategies_that_look_at_the_features_are_a_value_to_vary(tmp_path: Path) -> None:
+    strategies = (
+        "random, typiclust, probcover, max_herding, uherding, margin_diverse, badge, dropquery"
+    )
+    varied = (
+        SPEC.partition("cases:")[0]
+        + f"vary: {{query.strategy: {{choice: [{strategies}]}}}}\nseeds: [0]\n"
+    )
+    folder = written(tmp_path, varied)
+    blobs(folder / "mine.npz")
+    command = ["sweep", "spec.yaml", "--engine", "inline", "--json"]
+    assert run_cli(command, folder) == 0, (folder / "log").read_text()
+    report = json.loads((folder / "runs" / "mine" / "report" / "report.json").read_text())
+    assert len(report["rows"]) == 8
+    assert {row["questions"] for row in report["rows"]} == {24}
+    # All ask after one and the same stage 0, which is trained once.
+    stages = (folder / "runs" / "mine" / "stages").glob("*/record.json")
+    assert len(list(stages)) <= 9
+    assert run_cli(["ledger", "verify", "runs/mine"], folder) == 0

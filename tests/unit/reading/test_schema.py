@@ -16,7 +16,14 @@ from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
 from orchestrator.sweeps.stage_store import stage_key
 from search_spaces.reading.assemble import build_config, flatten, nest
 from search_spaces.reading.errors import ABSENT, SpecError
-from search_spaces.reading.schema import DEFAULTS, METHOD_DEFAULTS, UNREAD, changed, with_defaults
+from search_spaces.reading.schema import (
+    DEFAULTS,
+    METHOD_DEFAULTS,
+    STRATEGY_DEFAULTS,
+    UNREAD,
+    changed,
+    with_defaults,
+)
 from search_spaces.reading.settings import Keys
 from search_spaces.reading.trials import (
     enumerate_trials,
@@ -153,9 +160,18 @@ def test_a_changed_default_changes_no_id() -> None:
 
 def test_the_schema_is_todays_defaults() -> None:
     keys = Keys(INSTALLED)
-    own = ("dataset", "task", "budget", "start", "schedule", "query", "oracle")
+    own = ("dataset", "task", "budget", "start", "schedule", "oracle")
     sections = (*own, "search", "resources")
     today = {key: field for section in sections for key, field in keys.any_plugin(section).items()}
+    for name in INSTALLED.names("query"):
+        mine = keys.of_plugin("query", name)
+        table = STRATEGY_DEFAULTS.get(name, {})
+        assert table.keys() <= mine.keys(), f"{name} has no longer what its table has"
+        for key, value in table.items():
+            assert mine[key].default == value and type(mine[key].default) is type(value), (
+                f"{key}: {NEW_SCHEMA}"
+            )
+        today |= {key: field for key, field in mine.items() if key not in table}
     for key, value in DEFAULTS.items():
         if key in BORN_WITH:
             continue
