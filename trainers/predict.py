@@ -50,13 +50,16 @@ def arrays(
     itself.
 
     Args:
-        logits: [n, C]; a softmax makes probabilities of them.
+        logits: finite [n, C]; a softmax makes probabilities of them.
         features: [n, D], where `embedding` is among the names.
         refused: (row, class) of the classes to leave out (Negatives.pairs); None: none.
     """
     pairs = None if refused is None else tuple(to_device(a, logits.device) for a in refused)
     empty = logits.new_zeros((len(logits), 0))
-    said = _Said(empty if features is None else features, logits.double(), pairs)  # type: ignore[arg-type]
+    logits = logits.double()
+    # Probabilities are the same, and none is as far down as a refused class is put.
+    logits = (logits - logits.amax(1, keepdim=True)).clamp(min=-1e5)
+    said = _Said(empty if features is None else features, logits, pairs)  # type: ignore[arg-type]
     tables = _tables(names)
     return _by_name(names, tables, [table.made(said).cpu().numpy() for table in tables])
 
