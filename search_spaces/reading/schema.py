@@ -90,6 +90,7 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "method.compile": False,
     },
     "prior": {"method.preset": None, "method.temperature": 1.0},
+    "prototypes": {"method.preset": None},
 }
 """Method -> key path -> default."""
 

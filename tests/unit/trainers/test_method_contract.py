@@ -21,6 +21,7 @@ from tests.toys.student import Student
 from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.method import StagePlan
 from trainers.prior.settings import PriorScores
+from trainers.prototypes.settings import Prototypes
 
 FAST = dataclasses.replace(
     QUICK, backbone="small_cnn_gn", precision="fp64", epochs=2, negative_weight=0.2
@@ -37,6 +38,14 @@ class TestMeanTeacher(MethodContract):
 class TestMeanTeacherThatContinues(MethodContract):
     def make(self) -> MeanTeacherConfig:
         return dataclasses.replace(FAST, backbone="small_cnn", precision="fp32", init="continue")
+
+
+class TestPrototypes(MethodContract):
+    ranks_differ_by = 0.0
+    one_epoch = True
+
+    def make(self) -> Prototypes:
+        return Prototypes()
 
 
 class TestSoftmax(MethodContract):
