@@ -32,6 +32,7 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
     "method": {
         "mean_teacher": "trainers.mean_teacher.settings:MeanTeacherConfig",
         "prior": "trainers.prior.settings:PriorScores",
+        "head": "trainers.head.settings:Head",
         "prototypes": "trainers.prototypes.settings:Prototypes",
     },
     "start": {

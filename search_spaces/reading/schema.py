@@ -90,6 +90,12 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "method.compile": False,
     },
     "prior": {"method.preset": None, "method.temperature": 1.0},
+    "head": {
+        "method.preset": None,
+        "method.negatives": True,
+        "method.l2": None,
+        "method.scaling": "common",
+    },
     "prototypes": {"method.preset": None},
 }
 """Method -> key path -> default."""

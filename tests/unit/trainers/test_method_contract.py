@@ -18,6 +18,7 @@ from tests.toys.continuous import Continuous
 from tests.toys.softmax import Softmax
 from tests.toys.softmax_trainer import SoftmaxTrainer
 from tests.toys.student import Student
+from trainers.head.settings import Head
 from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.method import StagePlan
 from trainers.prior.settings import PriorScores
@@ -38,6 +39,21 @@ class TestMeanTeacher(MethodContract):
 class TestMeanTeacherThatContinues(MethodContract):
     def make(self) -> MeanTeacherConfig:
         return dataclasses.replace(FAST, backbone="small_cnn", precision="fp32", init="continue")
+
+
+class TestHead(MethodContract):
+    ranks_differ_by = 0.0
+    one_epoch = True
+
+    def make(self) -> Head:
+        return Head(l2=0.01, scaling="each", negatives=False)
+
+
+class TestHeadOnFeatures(TestHead):
+    kind = "features"
+
+    def make(self) -> Head:
+        return Head()
 
 
 class TestPrototypes(MethodContract):
