@@ -46,6 +46,8 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "margin": "orchestrator.labelling.queries.confidence:Margin",
         "entropy": "orchestrator.labelling.queries.confidence:Entropy",
         "class_balanced": "orchestrator.labelling.queries.chance:ClassBalanced",
+        "even_odds": "orchestrator.labelling.queries.answers:EvenOdds",
+        "answer_entropy": "orchestrator.labelling.queries.answers:AnswerEntropy",
         "mixed": "orchestrator.labelling.queries.confidence:Mixed",
         "typiclust": "orchestrator.labelling.queries.typical:TypiClust",
         "probcover": "orchestrator.labelling.queries.covering:ProbCover",

@@ -103,6 +103,8 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 _EMBEDDED: Final = {"query.normalise": True, "query.candidates": 20_000}
 
 STRATEGY_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "even_odds": {"query.balanced": False},
+    "answer_entropy": {"query.balanced": False},
     "typiclust": {"query.clusters": 500, "query.neighbours": 20, **_EMBEDDED},
     "probcover": {"query.delta": None, "query.purity": 0.95, **_EMBEDDED},
     "max_herding": {"query.bandwidth": 0.5, **_EMBEDDED},

@@ -31,10 +31,20 @@ class ClassBalanced:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def rank(self, draw: Draw) -> Rank:
-        order = np.lexsort((draw.keys(), draw.guesses))
-        held = np.bincount(draw.guesses, minlength=1)
-        turn = np.arange(draw.ids.size) - (np.cumsum(held) - held)[draw.guesses[order]]
-        # Within one turn the keys decide, or small ids would be asked more often.
-        rank = np.empty(draw.ids.size, np.int64)
-        rank[order[np.lexsort((draw.keys()[order], turn))]] = np.arange(draw.ids.size)
-        return rank
+        return take_turns(draw, draw.keys())
+
+
+def take_turns(draw: Draw, within: Rank) -> Rank:
+    """Returns a rank in which the guessed classes take turns.
+
+    Args:
+        within: [n] in which order the questions of one class come; ties in a random order.
+    """
+    keys = draw.keys()
+    order = np.lexsort((keys, within, draw.guesses))
+    held = np.bincount(draw.guesses, minlength=1)
+    turn = np.arange(draw.ids.size) - (np.cumsum(held) - held)[draw.guesses[order]]
+    # Within one turn the keys decide, or small ids would be asked more often.
+    rank = np.empty(draw.ids.size, np.int64)
+    rank[order[np.lexsort((keys[order], turn))]] = np.arange(draw.ids.size)
+    return rank

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from orchestrator.catalogue import INSTALLED
 from orchestrator.labelling.choose import choose
 from orchestrator.labelling.protocols import Draw, Query, Rank
+from orchestrator.labelling.queries.answers import AnswerEntropy, EvenOdds
 from orchestrator.labelling.queries.confidence import Mixed
+from orchestrator.labelling.questions import Questions
 from orchestrator.labelling.tasks.multiclass import MultiClass
 from trainers.errors import UserError
 from trainers.stage import EXTRA_ARRAYS, SCORE_ARRAYS, Classes, Ids, StageInputs
@@ -277,6 +279,43 @@ def test_class_balanced_takes_turns(n: int, seed: int, quota: int) -> None:
     taken, held = np.bincount(guesses, minlength=7), np.bincount(scores["guess"], minlength=7)
     # A class falls behind the fullest by more than one only where it has no more images.
     assert np.all((taken >= taken.max() - 1) | (taken == held))
+
+
+@pytest.mark.parametrize("query", [EvenOdds(balanced=True), AnswerEntropy(balanced=True)])
+def test_answers_that_tell_most_are_asked_of_every_class_in_turn(query: Query) -> None:
+    taken = np.bincount(guesses_asked(query, 35), minlength=7)
+    assert taken.max() - taken.min() <= 1
+
+
+def test_even_odds_come_before_sure_and_before_hopeless_guesses() -> None:
+    rank = EvenOdds().rank(one_guess_each([0.99, 0.52, 0.1, 0.45, 0.7]))
+    assert np.argsort(rank).tolist() == [1, 3, 4, 2, 0]
+
+
+def test_an_answer_is_asked_for_in_proportion_to_its_entropy() -> None:
+    hits = np.zeros(4)
+    for number in range(3000):
+        rank = AnswerEntropy().rank(one_guess_each([0.5, 0.5, 0.89, 1.0], number))
+        hits[np.argmin(rank)] += 1
+    # Entropies ln 2, ln 2 and half of that: shares 2/5, 2/5 and 1/5, within four deviations.
+    assert np.all(np.abs(hits - [1200, 1200, 600, 0]) < 4 * np.sqrt([720, 720, 480, 1]))
+
+
+def one_guess_each(confidence: list[float], number: int = 0) -> Draw:
+    count = len(confidence)
+    scores = {"confidence": np.array(confidence, np.float32)}
+    asked = Questions.singles(np.arange(count), np.zeros(count, int), scores["confidence"])
+    return Draw(asked, scores, 0, number, 1)
+
+
+def guesses_asked(query: Query, quota: int) -> npt.NDArray[np.integer[Any]]:
+    rng = np.random.default_rng(0)
+    scores = {"confidence": rng.random(140).astype(np.float32)}
+    guesses = np.arange(140) % 7
+    draw = Draw(
+        Questions.singles(np.arange(140), guesses, scores["confidence"]), scores, 0, 1, quota
+    )
+    return guesses[draw.order(query.rank(draw))[:quota]]
 
 
 def test_an_eligible_image_without_scores_is_an_error() -> None:
