@@ -93,6 +93,7 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "head": {
         "method.preset": None,
         "method.negatives": True,
+        "method.balanced": True,
         "method.l2": None,
         "method.scaling": "common",
     },

@@ -42,6 +42,7 @@ class Problem:
 
     x: Array
     labels: npt.NDArray[np.int64]
+    label_weights: Array
     refused: list[set[int]]
     """Of each image without a label."""
     num_classes: int
@@ -54,6 +55,7 @@ class Problem:
         return Objective(
             x=torch.from_numpy(self.x),
             labels=torch.from_numpy(self.labels),
+            label_weights=torch.from_numpy(self.label_weights),
             refused_rows=rows,
             refused_classes=classes,
             num_classes=self.num_classes,
@@ -67,7 +69,7 @@ class Problem:
             odds = np.exp(image @ weights[:-1] + weights[-1])
             said = odds / odds.sum()
             if row < len(self.labels):
-                total -= np.log(said[self.labels[row]])
+                total -= self.label_weights[row] * np.log(said[self.labels[row]])
             else:
                 refused = self.refused[row - len(self.labels)]
                 total -= np.log(sum(p for k, p in enumerate(said) if k not in refused))
@@ -85,6 +87,7 @@ def problems(draw: st.DrawFn, *, refusals: bool = True) -> Problem:
     return Problem(
         x=random.normal(size=(labelled + others, width)),
         labels=random.integers(0, classes, labelled),
+        label_weights=random.uniform(0.2, 3, labelled),
         refused=[
             set(random.permutation(classes)[: random.integers(1, classes)].tolist())
             for _ in range(others)
@@ -129,7 +132,7 @@ def test_without_refusals_it_is_scikit_learns_logistic_regression(p: Problem) ->
     p = dataclasses.replace(p, labels=np.searchsorted(seen, p.labels), num_classes=len(seen))
     weights, _ = minimise(p.objective, remedy="")
     theirs = LogisticRegression(C=1 / (p.l2 * len(p.labels)), tol=1e-10, max_iter=10_000)
-    theirs.fit(p.x, p.labels)
+    theirs.fit(p.x, p.labels, sample_weight=p.label_weights)
     np.testing.assert_allclose(weights[:-1].numpy(), theirs.coef_.T, atol=1e-5)
     bias = weights[-1].numpy()
     np.testing.assert_allclose(
@@ -156,6 +159,24 @@ def trained(method: Head, data: Path, inputs: StageInputs) -> HeadTrainer:
     )
     trainer.epoch(0)
     return trainer
+
+
+def test_labels_are_weighted_as_scikit_learn_balances_them(
+    world: tuple[Path, npt.NDArray[np.int32]],
+) -> None:
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    data, truth = world
+    inputs = some_inputs(truth)
+    keep = (inputs.labels > 0) | (np.cumsum(inputs.labels == 0) == 1)
+    inputs = dataclasses.replace(
+        inputs, label_ids=inputs.label_ids[keep], labels=inputs.labels[keep]
+    )
+    assert len(set(np.bincount(inputs.labels))) > 1, "as many of each class show nothing"
+    weights = trained(Head(), data, inputs).objective().label_weights
+    np.testing.assert_allclose(weights, compute_sample_weight("balanced", inputs.labels))
+    plain = trained(Head(balanced=False), data, inputs).objective().label_weights
+    assert plain.tolist() == [1.0] * len(inputs.labels)
 
 
 def without(inputs: StageInputs, *, labels: bool = False, refusals: bool = False) -> StageInputs:
@@ -295,7 +316,8 @@ def test_the_same_bytes_come_of_one_thread_and_of_several() -> None:
         "draw = torch.Generator().manual_seed(0); none = torch.zeros(0, dtype=torch.int64);"
         "x = torch.randn(90, 400, dtype=torch.float64, generator=draw) / 20;"
         "labels = torch.arange(90) % 30;"
-        "o = Objective(x=x, labels=labels, refused_rows=none, refused_classes=none,"
+        "o = Objective(x=x, labels=labels, label_weights=torch.ones(90).double(),"
+        " refused_rows=none, refused_classes=none,"
         " num_classes=30, l2=1e-3);"
         "print(json.dumps(minimise(o, remedy='')[0].flatten().tolist()))"
     )

@@ -16,8 +16,9 @@ from trainers.negatives import suppress_negatives
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objective:
-    """(sum over labelled images of -log p_label + sum over the others of -log of the probability of
-    the classes that are left) / L + l2 / 2 times the sum of squared weights, the bias free.
+    """(weighted sum over labelled images of -log p_label + sum over the others of -log of the
+    probability of the classes that are left) / L + l2 / 2 times the sum of squared weights, the
+    bias free.
 
     Convex where nothing is refused. Without a label the sum is divided by M. All tensors are on one
     device.
@@ -30,6 +31,8 @@ class Objective:
     """float64 [L + M, D], the labelled images first."""
     labels: Tensor
     """int64 [L]."""
+    label_weights: Tensor
+    """float64 [L], 1 on average."""
     refused_rows: Tensor
     """int64 [R] row of each refusal among the last M rows."""
     refused_classes: Tensor
@@ -68,10 +71,12 @@ class Objective:
         logits = torch.addmm(weights[-1], self.x, weights[:-1])
         everything = logits.logsumexp(1)
         by_logit = (logits - everything[:, None]).exp_()
-        own = self.labels[:, None]
-        sums = [everything[:labelled].sum() - logits[:labelled].gather(1, own).sum()]
+        own, weights = self.labels[:, None], self.label_weights
+        surprise = everything[:labelled] - logits[:labelled].gather(1, own)[:, 0]
+        sums = [(weights * surprise).sum()]
         # A sum, for no cell is hit twice.
         by_logit[:labelled].scatter_add_(1, own, -torch.ones_like(own, dtype=by_logit.dtype))
+        by_logit[:labelled] *= weights[:, None]
         left = suppress_negatives(logits[labelled:], self.refused_rows, self.refused_classes)
         possible = left.logsumexp(1)
         sums.append((everything[labelled:] - possible).sum())

@@ -30,6 +30,10 @@ class Head:
     """Whether refused classes are learned from: such an image adds -log of the probability of the
     classes that are left to it.
     """
+    balanced: bool = True
+    """Whether the labels of a class count the less the more of them there are, so that all classes
+    with a label count the same. Answers confirm guesses, and models guess some classes more often.
+    """
     l2: Annotated[float, Interval(gt=0, le=10**6)] | None = None
     """Weight of half the sum of squared weights, beside a loss that is summed over the images and
     divided by the number of labels; None: 0.3 / that number.

@@ -81,11 +81,20 @@ class HeadTrainer(Trainer):
         return Objective(
             x=torch.cat([x for _, x in self.rows["train"].parts(ids, len(ids))]),
             labels=to_device(inputs.labels.astype(np.int64), self.device),
+            label_weights=to_device(self._label_weights(), self.device),
             refused_rows=to_device(rows, self.device),
             refused_classes=to_device(classes, self.device),
             num_classes=self.num_classes,
             l2=DEFAULT_L2 / (len(inputs.labels) or len(ids) or 1) if l2 is None else l2,
         )
+
+    def _label_weights(self) -> npt.NDArray[np.float64]:
+        """Returns what each label counts, 1 on average."""
+        labels = self.inputs.labels
+        if not self.settings.balanced:
+            return np.ones(len(labels))
+        held = np.bincount(labels, minlength=self.num_classes)
+        return len(labels) / np.count_nonzero(held) / held[labels]
 
     def state(self) -> dict[str, Any]:
         return {"weights": self.weights, "steps": self.steps, "images": self.images}
