@@ -92,6 +92,20 @@ resources: {checkpoint_seconds: 0}
 written.
 """
 
+ONE_HEAD_SPEC = (
+    ONE_TRIAL_SPEC.partition("base:")[0].replace("digits", "digits_features")
+    + """\
+base:
+  method: {name: head}
+  schedule: {initial_labels_per_class: 2, split: [0.5, 0.5]}
+  query: {strategy: hard}
+cases:
+  two stages: {}
+seeds: [0]
+"""
+)
+"""The same of a method whose stages are one epoch, on feature vectors."""
+
 
 def written(folder: Path, spec: str) -> Path:
     """The folder, which holds the spec."""

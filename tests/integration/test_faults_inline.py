@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.commands.replay import verify
 from tests.helpers.dying import run_cli
-from tests.helpers.sweeps import ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
+from tests.helpers.sweeps import ONE_HEAD_SPEC, ONE_TRIAL_SPEC, TINY_SPEC, outcome_of, written
 
 pytestmark = pytest.mark.slow
 
@@ -19,11 +19,21 @@ SWEEP = ["sweep", "spec.yaml", "--engine", "inline", "--out", "out"]
 RESUME = ["resume", "out", "--engine", "inline"]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    folder = written(tmp_path_factory.mktemp("whole"), ONE_TRIAL_SPEC)
+def outcome(folder: Path, spec: str) -> dict[str, object]:
+    """What a sweep that nothing interrupts comes to."""
+    folder = written(folder, spec)
     assert run_cli(SWEEP, folder) == 0, (folder / "log").read_text()
     return outcome_of(folder / "out")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    return outcome(tmp_path_factory.mktemp("whole"), ONE_TRIAL_SPEC)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_head(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    return outcome(tmp_path_factory.mktemp("whole"), ONE_HEAD_SPEC)
 
 
 def finish(folder: Path) -> None:
@@ -49,6 +59,20 @@ def test_killed_at_any_durable_call_it_ends_as_if_uninterrupted(
     assert status in (-9, 0), (folder / "log").read_text()
     finish(folder)
     assert outcome_of(folder / "out") == uninterrupted
+
+
+HEAD_INSTANTS = [(number, False) for number in (13, 36, 58, 72, 90, 110)] + [(72, True)]
+
+
+@pytest.mark.parametrize(("instant", "torn"), HEAD_INSTANTS)
+def test_a_method_of_one_epoch_killed_and_resumed_ends_as_if_uninterrupted(
+    tmp_path: Path, uninterrupted_head: dict[str, object], instant: int, torn: bool
+) -> None:
+    folder = written(tmp_path, ONE_HEAD_SPEC)
+    assert run_cli(SWEEP, folder, die_at=instant, torn=torn) == -9, (folder / "log").read_text()
+    begun = (folder / "out" / "resolved.yaml").exists()
+    assert run_cli(RESUME if begun else SWEEP, folder) == 0, (folder / "log").read_text()
+    assert outcome_of(folder / "out") == uninterrupted_head
 
 
 def test_dying_again_and_again_makes_progress_and_ends_equal(

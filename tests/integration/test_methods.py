@@ -19,11 +19,13 @@ from tests.toys.continuous import Continuous
 from tests.toys.k_centre import KCentre
 from tests.toys.softmax import Softmax
 from tests.toys.student import Student
+from trainers.head.settings import Head
 
 METHODS = (
     Softmax(epochs=30, rate=0.3),
     Continuous(epochs=60, rate=0.3),
     Student(epochs=30, rate=0.3, sure=0.8),
+    Head(),
 )
 
 
@@ -49,7 +51,8 @@ def test_a_method_is_swept_with_any_query(method: Any, query: Any, tmp_path: Pat
     assert frame["stage"].tolist() == [0, 1, 2]
     assert frame["backbone"].unique().tolist() == ["linear"]
     assert (frame["validation"] > 40).all() and (frame["test"] > 40).all()
-    epochs = {"continuous": [30, 15, 15]}.get(method.name, [30, 30, 30])
+    special = {"continuous": [30, 15, 15], "head": [1, 1, 1]}
+    epochs = special.get(method.name, [30, 30, 30])
     assert frame["epochs"].tolist() == epochs
 
 
