@@ -24,6 +24,8 @@ from tests.helpers.sweeps import outcome_of, written
 from tests.toys.continuous import Continuous
 from tests.toys.means import Means
 from tests.toys.student import Student
+from trainers.head.settings import Head
+from trainers.prototypes.settings import Prototypes
 
 CLASSES = 6
 
@@ -144,11 +146,15 @@ def test_a_plan_says_from_how_many_right_guesses_on_questions_pay(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [Means(), Student(epochs=5, sure=0.8)], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method",
+    [Means(), Head(), Prototypes(), Student(epochs=5, sure=0.8)],
+    ids=lambda method: method.name,
+)
 def test_a_method_goes_on_from_what_the_prior_learned_by_asking(
     tmp_path: Path, method: Any
 ) -> None:
-    labels = 0 if isinstance(method, Means) else 1
+    labels = 0 if hasattr(method, "without_labels") else 1
     schedule = {"initial_labels_per_class": labels, "split": [0.6, 0.4]}
     spec = as_mapping(folder_of(tmp_path), method=method, schedule=schedule)
     sweep = oc.sweep(spec, out=tmp_path / "out", progress=False)

@@ -25,6 +25,7 @@ class Head:
     tasks: ClassVar[tuple[str, ...]] = ("multiclass",)
     offers: ClassVar[tuple[str, ...]] = (*POOL_ARRAYS, *EXTRA_ARRAYS)
     trainer: ClassVar[str] = "trainers.head.trainer:HeadTrainer"
+    without_labels: ClassVar[Literal["trains"]] = "trains"
 
     negatives: bool = True
     """Whether refused classes are learned from: such an image adds -log of the probability of the

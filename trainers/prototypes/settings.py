@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from trainers.method import DatasetFacts, StagePlan
 from trainers.stage import EXTRA_ARRAYS, POOL_ARRAYS
@@ -20,6 +20,7 @@ class Prototypes:
     tasks: ClassVar[tuple[str, ...]] = ("multiclass",)
     offers: ClassVar[tuple[str, ...]] = (*POOL_ARRAYS, *EXTRA_ARRAYS)
     trainer: ClassVar[str] = "trainers.prototypes.trainer:PrototypesTrainer"
+    without_labels: ClassVar[Literal["trains"]] = "trains"
 
     def check(self, facts: DatasetFacts, workers: int = 1) -> None:
         """Fits every data set: of images it takes the pixels."""

@@ -89,16 +89,10 @@ class TestPriorScores(MethodContract):
     kind = "features"
     prior = True
     ranks_differ_by = 0.0
+    one_epoch = True
 
     def make(self) -> PriorScores:
         return PriorScores(temperature=None)
-
-    def test_killed_after_any_epoch_it_ends_as_if_it_had_not_been(self, tmp_path: Path) -> None:
-        """Its one epoch may be the last act too."""
-        world = self._world(tmp_path)
-        for number in (0, 1):
-            assert world.plan(number).epochs == (0, 1)
-            assert world.killed(number, "killed", 0) == world.train(number, "whole")
 
 
 def test_every_method_of_the_catalogue_is_here() -> None:
