@@ -94,7 +94,7 @@ class HeadTrainer(Trainer):
         if not self.settings.balanced:
             return np.ones(len(labels))
         held = np.bincount(labels, minlength=self.num_classes)
-        return len(labels) / max(np.count_nonzero(held), 1) / held[labels]
+        return len(labels) / (int(np.count_nonzero(held)) or 1) / held[labels]
 
     def state(self) -> dict[str, Any]:
         return {"weights": self.weights, "steps": self.steps, "images": self.images}
