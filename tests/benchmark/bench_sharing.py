@@ -1,7 +1,7 @@
 """Wall time of one sweep with stages shared between trials and with `resources.share_stages=false`,
 by the command line, in turns.
 
-    python -m tests.benchmark.bench_sharing [--spec ablations.yaml] [--repeats 3] [--set
+    python -m tests.benchmark.bench_sharing [--spec ablations_images.yaml] [--repeats 3] [--set
     method.epochs=5]
 
 The results are equal either way; what is measured is what sharing saves. Start of the process and
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--spec", default="ablations.yaml")
+    parser.add_argument("--spec", default="ablations_images.yaml")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()

@@ -1,5 +1,5 @@
-"""The orderings of the one-bit paper in a finished sweep of ablations.yaml, as paired differences
-on test that are corrected together.
+"""The orderings of the one-bit paper in a finished sweep of ablations.yaml or ablations_images.yaml,
+as paired differences on test that are corrected together.
 
 `python -m tests.benchmark.orderings DIR`
 """
@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
             if gap.told_apart and (found.mean or 0) > 0
             else "the reverse shows"
             if gap.told_apart
-            else "within noise"
+            else "does not show"
         )
         p = "none" if gap.p_holm is None else f"{gap.p_holm:.3f}"
         print(

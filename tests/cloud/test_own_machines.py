@@ -96,7 +96,7 @@ def test_three_machines_come_up_from_a_laptop_and_go_down(tmp_path: Path) -> Non
             "cd ~/orchestrate; ray exec cluster.local.yaml"
             " 'cd ~/orchestrate && orchestrate plan ablations.yaml'",
         )
-        assert "ablations: 65 trials" in said
+        assert "ablations: 280 trials" in said
         leave_and_come_back(world, tmp_path)
         world.run("laptop", "cd ~/orchestrate; ray down -y cluster.local.yaml")
         assert "gcs_server" not in world.run("host1", "ps -eo comm || true")

@@ -588,7 +588,7 @@ def test_the_same_settings_under_two_cases_are_one_trial_with_both_names() -> No
     assert (
         len({trial.id for trial in trials})
         == len(trials)
-        == 13 * len(load_spec("ablations.yaml").seeds)
+        == 14 * len(load_spec("ablations.yaml").seeds)
     )
 
 

@@ -89,7 +89,7 @@ def test_every_key_has_a_meaning() -> None:
 
 
 def test_every_key_that_a_spec_can_say_is_listed() -> None:
-    for name in ("ablations.yaml", "smoke.yaml", "stage_schedules.yaml"):
+    for name in ("ablations.yaml", "ablations_images.yaml", "smoke.yaml", "stage_schedules.yaml"):
         assert load_spec(name).base.keys() <= {row.key for row in ROWS}
 
 

@@ -80,20 +80,27 @@ def test_planning_loads_none_of_the_libraries_that_training_needs() -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
-def test_the_ablations_need_27_trainings_a_seed_instead_of_36() -> None:
-    spec = load_spec("ablations.yaml")
+@pytest.mark.parametrize(
+    ("name", "trainings", "distinct", "rows"),
+    [("ablations_images.yaml", 36, 27, 13), ("ablations.yaml", 39, 29, 14)],
+)
+def test_the_ablations_share_the_trainings_of_equal_beginnings(
+    name: str, trainings: int, distinct: int, rows: int
+) -> None:
+    spec = load_spec(name)
     found, seeds = plan(spec), len(spec.seeds)
-    assert found["stage_trainings"] == {"total": seeds * 36, "distinct": seeds * 27}
-    assert len(found["trials"]) == seeds * 13
+    assert found["stage_trainings"] == {"total": seeds * trainings, "distinct": seeds * distinct}
+    assert len(found["trials"]) == seeds * rows
 
 
-def test_the_ablations_cost_the_same_bits_in_every_row() -> None:
-    spec = load_spec("ablations.yaml")
+@pytest.mark.parametrize(("name", "cases"), [("ablations_images.yaml", 16), ("ablations.yaml", 17)])
+def test_the_ablations_cost_the_same_bits_in_every_row(name: str, cases: int) -> None:
+    spec = load_spec(name)
     for trial in plan(spec)["trials"]:
         assert 331.1 < trial["bits"] <= 332.1929
     assert spec.baseline == "full labels only"
     assert sum("splits" in name or name.startswith("split ") for name in spec.cases) == 4
-    assert len(spec.cases) == 16
+    assert len(spec.cases) == cases
 
 
 def test_a_plan_has_the_documented_fields_and_is_json() -> None:
@@ -140,7 +147,7 @@ def test_the_printed_plan_has_a_row_for_every_candidate() -> None:
     text = shown("ablations.yaml")
     for name in load_spec("ablations.yaml").cases:
         assert name in text
-    assert "180 stage trainings, 135 of them distinct" in text
+    assert "780 stage trainings, 580 of them distinct" in text
 
 
 @pytest.mark.parametrize(

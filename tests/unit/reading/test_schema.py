@@ -74,7 +74,7 @@ LATER, CHANGED, SECOND = (
 def names_of_everything(catalogue: Catalogue = INSTALLED) -> list[Any]:
     trials = [
         trial
-        for name in ("ablations.yaml", "smoke.yaml")
+        for name in ("ablations.yaml", "ablations_images.yaml", "smoke.yaml")
         for trial in enumerate_trials(load_spec(name, catalogue=catalogue)) or []
     ]
     return [[trial.id, trial.candidate, *stage_prefixes(trial)] for trial in trials]
