@@ -1,5 +1,5 @@
-"""The orderings of the one-bit paper in a finished sweep of ablations.yaml or ablations_images.yaml,
-as paired differences on test that are corrected together.
+"""The orderings of the one-bit paper in a finished sweep of ablations.yaml, or of
+ablations_images.yaml, as paired differences on test that are corrected together.
 
 `python -m tests.benchmark.orderings DIR`
 """
