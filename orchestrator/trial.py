@@ -18,6 +18,7 @@ from typing import Protocol
 from orchestrator.data.prepare import PreparedData
 from orchestrator.labelling.answers import NO, SKIPPED, YES
 from orchestrator.labelling.choose import choose
+from orchestrator.labelling.cold_start import choice_of
 from orchestrator.labelling.evaluator import test_correct, test_score
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.pool import Pool, PoolService, PoolTerms, Round
@@ -94,7 +95,8 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Segments) -> Pool:
         trial=trial.id,
     )
     oracle = trial.config.oracle.open(place)
-    return Pool(terms, Ledger(ledger), oracle)
+    choice = choice_of(schedule.initial_choice, schedule.initial_query, data.images_dir)
+    return Pool(terms, Ledger(ledger), oracle, choice)
 
 
 def run_trial(trial: Trial, pool: PoolService, context: TrialContext) -> TrialState:

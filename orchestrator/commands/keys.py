@@ -20,7 +20,6 @@ from search_spaces.reading.settings import (
     Field,
     Keys,
     class_fields,
-    own_fields,
     unknown_key,
 )
 from trainers.errors import one_line
@@ -104,7 +103,7 @@ def key_rows(catalogue: Catalogue, broken: list[str] | None = None) -> Iterator[
         own = {
             key: field
             for key, field in keys.of_plugin(section, _loadable(keys, section)).items()
-            if key in own_fields(section)
+            if key in keys.own(section)
         }
         meaning = f"Which {slot.noun}; its own settings stand beside it."
         yield Row(

@@ -2,7 +2,8 @@
 that decoded it, fetched once by each of the others, checked against its digests.
 
 Images and labels travel apart, and each is fetched by those alone that need it: images by the
-machines that train, labels by the one that holds the pools.
+machines that train, labels by the one that holds the pools, which fetches feature vectors too where
+initial labels are chosen by them.
 
 <shelf>/images/<name>-<fp16>/meta.json             put last: the rest is there
 <shelf>/images/<name>-<fp16>/train.npy             an array of one part or less

@@ -15,7 +15,7 @@ from orchestrator.labelling.ledger import ROLES, Columns, Segment, as_column, as
 from orchestrator.labelling.protocols import GivenLabels, Oracle, Simulation
 from orchestrator.labelling.questions import ClassSets
 from orchestrator.labelling.terms import PoolTerms
-from search_spaces.reading.initial_choices import INITIAL_CHOICES, InitialChoiceName
+from search_spaces.reading.initial_choices import InitialChoiceName, described
 from trainers.errors import DataError
 from trainers.stage import Ids
 
@@ -80,10 +80,17 @@ Step = tuple[Literal["label_plan", "label_answers", "labels"], Columns]
 class FirstLabels:
     """The next step of round 0, from the segments that are committed."""
 
-    def __init__(self, terms: PoolTerms, segments: Sequence[Segment]) -> None:
-        """Raises DataError where the budget does not hold what is asked for at least."""
+    def __init__(
+        self, terms: PoolTerms, segments: Sequence[Segment], choice: Choice | None = None
+    ) -> None:
+        """Raises DataError where the budget does not hold what is asked for at least.
+
+        Args:
+            choice: None: the one of CHOICES that the terms name.
+        """
         _check(terms)
         self._terms = terms
+        self._choice = choice or CHOICES[cast(InitialChoiceName, terms.initial_choice)]
         self._waited = bool(segments)
         """Whether images are planned already, whose labels were not there at once."""
         self._drawn, self._apart = _NONE, np.empty(0, np.bool_)
@@ -141,9 +148,8 @@ class FirstLabels:
             return simulation.balanced("validation", per_class, VALIDATION_SEED, none), True
         if not terms.initial_labels_per_class:
             return np.empty(0, np.int64), False
-        choice = CHOICES[cast(InitialChoiceName, terms.initial_choice)]
         without = self._drawn.ids[self._apart]
-        return choice.next(terms, oracle, without, self._drawn.take(~self._apart)), False
+        return self._choice.next(terms, oracle, without, self._drawn.take(~self._apart)), False
 
     def _plan(self, ids: Ids, apart: npt.NDArray[np.bool_]) -> Columns:
         roles = np.where(apart, _SPLIT, ROLES.index("initial")).astype(np.int8)
@@ -251,7 +257,9 @@ CHOICES: Final[Mapping[InitialChoiceName, Choice]] = {
     "uniform": Uniform(),
     "priced_balanced": PricedBalanced(),
 }
-"""Value of schedule.initial_choice -> what it draws."""
+"""Value of schedule.initial_choice -> what it draws. A strategy's is made by
+orchestrator.labelling.cold_start.
+"""
 
 
 def _check(terms: PoolTerms) -> None:
@@ -290,8 +298,7 @@ def _roles(terms: PoolTerms, drawn: Drawn) -> npt.NDArray[np.int8]:
         return roles
     held_out = terms.validation.per_class
     keys = keyed_uint64("carve", terms.seed, ids)
-    known = INITIAL_CHOICES[cast(InitialChoiceName, terms.initial_choice)]
-    if not known.of_each_class or terms.task.several_labels:
+    if not described(terms.initial_choice).of_each_class or terms.task.several_labels:
         # Ids break ties, whatever the order of the draws.
         first = np.lexsort((ids, keys))[: held_out * terms.num_classes]
         roles[first] = ROLES.index("initial_validation")

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from orchestrator.labelling.answers import PENDING, YES
-from orchestrator.labelling.first_labels import FirstLabels
+from orchestrator.labelling.first_labels import Choice, FirstLabels
 from orchestrator.labelling.ledger import Ledger, LedgerError, Segment, as_column
 from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.questions import Questions
@@ -81,8 +81,11 @@ class Pool:
     Opens itself at the first call, so that one built anew after a death may be called at once.
     """
 
-    def __init__(self, terms: PoolTerms, ledger: Ledger, oracle: Oracle) -> None:
+    def __init__(
+        self, terms: PoolTerms, ledger: Ledger, oracle: Oracle, choice: Choice | None = None
+    ) -> None:
         self._terms = terms
+        self._choice = choice
         self._ledger = ledger
         self._oracle = oracle
         self._folded: PoolState | None = None
@@ -112,7 +115,7 @@ class Pool:
                 self._check_terms(segments[0])
             if found is not None:
                 return found
-            step = FirstLabels(self._terms, segments).next(self._oracle)
+            step = FirstLabels(self._terms, segments, self._choice).next(self._oracle)
             if step is None:
                 return None
             kind, columns = step

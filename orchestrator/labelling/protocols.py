@@ -177,6 +177,10 @@ class Query(Protocol):
 
     A strategy that compares with labelled images, such as a k-centre choice, names the arrays that
     it wants of them in a second class attribute, `needs_of_labelled`.
+
+    One that needs no array but `embedding` may say `starts_cold: ClassVar[bool] = True`: its name
+    is then a value of schedule.initial_choice, and it ranks the feature vectors of the data, under
+    that name, in a round 0 of which no image is labelled and every guess is class 0.
     """
 
     def rank(self, draw: Draw) -> Rank:

@@ -20,6 +20,7 @@ from search_spaces.reading.config import (
 )
 from search_spaces.reading.errors import ABSENT, SpecError
 from search_spaces.reading.initial_choices import INITIAL_CHOICES
+from search_spaces.reading.initial_query import check_features, initial_query
 from search_spaces.reading.recorded_presets import preset_values
 from search_spaces.reading.schedule import equal_shares
 from search_spaces.reading.settings import (
@@ -146,6 +147,7 @@ def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
             initial_labels_per_class=done["schedule.initial_labels_per_class"],
             split=_split(done.get("schedule.stages"), done.get("schedule.split")),
             initial_choice=done["schedule.initial_choice"],
+            initial_query=initial_query(done["schedule.initial_choice"], keys),
         ),
         query=QueryConfig(
             strategy=_plugin("query", done, keys),
@@ -173,6 +175,7 @@ def check_plugins(config: TrialConfig, facts: Any, workers: int) -> None:
         SpecError: they do not. Without a place: see SpecError.located.
     """
     _check_together(config)
+    check_features(config, facts)
     _check_scores(config)
     for section, plugin, arguments in (
         ("dataset", config.dataset.source, (facts,)),
@@ -215,7 +218,8 @@ def _check_together(config: TrialConfig) -> None:
                 hint=f"choose another {section} or task; {method.name} offers"
                 f" {', '.join(method.offers)}",
             )
-    if choice not in task.choices:
+    # A strategy draws as many images as `uniform` does, of whatever classes.
+    if (choice if choice in INITIAL_CHOICES else "uniform") not in task.choices:
         raise SpecError(
             f"initial_choice: {choice} has no meaning for task {task.name}",
             keys=("schedule.initial_choice", "task.name"),

@@ -11,9 +11,10 @@ from annotated_types import Interval, MaxLen
 
 from search_spaces.reading.errors import Place
 from search_spaces.reading.initial_choices import (
-    INITIAL_CHOICES,
     InitialChoice,
     InitialChoiceName,
+    OrStrategy,
+    described,
 )
 from trainers.start import ByMethod
 
@@ -65,18 +66,21 @@ class ScheduleConfig:
     initial_labels_per_class: Annotated[int, Interval(ge=0, le=10**9)]
     split: tuple[Annotated[float, Interval(ge=0, le=1)], ...]
     """Share of the questions in each round; empty: full labels only. As many rounds as shares."""
-    initial_choice: InitialChoiceName = "random"
+    initial_choice: str = "random"
     """Which images D_S takes. `random` and `first`: `initial_labels_per_class` of every class,
     keyed by the seed or the first ones of the data set (the published code); who finds them knows
     every label, which the budget does not pay for. `uniform`: as many images in all, drawn blindly;
     a class may be missing. `priced_balanced`: blind draws, each paid for and kept, until every
-    class has its number; the rounds share what is left of the budget.
+    class has its number; the rounds share what is left of the budget. The name of a query strategy
+    that starts cold: as many images in all, chosen by their features.
     """
+    initial_query: Any = None
+    """That strategy, an object of the catalogue; else None."""
 
     @property
     def choice(self) -> InitialChoice:
         """What follows from `initial_choice`."""
-        return INITIAL_CHOICES[self.initial_choice]
+        return described(self.initial_choice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +97,14 @@ class ScheduleWritten:
         Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], MaxLen(MOST_ROUNDS)] | None
     ) = None
     """Share of the questions in each round; empty: full labels only."""
-    initial_choice: InitialChoiceName = "random"
+    initial_choice: Annotated[InitialChoiceName, OrStrategy()] = "random"
     """Which images are labelled before any question. `random` and `first`:
     `initial_labels_per_class` of every class, drawn by the seed, or the first ones of the data set
     (the published code); who finds them knows every label, which the budget does not pay for.
     `uniform`: as many images in all, drawn blindly; a class may be missing. `priced_balanced`:
     blind draws, each paid for and kept, until every class has its number; the rounds share the rest
-    of the budget.
+    of the budget. A query strategy that needs no model (`typiclust`, `probcover`, `max_herding`):
+    as many images in all as `uniform`, chosen by their features.
     """
 
 

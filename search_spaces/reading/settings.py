@@ -16,7 +16,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -33,6 +33,7 @@ from search_spaces.reading.config import (
     ValidationConfig,
 )
 from search_spaces.reading.errors import ABSENT, SpecError, did_you_mean
+from search_spaces.reading.initial_choices import OrStrategy
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.plugins import Kind as PluginKind
 from search_spaces.reading.recorded_presets import PRESETS
@@ -328,11 +329,6 @@ _PRESET: Final = Field(hint=Literal[PRESETS] | None, default=None)
 """Of sweeps of earlier versions, whose specs may name a preset."""
 
 
-def own_fields(section: str) -> dict[str, Field]:
-    """Returns key path -> field of what a section has whichever plug-in it names."""
-    return class_fields(_OWN[section], section) if section in _OWN else {}
-
-
 @dataclass(frozen=True)
 class Keys:
     """Every key of a spec, with the plug-ins of one catalogue."""
@@ -422,7 +418,28 @@ class Keys:
         """Returns key path -> field of a section, with the plug-in that the values name."""
         if section in PLUGINS:
             return self.of_plugin(section, self.name_of(section, values))
-        return class_fields(_OWN[section], section)
+        return self.own(section)
+
+    def own(self, section: str) -> Mapping[str, Field]:
+        """Returns key path -> field of what a section has whichever plug-in it names."""
+        if ("own", section) not in self._cache:
+            known = class_fields(_OWN[section], section) if section in _OWN else {}
+            self._cache["own", section] = {
+                key: self._with_strategies(each) for key, each in known.items()
+            }
+        return self._cache["own", section]
+
+    def _with_strategies(self, known: Field) -> Field:
+        """Returns the field, where strategies are values too, with their names. Those of other
+        packages are there unseen: none is loaded before a spec names it.
+        """
+        of = next((item for item in _metadata(known.hint) if isinstance(item, OrStrategy)), None)
+        if of is None:
+            return known
+        own = self.catalogue.own("query")
+        fit = [name for name in own if of.fits(self.catalogue.load("query", name))]
+        others = [name for name in self.catalogue.names("query") if name not in own]
+        return replace(known, hint=Literal[(*known.options, *fit, *others)])
 
     def any_plugin(self, section: str, *, foreign: bool = True) -> dict[str, Field]:
         """Returns every key that a section can have with one plug-in or another; those that cannot

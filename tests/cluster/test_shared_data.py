@@ -25,7 +25,10 @@ def test_a_sweep_on_machines_without_raw_data_is_the_sweep_of_the_data(
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "features.npz")
     spec = tmp_path / "spec.yaml"
-    spec.write_text(SPEC.replace("features.npz", str(tmp_path / "features.npz")))
+    # A pool that looks at features must have them where it is.
+    cold = "  cold: {schedule.initial_choice: typiclust}\nseeds: [0]"
+    written = SPEC.replace("features.npz", str(tmp_path / "features.npz"))
+    spec.write_text(written.replace("seeds: [0]", cold))
     home = tmp_path / "home"
     uninterrupted(home, ["sweep", str(spec), "--engine", "inline", "--out", str(home)])
     root, place = tmp_path / "driver", f"s3://{BUCKET}/sweeps/one"

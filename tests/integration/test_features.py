@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.commands.replay import replay
+from orchestrator.labelling.state import INITIAL
 from tests.helpers.dying import run_cli
 from tests.helpers.sweeps import written
 
@@ -27,10 +29,16 @@ seeds: [0, 1]
 """
 
 
-def blobs(path: Path) -> None:
+COLD = ("typiclust", "probcover", "max_herding")
+
+
+def blobs(path: Path, apart: float = 3) -> None:
     random = np.random.default_rng(0)
     y = np.repeat(np.arange(4), 60)
-    x = random.normal(size=(240, 16)).astype(np.float32) + 3 * np.eye(4, 16, dtype=np.float32)[y]
+    x = (
+        random.normal(size=(240, 16)).astype(np.float32)
+        + apart * np.eye(4, 16, dtype=np.float32)[y]
+    )
     np.savez(path, x=x, y=y)
 
 
@@ -74,3 +82,39 @@ def test_strategies_that_look_at_the_features_are_a_value_to_vary(tmp_path: Path
     stages = (folder / "runs" / "mine" / "stages").glob("*/record.json")
     assert len(list(stages)) <= 9
     assert run_cli(["ledger", "verify", "runs/mine"], folder) == 0
+
+
+def test_initial_labels_that_a_strategy_chose_cover_the_features_whatever_dies(
+    tmp_path: Path,
+) -> None:
+    base = SPEC.partition("cases:")[0].replace("epochs: 3", "epochs: 1")
+    varied = (
+        base.replace("initial_labels_per_class: 2", "initial_labels_per_class: 1")
+        + "cases:\n"
+        + "".join(f"  {name}: {{schedule.initial_choice: {name}}}\n" for name in COLD)
+        + "seeds: [0]\n"
+    )
+    command = ["sweep", "spec.yaml", "--engine", "inline"]
+    ledgers: list[dict[str, bytes]] = []
+    for name, dies in (("whole", False), ("killed", True)):
+        folder = written(tmp_path / name, varied)
+        blobs(folder / "mine.npz", apart=30)
+        deaths = 0
+        while (status := run_cli(command, folder, die_at=40 + deaths % 5 if dies else None)) == -9:
+            deaths += 1
+            assert deaths < 100, "no progress between deaths"
+        assert status == 0, (folder / "log").read_text()
+        assert not dies or deaths
+        assert run_cli(["ledger", "verify", "runs/mine"], folder) == 0
+        out = folder / "runs" / "mine"
+        ledgers.append(
+            {
+                path.relative_to(out).as_posix(): path.read_bytes()
+                for path in out.glob("trials/*/ledger/*")
+            }
+        )
+        for trial in (out / "trials").iterdir():
+            state = replay(trial / "ledger")
+            bought = state.labels[state.origins == INITIAL]
+            assert sorted(bought.tolist()) == [0, 1, 2, 3]
+    assert ledgers[0] == ledgers[1]

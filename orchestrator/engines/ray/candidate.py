@@ -16,7 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.inline import label_of
-from orchestrator.engines.ray.node import WANTED, data_here
+from orchestrator.engines.ray.node import WANTED, data_here, data_of_pools, host_name
 from orchestrator.engines.ray.pool_actor import RETRY_SECONDS, PoolActors, PoolClient, ProcessLost
 from orchestrator.engines.ray.worker_group import first_line, remote_error
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
@@ -153,6 +153,8 @@ class CandidateRun:
     candidate: Candidate
     context: SweepContext
     pools: PoolActors
+    pool_data: PreparedData
+    """The data as the pools of this machine read it: labels, and images where they need them."""
     loops: list[SeedThread] = field(default_factory=list)
     stage: int = -1
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -172,7 +174,7 @@ class CandidateRun:
     def _run(self, loop: SeedThread) -> None:
         context, trial = self.context, loop.trial
         pool = PoolClient(
-            trial, context.data, context.layout.trial(trial.id).segments, self.pools, self.stopped
+            trial, self.pool_data, context.layout.trial(trial.id).segments, self.pools, self.stopped
         )
         kind = context.device.partition(":")[0]
         stages = BrokerStages(
@@ -303,7 +305,14 @@ class CandidateTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._current = CandidateRun(config["candidate"], self._context, self._pools)
+        candidate, context = config["candidate"], self._context
+        broker = context.broker
+        data = data_of_pools(
+            context.data,
+            candidate.trials,
+            lambda: broker.tell.remote((WANTED, "images", host_name())),
+        )
+        self._current = CandidateRun(candidate, context, self._pools, data)
         self._current.start()
 
     def step(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from orchestrator.engines.ray.cluster import ClusterError
 from orchestrator.storage.files import StorageError, StorageLost
 from orchestrator.storage.store import Store, Unreadable
 from orchestrator.sweeps.stage_store import CHECKPOINT, StageStore
+from search_spaces.reading.config import Trial
 from trainers.stage import StageRequest
 
 WANTED: Final = "wanted"
@@ -176,6 +177,20 @@ def data_here(data: PreparedData, part: Part, want: Callable[[], Any]) -> Prepar
             asked = True
         time.sleep(WAIT_SECONDS)
     return delivery.fetch(data.shelf, data, part)
+
+
+def data_of_pools(
+    data: PreparedData, trials: Iterable[Trial], want: Callable[[], Any]
+) -> PreparedData:
+    """Returns the data as the pools of these trials read it on this machine: with its images where
+    initial labels are chosen by features.
+
+    Raises:
+        DataError, StorageError: as delivery.fetch.
+    """
+    if any(trial.config.schedule.choice.reads_features for trial in trials):
+        return data_here(data, "images", want)
+    return data
 
 
 @dataclass(slots=True)

@@ -47,6 +47,7 @@ class MaxHerding:
     name: ClassVar[str] = "max_herding"
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
     needs_of_labelled: ClassVar[tuple[str, ...]] = ("embedding",)
+    starts_cold: ClassVar[bool] = True
 
     bandwidth: Annotated[float, Interval(gt=0)] = 0.5
     """Distance at which the kernel is 1/e, where 1 is the root mean square distance between two
@@ -109,6 +110,7 @@ class ProbCover:
     name: ClassVar[str] = "probcover"
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
     needs_of_labelled: ClassVar[tuple[str, ...]] = ("embedding",)
+    starts_cold: ClassVar[bool] = True
 
     delta: Annotated[float, Interval(gt=0)] | None = None
     """The radius. Without one: the largest at which a share `purity` of the balls around images
@@ -184,7 +186,7 @@ def by_coverage(
     weight times how far they are covered.
     """
     count = number_of_candidates(candidates, draw)
-    if not count:
+    if not count or not draw.quota:
         return ranks(found.order, [])
     targets = found.vectors[: max(1, _ENTRIES // count)]
     table = np.empty((count, len(targets)), np.float32)

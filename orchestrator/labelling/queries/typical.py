@@ -36,6 +36,7 @@ class TypiClust:
     name: ClassVar[str] = "typiclust"
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
     needs_of_labelled: ClassVar[tuple[str, ...]] = ("embedding",)
+    starts_cold: ClassVar[bool] = True
 
     clusters: Annotated[int, Interval(ge=1)] = 500
     """Clusters at most. Where there are more questions, they take turns."""
@@ -52,7 +53,7 @@ class TypiClust:
 
     def rank(self, draw: Draw) -> Rank:
         found = images_of(draw, normalise=self.normalise)
-        if not found.order.size:
+        if not found.order.size or not draw.quota:
             return ranks(found.order, [])
         # Labelled ones first: none of them may be in a cluster that was found without it.
         every = np.concatenate([found.labelled, found.vectors])
@@ -60,7 +61,7 @@ class TypiClust:
         with one_thread():
             label, _ = clusters(
                 every,
-                min(self.clusters, old + max(1, draw.quota)),
+                min(self.clusters, old + draw.quota),
                 random_state("typiclust", draw),
                 of=old + number_of_candidates(self.candidates, draw),
             )

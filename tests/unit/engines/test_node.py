@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.engines.ray.node import CheckpointCopies, StoreNotSeen, Token
+from orchestrator.catalogue import load_spec
+from orchestrator.data.delivery import put
+from orchestrator.data.prepare import prepare
+from orchestrator.data.shelf import OWN, Shelf
+from orchestrator.data.sources.features import Features
+from orchestrator.engines.ray.node import CheckpointCopies, StoreNotSeen, Token, data_of_pools
 from orchestrator.storage.files import StorageError, StorageLost
 from orchestrator.storage.folder import FolderStore
 from orchestrator.sweeps.stage_store import StageStore
+from search_spaces.reading.trials import make_trial
 from tests.helpers.real_sweep import wait_until
+from tests.helpers.small_sweep import SPEC, write_data
 from tests.helpers.toy_stores import MemoryStore
 
 KEY = "k" * 32
@@ -142,3 +150,33 @@ def test_in_a_folder_nothing_is_copied(tmp_path: Path) -> None:
         request.train(1)
     assert stages.checkpoints(KEY) == [] and stages.epochs_done(KEY) == 1
     assert [path.name for path in request.work_dir.iterdir()] == ["epoch-00001-a.ckpt"]
+
+
+def test_pools_have_the_features_on_their_machine_where_a_strategy_chooses_initial_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "features.npz")
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    spec = load_spec("spec.yaml", ["cases={}"])
+    trials = {
+        name: make_trial(spec, {"schedule.initial_choice": name}, 0)
+        for name in ("uniform", "typiclust")
+    }
+    monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "one"))
+    made = prepare(Features(path=str(tmp_path / "features.npz")))
+    shelf = Shelf(FolderStore(tmp_path / "sweep"), OWN)
+    # Told to another machine, whose cache is empty.
+    monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "other"))
+    data = replace(made, images_dir=tmp_path / "away" / made.images_dir.name, shelf=shelf)
+    wanted: list[str] = []
+
+    def want() -> None:
+        wanted.append("images")
+        put(shelf, made, "images")
+
+    assert data_of_pools(data, [trials["uniform"]], want) == data and not wanted
+    found = data_of_pools(data, trials.values(), want)
+    assert wanted == ["images"] and found.labels_dir == data.labels_dir
+    assert (tmp_path / "other") in found.images_dir.parents
+    assert (found.images_dir / "train.npy").is_file()

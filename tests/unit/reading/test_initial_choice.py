@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +21,34 @@ from search_spaces.reading.trials import (
     trial_from_mapping,
     trial_to_mapping,
 )
+from tests.helpers.packages import install
+from tests.helpers.small_sweep import SPEC as SMALL
+from tests.helpers.small_sweep import write_data
 
 CHOICE = "schedule.initial_choice"
+
+TOYS = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+@dataclass(frozen=True)
+class Near:
+    name: ClassVar[str] = "near"
+    needs: ClassVar[tuple[str, ...]] = ("embedding",)
+    starts_cold: ClassVar[bool] = True
+
+@dataclass(frozen=True)
+class Far:
+    name: ClassVar[str] = "far"
+    needs: ClassVar[tuple[str, ...]] = ("margin",)
+
+@dataclass(frozen=True)
+class Odd:
+    name: ClassVar[str] = "odd"
+    needs: ClassVar[tuple[str, ...]] = ("embedding",)
+    starts_cold: ClassVar[bool] = True
+    reach: int
+"""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +67,66 @@ def trial(spec: Spec, choice: str, seed: int = 0, **changes: Any) -> Any:
 def test_uniform_has_the_quotas_of_random(smoke: Spec) -> None:
     assert trial(smoke, "uniform").schedule == trial(smoke, "random").schedule
     assert trial(smoke, "uniform").id != trial(smoke, "random").id
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Spec:
+    folder = tmp_path_factory.mktemp("vectors")
+    write_data(folder / "features.npz")
+    here = SMALL.replace("features.npz", str(folder / "features.npz"))
+    (folder / "spec.yaml").write_text(here)
+    return load_spec(str(folder / "spec.yaml"), ["cases={}"])
+
+
+def test_a_strategy_that_starts_cold_has_the_quotas_of_uniform(vectors: Spec) -> None:
+    names = {trial(vectors, name).id: name for name in ("typiclust", "probcover", "max_herding")}
+    assert len({*names, trial(vectors, "uniform").id}) == 4
+    for name in names.values():
+        found, uniform = trial(vectors, name), trial(vectors, "uniform")
+        assert (found.schedule, found.bits) == (uniform.schedule, uniform.bits)
+        assert (
+            trial_from_mapping(json.loads(json.dumps(trial_to_mapping(found))), INSTALLED) == found
+        )
+        # The choice is varied apart from the strategy of the rounds.
+        assert found.config.query.strategy.name == "random"
+        assert found.config.schedule.initial_query.name == name
+        choice = found.config.schedule.choice
+        assert choice.reads_features
+        assert replace(choice, reads_features=False) == uniform.config.schedule.choice
+        assert stage_prefixes(found)[0] != stage_prefixes(uniform)[0]
+
+
+def test_a_strategy_is_refused_for_pictures_and_one_that_asks_a_model_for_all(
+    tmp_path: Path,
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(f"extends: smoke.yaml\nbase:\n  {CHOICE}: typiclust\n")
+    with pytest.raises(SpecError) as caught:
+        load_spec(str(spec), ["cases={}"])
+    said = str(caught.value)
+    assert "typiclust looks at feature vectors, and digits holds images" in said
+    assert said.startswith(f"{spec}:3: {CHOICE} = 'typiclust'")
+    with pytest.raises(SpecError) as caught:
+        load_spec("smoke.yaml", [f"{CHOICE}=margin"])
+    assert "priced_balanced, typiclust, probcover, max_herding" in str(caught.value)
+
+
+def test_a_strategy_of_another_package_is_a_choice_where_it_starts_cold(
+    vectors: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = "".join(f"{name.lower()} = cold_toys:{name}\n" for name in ("Near", "Far", "Odd"))
+    install(tmp_path, "cold_toys", TOYS, f"[orchestrate.queries]\n{points}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = str(vectors.source)
+    chosen = load_spec(spec, ["cases={}", f"{CHOICE}=near"])
+    assert make_trial(chosen, {}, 0).config.schedule.initial_query.name == "near"
+    for name, says in (
+        ("far", "strategy far chooses by what a model says"),
+        ("odd", "strategy odd has no default of reach"),
+    ):
+        with pytest.raises(SpecError, match=says) as caught:
+            load_spec(spec, ["cases={}", f"{CHOICE}={name}"])
+        assert f"{CHOICE} = '{name}'" in str(caught.value)
 
 
 def test_priced_balanced_is_planned_with_what_is_expected(smoke: Spec) -> None:
