@@ -64,6 +64,14 @@ TOP: Final[Mapping[str, tuple[str, Any, str]]] = {
         None,
         "Case that the report takes differences to; null: the first.",
     ),
+    "orderings": (
+        "a list of pairs of cases",
+        None,
+        (
+            "Which row is expected above which: the report tests them together and says whether it"
+            " shows."
+        ),
+    ),
 }
 """Key -> what it may hold, its default and its meaning, of keys that stand in no section."""
 
@@ -242,6 +250,16 @@ def json_schema(catalogue: Catalogue) -> dict[str, Any]:
         "cases": {"type": ["object", "null"], "additionalProperties": case},
         "vary": varied,
         "baseline": {"type": ["string", "null"]},
+        "orderings": {
+            "type": ["array", "null"],
+            "items": {
+                "type": "array",
+                "items": {"type": "string"},
+                "minItems": 2,
+                "maxItems": 2,
+                "uniqueItems": True,
+            },
+        },
     }
     top = {
         key: {**by_key.get(key, {"type": "string"}), "description": meaning}

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from orchestrator.reporting import plots
+from orchestrator.reporting.orderings import ORDERING_HEAD, ordering_cells
 from orchestrator.reporting.words import (
     ANCHOR_HEAD,
     NOT_COMPARED,
@@ -101,6 +102,8 @@ def html(report: Mapping[str, Any]) -> str:
             _comparison(report, comparison, index)
             for index, comparison in enumerate(report["comparisons"])
         ],
+        orderings=_orderings(report),
+        ordering_rule=report["rules"]["ordering"],
         not_compared=NOT_COMPARED,
         apart=apart(report) if report["apart"] else [],
         curves=_curves(drawn),
@@ -111,6 +114,13 @@ def html(report: Mapping[str, Any]) -> str:
         failed=[failure_line(item) for item in report["failed"]],
         notes=notes(report),
     )
+
+
+def _orderings(report: Mapping[str, Any]) -> Table | None:
+    cells = [ordering_cells(report, item) for item in report["orderings"]]
+    if not cells:
+        return None
+    return Table(ORDERING_HEAD, [TableRow(first, rest) for first, *rest in cells])
 
 
 def picture(report: Mapping[str, Any]) -> str | None:

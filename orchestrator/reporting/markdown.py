@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.reporting.orderings import ORDERING_HEAD, ordering_cells
 from orchestrator.reporting.words import (
     ANCHOR_HEAD,
     NOT_COMPARED,
@@ -54,6 +55,11 @@ def markdown(report: Mapping[str, Any]) -> str:
         ]
         if lines:
             parts.append("\n".join(f"- {_md(line)}" for line in lines))
+    if report["orderings"]:
+        parts.append("## What was expected")
+        body = [list(map(_md, ordering_cells(report, item))) for item in report["orderings"]]
+        parts.append(_md_table(ORDERING_HEAD, body))
+        parts.append(_md(report["rules"]["ordering"]))
     if report["apart"]:
         parts.append("## Not compared")
         parts.append(NOT_COMPARED)

@@ -28,6 +28,7 @@ from orchestrator.reporting.gaps import (
     test_difference,
     validation_difference,
 )
+from orchestrator.reporting.orderings import ORDERING_RULE, orderings
 from orchestrator.reporting.published import anchors
 from orchestrator.reporting.results import StageRecord, SweepResults, TrialResult, printable
 from orchestrator.reporting.rows import Row
@@ -86,7 +87,8 @@ def build(sweep: SweepResults) -> dict[str, Any]:
     comparisons, results = compare(table, sweep.baseline)
     main = main_comparison(comparisons, results)
     facts = sweep.trials[0].trial.facts if sweep.trials else None
-    gaps = _to_baseline(sweep, table, results)
+    correct = _right_of(sweep)
+    gaps = _to_baseline(table, results, correct)
     lines = [
         _row(
             table,
@@ -130,6 +132,7 @@ def build(sweep: SweepResults) -> dict[str, Any]:
             _comparison(table, comparison, number == main)
             for number, comparison in enumerate(comparisons)
         ],
+        "orderings": orderings(sweep, table, correct),
         "apart": [
             {"row": index, "reason": result.reason}
             for index, result in enumerate(results)
@@ -143,6 +146,7 @@ def build(sweep: SweepResults) -> dict[str, Any]:
             "told_apart": HOLM_RULE,
             "significance": SIGNIFICANCE,
             "like": LIKE_RULE,
+            "ordering": ORDERING_RULE,
         },
         "made_on": made_on(sweep),
         "anchors": anchors(table),
@@ -156,17 +160,13 @@ def metric(sweep: SweepResults) -> str:
     return " or ".join(found) or TOP1
 
 
-def _to_baseline(
-    sweep: SweepResults, table: list[Row], results: list[ComparisonResult]
-) -> dict[str, list[Gap | None]]:
-    """Metric -> each row's difference to its baseline, corrected for the number of unlike
-    candidates in its comparison that have one.
-    """
+def _right_of(sweep: SweepResults) -> Callable[[TrialResult], Correct | None]:
+    """Returns what says which test images the last stage of a trial guessed right."""
     from orchestrator.sweeps.correctness import of_trial
 
     layout = sweep.layout
 
-    # The baseline's files are read once, not once a row.
+    # Files that several comparisons need are read once.
     @lru_cache(maxsize=64)
     def bits(trial: str, stage: int, items: int, sha256: str | None) -> Correct | None:
         return of_trial(layout.trial(trial), stage, items, sha256)
@@ -177,6 +177,17 @@ def _to_baseline(
             result.trial.id, last.stage, result.trial.facts.test_items, last.test_correct_sha256
         )
 
+    return correct
+
+
+def _to_baseline(
+    table: list[Row],
+    results: list[ComparisonResult],
+    correct: Callable[[TrialResult], Correct | None],
+) -> dict[str, list[Gap | None]]:
+    """Metric -> each row's difference to its baseline, corrected for the number of unlike
+    candidates in its comparison that have one.
+    """
     measure: dict[str, Callable[[Row, Row], Difference]] = {
         "validation": validation_difference,
         "test": lambda row, base: test_difference(row, base, correct),

@@ -118,6 +118,8 @@ class SweepResults:
     layout: SweepLayout
     baseline: str | None
     """Case that differences are taken to; None in a search without cases."""
+    orderings: tuple[tuple[str, str], ...]
+    """Pairs of cases that are compared, the one that is expected to be higher first."""
     case_order: tuple[str, ...]
     algorithm: str
     num_candidates: int | None
@@ -198,6 +200,7 @@ def load(
         name=str(spec.get("name") or end),
         layout=layout,
         baseline=spec.get("baseline") or (names[0] if names else None),
+        orderings=resolved.orderings(spec),
         case_order=names,
         algorithm=str(spec["search"].get("algorithm", "grid")),
         num_candidates=spec["search"].get("num_candidates"),

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.reporting import words as write
+from orchestrator.reporting.orderings import ordering_cells
 from orchestrator.reporting.results import printable
 
 _RULE: Final = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
@@ -52,6 +53,11 @@ def render(report: Mapping[str, Any]) -> RenderableType:
                 )
             )
     parts.append(Text(write.headline(report) + "\n"))
+    for item in report["orderings"]:
+        pair, gap, p, told = ordering_cells(report, item)
+        parts.append(Text(f"{pair}: {gap}, p = {p}: {told}".replace("p = <", "p <")))
+    if report["orderings"]:
+        parts.append(Text(f"{report['rules']['ordering']}\n", style="dim"))
     parts += [
         Text(f"not compared: {label}: {reason}", style="yellow")
         for label, reason in write.apart(report)

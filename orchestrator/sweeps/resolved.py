@@ -80,6 +80,8 @@ def describe(
         "spec_sha256": hashlib.sha256(spec.text.encode()).hexdigest(),
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
     }
+    if spec.orderings:
+        plain["orderings"] = spec.orderings
     if spec.extended:
         plain["extended"] = extended_of(spec)
     if handed := plugins_of(spec):
@@ -324,7 +326,21 @@ def _check(resolved: Mapping[str, Any]) -> None:
     if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
         raise ValueError("search.num_candidates is no number")
     resources(resolved)
+    orderings(resolved)
     _extended(resolved)
+
+
+def orderings(resolved: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Returns the pairs of cases that the sweep was begun to compare; none where it has none."""
+    pairs = resolved.get("orderings", [])
+    if not isinstance(pairs, list) or any(
+        not isinstance(pair, list)
+        or len(pair) != 2
+        or not all(isinstance(name, str) for name in pair)
+        for pair in pairs
+    ):
+        raise ValueError("orderings is not what the sweep wrote there")
+    return tuple((above, below) for above, below in pairs)
 
 
 def resources(resolved: Mapping[str, Any]) -> ResourcesConfig:

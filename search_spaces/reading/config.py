@@ -355,6 +355,8 @@ class Spec:
     facts: DatasetFacts
     baseline: str | None
     """Case that differences are taken to; None: the first case."""
+    orderings: tuple[tuple[str, str], ...]
+    """Pairs of cases that are compared, the one that is expected to be higher first."""
     smallest_class: int
     """Training images of the class that has the fewest."""
     several_labels: bool

@@ -33,11 +33,12 @@ TOP_LEVEL: Final = (
     "search",
     "resources",
     "baseline",
+    "orderings",
 )
 BASE: Final = ("method", "start", "schedule", "query", "oracle", "task")
 """Sections under `base`."""
 
-_WHOLE: Final = ("name", "seeds", "baseline", "cases", "vary")
+_WHOLE: Final = ("name", "seeds", "baseline", "orderings", "cases", "vary")
 
 NAMED: Final[Mapping[str, str]] = {
     "cases": "names and what each changes",
@@ -56,7 +57,7 @@ class Sections:
     source: Place
     keys: Keys
     top: dict[str, Node] = field(default_factory=dict)
-    """name, seeds, baseline, cases, vary: as they stand."""
+    """name, seeds, baseline, orderings, cases, vary: as they stand."""
     trial: Leaves = field(default_factory=dict)
     """dataset, budget and everything under base."""
     outside: Leaves = field(default_factory=dict)
@@ -287,8 +288,9 @@ def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
         if key in _WHOLE:
             sections.top[key] = node
             if key == "cases":
-                # It named one of the cases that are gone.
+                # They named some of the cases that are gone.
                 sections.top.pop("baseline", None)
+                sections.top.pop("orderings", None)
         elif first == "vary":
             _set_domain(sections, rest, node)
         elif first == "cases":
@@ -306,7 +308,7 @@ def apply_overrides(sections: Sections, overrides: Iterable[str]) -> None:
                 hint="write a file that extends this one and the other:"
                 " extends: [this.yaml, other.yaml]",
             )
-        elif first in ("name", "seeds", "baseline"):
+        elif first in ("name", "seeds", "baseline", "orderings"):
             raise SpecError(
                 "unknown key", key=key, place=node.place, hint=f'did you mean "{first}"?'
             )

@@ -17,6 +17,7 @@ from search_spaces.reading.domains import to_plain
 from search_spaces.reading.errors import Place, SpecError, did_you_mean
 from search_spaces.reading.extends import kept, on_disk, own_file, put_together
 from search_spaces.reading.not_offered import NOT_OFFERED
+from search_spaces.reading.orderings import read_orderings
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.recorded_presets import supplied
 from search_spaces.reading.schema import UNREAD
@@ -166,6 +167,7 @@ def _check(sections: Sections, path: Path, text: str, overrides: tuple[str, ...]
         resources=_resources(sections, base_places),
         facts=data.facts(source.name),
         baseline=_baseline(sections, cases),
+        orderings=read_orderings(sections, cases),
         smallest_class=data.smallest_class,
         several_labels=data.several_labels,
         prior=data.prior,

@@ -240,6 +240,7 @@ def test_no_mutation_of_a_spec_raises_anything_but_a_spec_error(
             "dataset.validation",
             "vary.schedule.stages",
             "baseline",
+            "orderings",
             "name",
         ]
     )

@@ -47,6 +47,7 @@ OVERRIDES = [
     ("dataset.path=\udcff", "dataset.path", "not UTF-8"),
     ("dataset.path=\x00", "dataset.path", "NUL"),
     ("baseline=two stages, NLS # it", "baseline", "not the name of a case"),
+    ("orderings=[[a, b]]", "orderings", "not the name of a case"),
     ("method.epochs=5 # five", "method.epochs", "starts a comment"),
     ("method.epochs=# five", "method.epochs", "starts a comment"),
     ("seeds=[0, 1] #, 2]", "seeds", "starts a comment"),
@@ -157,3 +158,10 @@ def test_a_batch_that_workers_cannot_share_is_refused_where_it_was_asked_for(
     assert str(refusal(write(tmp_path, VALID), "resources.workers=3")).startswith(
         "--set resources.workers=3"
     )
+
+
+def test_orderings_compare_cases_and_go_with_them() -> None:
+    spec = load_spec("ablations.yaml")
+    assert ("two stages, NLS", "full labels only") in spec.orderings
+    assert load_spec("ablations.yaml", ["orderings=null"]).orderings == ()
+    assert load_spec("ablations.yaml", ["cases={}"]).orderings == ()

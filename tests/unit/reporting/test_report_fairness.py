@@ -73,11 +73,12 @@ def with_bits(
     cases: Sequence[Case],
     seeds: Sequence[int] = SEEDS,
     skills: dict[str, float] | None = None,
+    **settings: Any,
 ) -> SweepLayout:
     """A sweep whose last stages have their files of right guesses; every seed of a row is right on
     nearly the same images.
     """
-    layout = write_sweep(root, cases, seeds)
+    layout = write_sweep(root, cases, seeds, **settings)
     for case in cases:
         rate = (skills or {}).get(case.names[0], 0.9)
         draw = np.random.default_rng(sum(map(ord, case.names[0])))
@@ -140,6 +141,68 @@ def test_a_row_far_from_the_baseline_is_told_apart_in_every_form(tmp_path: Path)
         "seeds and images",
     )
     assert float(line["difference_test_p_holm"]) == gap["p_holm"]
+
+
+def expected(root: Path, seeds: Sequence[int] = SEEDS, *pairs: list[str]) -> dict[str, Any]:
+    """A report of a spec with these orderings, of rows with accuracies near 70, 90 and 99 %."""
+    skills = {"two stages": 0.99, "one stage": 0.9, "full labels only": 0.7}
+    twins = replace(TWO, names=("two stages", "two rounds"))
+    return build(with_bits(root, [FULL, ONE, twins], seeds, skills, orderings=list(pairs)))
+
+
+def test_what_a_spec_expects_shows_or_its_reverse_or_neither(tmp_path: Path) -> None:
+    pairs = [["two stages", "one stage"], ["full labels only", "one stage"]]
+    found = expected(tmp_path / "clear", SEEDS, *pairs, ["two stages", "two rounds"])
+    told = [item["told"] for item in found["orderings"]]
+    assert told == ["shows", "the reverse shows", "the same trials"]
+    for item, (above, below) in zip(found["orderings"], pairs, strict=False):
+        means = [row_of(found, case)["test"]["mean"] for case in (above, below)]
+        assert item["difference"] == pytest.approx(means[0] - means[1])
+        assert item["low"] < item["difference"] < item["high"]
+    for name, text in forms(found).items():
+        for said in ("two stages over one stage", "the reverse shows", "the same trials", "Holm"):
+            assert said in unescape(text), (name, said)
+    # The same rows, and one seed: no difference is ever told apart.
+    alone = expected(tmp_path / "alone", (0,), *pairs)
+    assert [item["told"] for item in alone["orderings"]] == ["does not show"] * 2
+
+
+def test_orderings_are_corrected_for_their_number_and_for_nothing_else(tmp_path: Path) -> None:
+    pairs = [["two stages", "one stage"], ["two stages", "full labels only"]]
+    alone = [
+        expected(tmp_path / str(at), SEEDS, pair)["orderings"][0] for at, pair in enumerate(pairs)
+    ]
+    both = expected(tmp_path / "both", SEEDS, *pairs)["orderings"]
+    smaller, larger = sorted((0, 1), key=lambda at: alone[at]["p_holm"])
+    assert both[smaller]["p_holm"] == pytest.approx(2 * alone[smaller]["p_holm"])
+    assert both[larger]["p_holm"] == pytest.approx(
+        max(alone[larger]["p_holm"], both[smaller]["p_holm"])
+    )
+
+
+def test_rows_of_varied_keys_are_compared_where_they_differ_in_the_case_alone(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        replace(case, settings={"query.strategy": strategy}, strategy=strategy)
+        for case in (ONE, TWO)
+        for strategy in ("random", "hard")
+    ]
+    found = build(write_sweep(tmp_path, rows, orderings=[["two stages", "one stage"]]))
+    compared = [
+        tuple(found["rows"][item[side]]["settings"] for side in ("above", "below"))
+        for item in found["orderings"]
+    ]
+    assert compared == [({"query.strategy": name},) * 2 for name in ("random", "hard")]
+
+
+def test_orderings_of_rows_without_a_finished_trial_wait(tmp_path: Path) -> None:
+    layout = write_sweep(
+        tmp_path, [FULL, ONE], done=False, orderings=[["one stage", "full labels only"]]
+    )
+    found = build(layout)
+    assert [item["told"] for item in found["orderings"]] == ["not finished"]
+    assert all("not finished" in text for text in forms(found).values())
 
 
 def test_one_seed_has_the_interval_of_its_models_and_is_never_told_apart(tmp_path: Path) -> None:
