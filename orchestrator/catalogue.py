@@ -76,7 +76,10 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "random": "orchestrator.search.algorithms:Random",
         "tpe": "orchestrator.search.algorithms:Tpe",
     },
-    "task": {"multiclass": "orchestrator.labelling.tasks.multiclass:MultiClass"},
+    "task": {
+        "multiclass": "orchestrator.labelling.tasks.multiclass:MultiClass",
+        "multiclass_sets": "orchestrator.labelling.tasks.multiclass_sets:MultiClassSets",
+    },
 }
 """Kind -> name -> module:Class."""
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.reporting.statistics import break_even_of
 from orchestrator.reporting.words import break_even_line
 from search_spaces.reading.config import ResourcesConfig, Spec, Trial
-from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION, draws, held_out
+from search_spaces.reading.schedule import (
+    SECONDS_PER_LABEL,
+    SECONDS_PER_QUESTION,
+    draws,
+    held_out,
+    hours_range,
+)
 from search_spaces.reading.trials import enumerate_trials, stage_prefixes, trial_to_mapping
 from trainers.errors import UserError
 
@@ -39,7 +45,8 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
 
     Returns:
         {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels",
-        "quotas"}, "bits", "questions", "annotation_hours", "draws", "beyond_pool"}],
+        "quotas"}, "bits", "questions", "annotation_hours", "annotation_hours_least", "draws",
+        "beyond_pool"}],
         "stage_trainings": {"total", "distinct"}, "break_even", "training"}. "break_even" is null
         (it differs among the trials, or a yes is no label) or {"per_bit",
         "per_bit_with_negatives", "per_second"}: from what percentage of right guesses on a question
@@ -90,6 +97,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
             shared |= {
                 "questions": trial.questions,
                 "annotation_hours": trial.annotation_hours,
+                "annotation_hours_least": _least_hours(trial),
                 "draws": None if priced_draws is None else asdict(priced_draws),
                 "beyond_pool": _beyond_pool(trial),
             }
@@ -104,6 +112,12 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
         if times is None
         else _training(like, times, times.of(places.values()) * seeds, spec.resources),
     }
+
+
+def _least_hours(trial: Trial) -> float:
+    labels, classes = trial.schedule.initial_labels, trial.facts.num_classes
+    between = hours_range(trial.config.task, classes, labels, trial.questions)
+    return trial.annotation_hours if between is None else between[0]
 
 
 def _times(location: str) -> StageTimes:
@@ -185,7 +199,7 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
         ]
         cells += [
             f"{first['bits']:,.2f}",
-            f"{first['annotation_hours']:,.2f}",
+            _hours(first),
             _numbers([row["seed"] for row in rows]),
         ]
         table.add_row(*(Text(cell) for cell in cells))
@@ -234,9 +248,23 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
         )
     console.print(
         f"Hours are of annotation in one trial: {SECONDS_PER_QUESTION} s a question,"
-        f" {SECONDS_PER_LABEL:g} s a label (Hu et al. 2020).",
+        f" {SECONDS_PER_LABEL:g} s a label (Hu et al. 2020)." + _of_sets(planned),
         highlight=False,
     )
+
+
+def _of_sets(planned: dict[str, Any]) -> str:
+    if all(row["annotation_hours_least"] == row["annotation_hours"] for row in planned["trials"]):
+        return ""
+    return (
+        " A range: from questions about one class to those about the most, at the seconds of the"
+        " task; a report has the hours of what was asked."
+    )
+
+
+def _hours(row: dict[str, Any]) -> str:
+    least, most = (f"{row[key]:,.2f}" for key in ("annotation_hours_least", "annotation_hours"))
+    return most if row["annotation_hours_least"] == row["annotation_hours"] else f"{least} - {most}"
 
 
 def _training_in_words(training: dict[str, Any]) -> str:

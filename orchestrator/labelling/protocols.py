@@ -69,6 +69,16 @@ class Task(Protocol):
         """
         ...
 
+    # Optional, of a task whose questions are about several classes:
+    #
+    # one_class: ClassVar[bool] = False
+    #     Strategies that look at the class of each question are refused.
+    # def answer_seconds(self, classes: float) -> float
+    #     Returns the seconds of a person's time for an answer about so many classes, linear in
+    #     their number. Without it an answer takes the 2.72 s of Hu et al. 2020.
+    # def most_classes(self, num_classes: int) -> int
+    #     Returns how many classes a question may name, for a plan of the time.
+
     @property
     def label(self) -> str:
         """The price by which a label of round 0 is bought."""
@@ -176,7 +186,8 @@ class Query(Protocol):
     name.
 
     A strategy that compares with labelled images, such as a k-centre choice, names the arrays that
-    it wants of them in a second class attribute, `needs_of_labelled`.
+    it wants of them in a second class attribute, `needs_of_labelled`. One that looks at the guesses
+    says `about_one_class: ClassVar[bool] = True`: it ranks no questions about several classes.
 
     One that needs no array but `embedding` may say `starts_cold: ClassVar[bool] = True`: its name
     is then a value of schedule.initial_choice, and it ranks the feature vectors of the data, under

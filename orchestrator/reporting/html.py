@@ -329,7 +329,10 @@ def _bought(rows: Sequence[Row]) -> Mapping[str, Any] | None:
         f"Labels at the start, then the questions of each round. Hours at {SECONDS_PER_LABEL:.0f} s"
         f" a label and {SECONDS_PER_QUESTION} s a question, "
     )
-    text += "the times measured in the user study of Hu et al. (2020)."
+    text += (
+        "the times measured in the user study of Hu et al. (2020); where questions are about"
+        " several classes, at the task's seconds for those that were asked."
+    )
     if beside:
         text += (
             f" Beside the budget, every trial uses validation labels worth {' or '.join(beside)}"

@@ -28,6 +28,7 @@ from orchestrator.reporting.gaps import (
     test_difference,
     validation_difference,
 )
+from orchestrator.reporting.hours import bought, people_hours
 from orchestrator.reporting.orderings import ORDERING_RULE, orderings
 from orchestrator.reporting.published import anchors
 from orchestrator.reporting.results import StageRecord, SweepResults, TrialResult, printable
@@ -38,7 +39,6 @@ from orchestrator.storage.folder import FolderStore
 from orchestrator.storage.store import check_name
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import TOP1
-from search_spaces.reading.schedule import annotation_hours
 from search_spaces.reading.trials import stage_prefixes
 
 if TYPE_CHECKING:
@@ -348,12 +348,7 @@ def _row(
     trials = row.candidate.trials
     schedule = trials[0].trial.schedule if trials else None
     comparison = comparisons[result.comparison] if result.comparison is not None else None
-    hours = summarise(
-        [
-            annotation_hours(_bought(result), sum(record.questions for record in result.records))
-            for result in row.finished
-        ]
-    )
+    hours = summarise([people_hours(result) for result in row.finished])
     return {
         "case": row.case,
         "settings": dict(row.candidate.settings),
@@ -406,13 +401,6 @@ def _row(
     }
 
 
-def _bought(result: TrialResult) -> int:
-    """Full labels that a trial bought inside its budget: |D_S|, which blind draws decide in the
-    end.
-    """
-    return round(result.records[-1].label_bits / result.trial.label_bits)
-
-
 def _schedule(row: Row) -> dict[str, Any] | None:
     """|D_S| and the questions of each round; where the draws decide them, means over the finished
     seeds or else the expectations, under `drawn`.
@@ -428,7 +416,7 @@ def _schedule(row: Row) -> dict[str, Any] | None:
         return planned
     if not row.finished:
         return planned | {"drawn": True}
-    labels = summarise([_bought(result) for result in row.finished]).mean or 0
+    labels = summarise([bought(result) for result in row.finished]).mean or 0
     asked = [
         summarise([result.records[number].questions for result in row.finished]).mean or 0
         for number in range(1, len(trial.schedule.quotas) + 1)

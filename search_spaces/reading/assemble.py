@@ -218,6 +218,15 @@ def _check_together(config: TrialConfig) -> None:
                 hint=f"choose another {section} or task; {method.name} offers"
                 f" {', '.join(method.offers)}",
             )
+    if getattr(config.query.strategy, "about_one_class", False) and not getattr(
+        task, "one_class", True
+    ):
+        raise SpecError(
+            f"strategy {config.query.strategy.name} looks at the class that a question is about,"
+            f" and those of task {task.name} are about several",
+            keys=("query.strategy", "task.name"),
+            hint="write another strategy, as random, easy, hard, margin or entropy",
+        )
     # A strategy draws as many images as `uniform` does, of whatever classes.
     if (choice if choice in INITIAL_CHOICES else "uniform") not in task.choices:
         raise SpecError(

@@ -304,6 +304,7 @@ class Trial:
     validation_bits: float
     """Price of the labels of a `split` validation set, beside the budget."""
     annotation_hours: float
+    """The most, where the time of an answer depends on the classes that a question names."""
 
     @property
     def questions(self) -> int:

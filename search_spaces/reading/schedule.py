@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from search_spaces.reading.blind_draws import BlindDraws, blind_draws
 from search_spaces.reading.config import (
@@ -90,9 +90,27 @@ def equal_shares(stages: int) -> tuple[float, ...]:
     return tuple([1 / stages] * stages)
 
 
-def annotation_hours(labels: int, questions: int) -> float:
+def annotation_hours(
+    labels: int, questions: int, seconds_per_question: float = SECONDS_PER_QUESTION
+) -> float:
     """Hours of people's work for full labels and yes/no answers."""
-    return (labels * SECONDS_PER_LABEL + questions * SECONDS_PER_QUESTION) / 3600
+    return (labels * SECONDS_PER_LABEL + questions * seconds_per_question) / 3600
+
+
+def hours_range(
+    task: Any, num_classes: int, labels: int, questions: int
+) -> tuple[float, float] | None:
+    """Returns the least and the most hours of people's work, where the time of an answer depends on
+    how many classes a question names; None where it does not.
+    """
+    seconds_of = getattr(task, "answer_seconds", None)
+    if seconds_of is None:
+        return None
+    least, most = (
+        annotation_hours(labels, questions, seconds_of(classes))
+        for classes in (1, task.most_classes(num_classes))
+    )
+    return least, most
 
 
 def validation_bits(dataset: DatasetConfig, facts: DatasetFacts, label_bits: float) -> float:

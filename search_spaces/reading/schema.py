@@ -26,6 +26,8 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "dataset.validation.from": "split",
     "dataset.validation.per_class": 10,
     "task.name": "multiclass",
+    "task.seconds": 2.66,
+    "task.seconds_per_class": 0.06,
     "budget.mode": "exact",
     "budget.bits": None,
     "budget.full_labels": None,

@@ -30,6 +30,7 @@ from search_spaces.reading.schedule import (
     annotation_hours,
     check_pool,
     held_out,
+    hours_range,
     resolve,
     validation_bits,
 )
@@ -104,8 +105,14 @@ def make_trial(
         budget_bits=budget_bits,
         bits=schedule.initial_labels * label_bits + questions,
         validation_bits=validation_bits(config.dataset, facts, label_bits),
-        annotation_hours=annotation_hours(schedule.initial_labels, questions),
+        annotation_hours=_hours(config.task, facts, schedule.initial_labels, questions),
     )
+
+
+def _hours(task: Any, facts: DatasetFacts, labels: int, questions: int) -> float:
+    """Hours of people's work; the most, where they depend on what will be asked."""
+    between = hours_range(task, facts.num_classes, labels, questions)
+    return annotation_hours(labels, questions) if between is None else between[1]
 
 
 def _able(catalogue: Catalogue) -> list[str]:

@@ -29,6 +29,10 @@ class EvenOdds:
     balanced: bool = False
     """Whether the guessed classes take turns."""
 
+    @property
+    def about_one_class(self) -> bool:
+        return self.balanced
+
     def rank(self, draw: Draw) -> Rank:
         distance = np.abs(draw.scores["confidence"].astype(np.float64) - 0.5)
         return take_turns(draw, distance) if self.balanced else distance
@@ -46,6 +50,10 @@ class AnswerEntropy:
 
     balanced: bool = False
     """Whether the guessed classes take turns."""
+
+    @property
+    def about_one_class(self) -> bool:
+        return self.balanced
 
     def rank(self, draw: Draw) -> Rank:
         yes = np.clip(draw.scores["confidence"].astype(np.float64), _LEAST, 1 - _LEAST)

@@ -29,6 +29,7 @@ class ClassBalanced:
 
     name: ClassVar[str] = "class_balanced"
     needs: ClassVar[tuple[str, ...]] = ()
+    about_one_class: ClassVar[bool] = True
 
     def rank(self, draw: Draw) -> Rank:
         return take_turns(draw, draw.keys())

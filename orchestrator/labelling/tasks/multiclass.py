@@ -71,7 +71,7 @@ class MultiClass:
 
     def learn(self, facts: Facts, asked: Questions, answers: Answers) -> Learned:
         if not asked.sets.single:
-            return _learn_sets(facts, asked, answers)
+            return learn_sets(facts, asked, answers)
         num_classes = facts.num_classes
         refused = facts.negatives.keys(num_classes)
         keys = asked.ids.astype(np.int64) * num_classes + asked.guesses
@@ -98,9 +98,9 @@ def rows_of(images: Ids, scores: Scores) -> npt.NDArray[np.intp]:
     return at
 
 
-def _learn_sets(facts: Facts, asked: Questions, answers: Answers) -> Learned:
-    """As `learn`, where some questions name several classes: a yes rules out all others, a no rules
-    out each of them.
+def learn_sets(facts: Facts, asked: Questions, answers: Answers) -> Learned:
+    """Returns what `learn` does, where some questions name several classes: a yes rules out all
+    others, a no rules out each of them.
     """
     num_classes = facts.num_classes
     refused = facts.negatives.keys(num_classes)
