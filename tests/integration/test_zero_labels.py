@@ -327,3 +327,30 @@ def test_what_starts_alike_shares_its_start_and_what_starts_otherwise_is_not_lik
     assert not rows["labels first"]["like_with_like"]
     differs = {item["key"]: item["like"] for item in rows["labels first"]["also_differs"]}
     assert differs["start.name"] is False
+
+
+@pytest.mark.slow
+def test_the_shipped_example_and_that_of_the_guide_run(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    (folder / "mine.npz").rename(folder / "features.npz")
+    page = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+    section = page.split("### Starting from zero labels")[1]
+    (folder / "guide.yaml").write_text(section.split("```yaml\n")[1].split("```")[0])
+    plans = []
+    for name in ("zero_labels_example.yaml", "guide.yaml"):
+        (folder / "log").unlink(missing_ok=True)
+        assert run_cli(["plan", name, "--json"], folder) == 0, (folder / "log").read_text()
+        planned = json.loads((folder / "log").read_text())
+        plans.append({key: planned[key] for key in ("trials", "stage_trainings", "break_even")})
+    assert plans[0] == plans[1]
+    words = [*SWEEP, "--set", "seeds=[0]"]
+    assert run_cli([words[0], "zero_labels_example.yaml", *words[2:]], folder) == 0, (
+        folder / "log"
+    ).read_text()
+    assert len(ledgers(folder / "out")) == 3
+    for ledger in ledgers(folder / "out"):
+        assert replay(ledger, 0).counts().labelled == 0
+        assert replay(ledger).counts().question_bits == 300
+    rows = oc.load(folder / "out").report()["rows"]
+    heads = [row for row in rows if "never" not in row["case"]]
+    assert all(row["test_stages"][-1] > row["test_stages"][0] + 5 for row in heads)
