@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from orchestrator.data.arrays import Array, create_array
-from orchestrator.data.feature_files import row_blocks
+from orchestrator.data.npz_files import row_blocks
 from orchestrator.data.protocols import Progress
 from trainers.errors import DataError
 

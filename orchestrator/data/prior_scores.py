@@ -12,8 +12,9 @@ import numpy as np
 
 from orchestrator.data.arrays import SPLITS
 from orchestrator.data.cache import PRIOR_FILES, chunks
-from orchestrator.data.feature_files import FeatureFile, row_blocks
+from orchestrator.data.feature_files import FeatureFile
 from orchestrator.data.feature_rows import finite
+from orchestrator.data.npz_files import row_blocks
 from orchestrator.data.protocols import Loaded
 from search_spaces.reading.config import Contents
 from trainers.errors import DataError

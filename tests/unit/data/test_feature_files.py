@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from orchestrator import cli
-from orchestrator.data.feature_files import read_feature_file, row_blocks
+from orchestrator.data.feature_files import read_feature_file
+from orchestrator.data.npz_files import row_blocks
 from orchestrator.data.prepare import prepare
 from orchestrator.data.sources.features import Features
 from search_spaces.reading.config import Contents
@@ -242,7 +243,7 @@ def test_rows_that_swell_beyond_the_memory_are_refused_before_they_are_read(tmp_
 def test_vectors_are_read_block_by_block_in_either_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.data.feature_files._BLOCK_BYTES", 100)
+    monkeypatch.setattr("orchestrator.data.npz_files._BLOCK_BYTES", 100)
     stored = {}
     for name, x in (("c", X), ("f", np.asfortranarray(X)), ("big", X.astype(">f8"))):
         path = write_features(tmp_path / f"{name}.npz", x=x)
