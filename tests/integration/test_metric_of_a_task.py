@@ -91,7 +91,7 @@ class Taken(MultiClass):
 @dataclass(frozen=True, kw_only=True)
 class Precise(MultiClass):
     name: ClassVar[str] = "precise"
-    metric: ClassVar[Metric] = MEAN_AVERAGE_PRECISION
+    metric: ClassVar[Metric] = replace(MEAN_AVERAGE_PRECISION, name="precise", array="gradients")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ class Precise(MultiClass):
     [
         (Named(), "task named is judged by 'top-1', which is no trainers.metrics.Metric"),
         (Taken(), "a metric of its own that it calls top-1, as another one is called"),
-        (Precise(), "made of the scores probabilities, and method mean_teacher does not offer"),
+        (Precise(), "made of the scores gradients, and method mean_teacher does not offer"),
     ],
 )
 def test_a_metric_that_cannot_be_had_is_refused(task: Any, said: str) -> None:
