@@ -134,7 +134,9 @@ def fitted(scores: npt.NDArray[Any], classes: npt.NDArray[Any]) -> float:
 
 
 def _least(of: Callable[[float], float], low: float, high: float) -> float:
-    """Returns where a function with one valley has its least."""
+    """Returns where a function with one valley has its least, the lowest place where the valley is
+    flat: SciPy's bounded search stops anywhere in it, and a right guess has no temperature too low.
+    """
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = of(left), of(right)
     for _ in range(_HALVINGS):

@@ -63,11 +63,7 @@ class MultiClass:
         asked = Questions.singles(
             images, scores[f"{prefix}guess"][at], scores[f"{prefix}confidence"][at]
         )
-        # Only what is read: the stage may leave out arrays that no strategy of the sweep needs.
-        return asked, {
-            name: scores[f"{prefix}{name}" if f"{prefix}{name}" in scores else name][at]
-            for name in needs
-        }
+        return asked, arrays_at(at, scores, needs, prefix)
 
     def learn(self, facts: Facts, asked: Questions, answers: Answers) -> Learned:
         if not asked.sets.single:
@@ -87,6 +83,22 @@ class MultiClass:
             wasted=int(np.count_nonzero(again & (yes | no))),
             conflicts=int(np.count_nonzero(again & yes)),
         )
+
+
+def arrays_at(
+    at: npt.NDArray[np.intp], scores: Scores, needs: tuple[str, ...], prefix: str
+) -> Scores:
+    """Returns rows of the arrays that a strategy needs and of no other: the stage may leave out
+    those that no strategy of the sweep needs.
+
+    Args:
+        at: [n] the rows.
+        prefix: RAW where refused classes may be guessed again, else empty.
+    """
+    return {
+        name: scores[f"{prefix}{name}" if f"{prefix}{name}" in scores else name][at]
+        for name in needs
+    }
 
 
 def rows_of(images: Ids, scores: Scores) -> npt.NDArray[np.intp]:

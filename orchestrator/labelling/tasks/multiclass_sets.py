@@ -14,7 +14,7 @@ from orchestrator.labelling.answers import Answers
 from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.protocols import Learned, Scores
 from orchestrator.labelling.questions import ClassSets, Questions
-from orchestrator.labelling.tasks.multiclass import MultiClass, learn_sets, rows_of
+from orchestrator.labelling.tasks.multiclass import RAW, MultiClass, arrays_at, learn_sets, rows_of
 from trainers.stage import Ids, StageInputs
 
 _VALUES_AT_ONCE: Final = 1 << 22
@@ -85,11 +85,7 @@ class MultiClassSets(MultiClass):
             sets=ClassSets(starts, np.concatenate(classes)),
             confidences=np.concatenate(confidences),
         )
-        prefix = "" if mask_refused else "raw_"
-        return asked, {
-            name: scores[f"{prefix}{name}" if f"{prefix}{name}" in scores else name][at]
-            for name in needs
-        }
+        return asked, arrays_at(at, scores, needs, "" if mask_refused else RAW)
 
     def learn(self, facts: Facts, asked: Questions, answers: Answers) -> Learned:
         learned = learn_sets(facts, asked, answers)
