@@ -1,11 +1,13 @@
-"""A trial's pool as a Ray actor, and a client that starts a new actor and repeats the call when one
-dies.
+"""Pools of trials in Ray actors, and a client of one pool that starts a new actor and repeats the
+call when one dies.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.data.prepare import PreparedData
+from orchestrator.engines.ray.pool_threads import PoolThreads
 from orchestrator.engines.ray.worker_group import first_line, new_name, remote_error
 from orchestrator.labelling.pool import PoolCounts, Round
 from orchestrator.labelling.questions import Questions
@@ -27,6 +30,11 @@ RETRY_SECONDS = 180.0
 room to start anew elsewhere.
 """
 
+IMAGES_PER_ACTOR = 1_000_000
+"""As many images as the pools of one actor have in all, unless a single pool has more: pools share
+one interpreter, which does the work of a single core, and only what is large takes long.
+"""
+
 
 class ProcessLost(SweepStopped):
     """A process that the trial needs cannot be had again; started on another node, the trial may
@@ -36,54 +44,91 @@ class ProcessLost(SweepStopped):
 
 @ray.remote(num_cpus=0, max_restarts=0)
 class PoolActor:
-    """Oracle and pool of one trial at a time. All it knows is in the trial's ledger or follows from
-    it, so a new one goes on where a dead one stopped.
+    """Oracles and pools of trials, by name. All it knows is in the trials' ledgers or follows from
+    them, so a new one goes on where a dead one stopped.
     """
 
     def __init__(self) -> None:
-        self._pool: Any = None
+        self._pools = PoolThreads()
 
-    def serve(self, trial: Trial, data: PreparedData, ledger: Segments) -> None:
-        """Opens the pool that every later call is about, until the next `serve`."""
+    async def serve(self, name: str, trial: Trial, data: PreparedData, ledger: Segments) -> None:
+        """Opens the pool that every later call of this name is about, until `release`."""
         from orchestrator.trial import open_pool
 
-        self._pool = open_pool(trial, data, ledger)
+        await asyncio.wrap_future(
+            self._pools.serve(name, lambda: open_pool(trial, data, ledger)),
+        )
 
-    def call(self, method: str, *args: Any) -> Any:
+    async def call(self, name: str, method: str, *args: Any) -> Any:
         """Calls the pool's own method."""
-        return getattr(self._pool, method)(*args)
+        return await asyncio.wrap_future(self._pools.call(name, method, *args))
+
+    async def release(self, name: str) -> None:
+        self._pools.release(name)
+
+
+def _start_here() -> Any:
+    # A fresh name each time: an old one may still belong to an actor on a node that died and has
+    # not been declared dead.
+    node = ray.get_runtime_context().get_node_id()
+    return PoolActor.options(  # type: ignore[attr-defined]
+        name=f"pool:{new_name()}",
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+    ).remote()
+
+
+@dataclass(slots=True, eq=False)
+class SharedActor:
+    """A pool actor, and for how much of it is spoken."""
+
+    handle: Any
+    pools: int = 0
+    images: int = 0
+    """Of all its pools together."""
 
 
 @dataclass(slots=True)
 class PoolActors:
-    """Pool actors of one candidate process, on its node: each serves one trial until it is handed
-    back, then another, so that its start is paid once.
+    """Pool actors of one candidate process, on its node. Trials of small data share one, so that
+    its start is paid once; when it dies, each opens its pool anew in the next.
     """
 
-    _idle: list[Any] = field(default_factory=list)
+    start: Callable[[], Any] = _start_here
+    """Starts a pool actor and returns its handle."""
+    _actors: list[SharedActor] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self) -> Any:
+    def take(self, images: int) -> SharedActor:
+        """Returns an actor that has room for a pool of so many images."""
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        # A fresh name each time: an old one may still belong to an actor on a node that died and
-        # has not been declared dead.
-        node = ray.get_runtime_context().get_node_id()
-        return PoolActor.options(  # type: ignore[attr-defined]
-            name=f"pool:{new_name()}",
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        ).remote()
+            room = IMAGES_PER_ACTOR - images
+            actor = next((one for one in self._actors if not one.pools or one.images <= room), None)
+            if actor is None:
+                actor = SharedActor(self.start())
+                self._actors.append(actor)
+            actor.pools += 1
+            actor.images += images
+            return actor
 
-    def give_back(self, actor: Any) -> None:
+    def give_back(self, actor: SharedActor, images: int) -> None:
+        """Makes room for another pool."""
         with self._lock:
-            self._idle.append(actor)
+            actor.pools -= 1
+            actor.images -= images
+
+    def drop(self, actor: SharedActor) -> None:
+        """Sees to it that the actor is given to no other trial."""
+        with self._lock:
+            if actor in self._actors:
+                self._actors.remove(actor)
 
     def close(self) -> None:
-        """Ends the idle actors."""
+        """Ends the actors without a pool."""
         with self._lock:
-            while self._idle:
-                ray.kill(self._idle.pop(), no_restart=True)
+            for actor in self._actors:
+                if not actor.pools:
+                    ray.kill(actor.handle, no_restart=True)
+            self._actors = [actor for actor in self._actors if actor.pools]
 
 
 @dataclass(slots=True)
@@ -100,7 +145,11 @@ class PoolClient:
     actors: PoolActors
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when the trial must not go on in this process."""
-    _actor: Any = field(default=None, init=False)
+    _actor: SharedActor | None = field(default=None, init=False)
+    _name: str = field(default_factory=new_name, init=False)
+    """Of the pool in its actor. Not the trial's: one that is being stopped may have a pool still
+    while the same trial begins anew.
+    """
 
     def open(self) -> bool:
         found: bool = self._call("open")
@@ -135,9 +184,10 @@ class PoolClient:
         return committed
 
     def close(self) -> None:
-        """Frees the actor for another trial."""
+        """Frees the pool, and its place for another trial."""
         if self._actor is not None:
-            self.actors.give_back(self._actor)
+            self._actor.handle.release.remote(self._name)
+            self.actors.give_back(self._actor, self.trial.facts.train_items)
             self._actor = None
 
     def _call(self, method: str, *args: Any) -> Any:
@@ -146,9 +196,9 @@ class PoolClient:
             if self.stopped.is_set():
                 raise SweepStopped("the trial is being stopped")
             try:
-                if self._actor is None:
-                    self._actor = self._served(self.actors.take())
-                return ray.get(self._actor.call.remote(method, *args), timeout=RETRY_SECONDS)
+                actor = self._actor or self._served()
+                called = actor.handle.call.remote(self._name, method, *args)
+                return ray.get(called, timeout=RETRY_SECONDS)
             except RayTaskError as error:
                 raise remote_error(error) from None
             except RayError as error:
@@ -160,13 +210,22 @@ class PoolClient:
                     ) from None
                 time.sleep(0.2)
 
-    def _served(self, actor: Any) -> Any:
-        """Returns the actor, which has the trial's pool open. The trial travels once, as it is."""
-        ray.get(actor.serve.remote(self.trial, self.data, self.ledger), timeout=RETRY_SECONDS)
+    def _served(self) -> SharedActor:
+        """Returns an actor that has the trial's pool open. The trial travels once, as it is."""
+        actor = self._actor = self.actors.take(self.trial.facts.train_items)
+        served = actor.handle.serve.remote(self._name, self.trial, self.data, self.ledger)
+        try:
+            ray.get(served, timeout=RETRY_SECONDS)
+        except RayTaskError:
+            self.close()
+            raise
         return actor
 
     def _drop(self, error: RayError) -> None:
-        # One that does not answer must not be handed to another trial, nor go on by itself.
-        if self._actor is not None and isinstance(error, GetTimeoutError):
-            ray.kill(self._actor, no_restart=True)
+        if self._actor is None:
+            return
+        self.actors.drop(self._actor)
+        # One that does not answer must not go on by itself.
+        if isinstance(error, GetTimeoutError):
+            ray.kill(self._actor.handle, no_restart=True)
         self._actor = None
