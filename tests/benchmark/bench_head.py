@@ -78,11 +78,11 @@ def stage_data(vectors: Vectors) -> StageData:
     )
 
 
-def stage(data: StageData, inputs: StageInputs) -> tuple[HeadTrainer, dict[str, Any], Array]:
-    """Trains a stage and scores what a stage scores."""
+def trained(data: StageData, inputs: StageInputs) -> HeadTrainer:
+    """Trains a stage."""
     method = Head()
     trainer = HeadTrainer(
-        method.stage(1, 1, has_negatives=True),
+        method.stage(1, 1, has_negatives=len(inputs.negative_ids) > 0),
         method,
         data,
         inputs,
@@ -92,6 +92,12 @@ def stage(data: StageData, inputs: StageInputs) -> tuple[HeadTrainer, dict[str, 
         parent=None,
     )
     trainer.epoch(0)
+    return trainer
+
+
+def stage(data: StageData, inputs: StageInputs) -> tuple[HeadTrainer, dict[str, Any], Array]:
+    """Trains a stage and scores what a stage scores."""
+    trainer = trained(data, inputs)
     pool = dict(trainer.scores("pool", inputs.pool_ids, POOL_ARRAYS))
     test = trainer.scores("test", np.arange(len(data.test)), ["raw_guess"])["raw_guess"]
     return trainer, pool, np.asarray(test)

@@ -25,12 +25,14 @@ POOLS = (10_000, 50_000, 100_000)
 QUOTA, LABELLED, WIDTH, CLASSES = 2_000, 1_000, 128, 100
 
 
-def some_draw(images: int) -> Draw:
-    """Returns a round over images of CLASSES overlapping classes, and of a linear model of them."""
+def some_draw(
+    images: int, classes: int = CLASSES, labelled: int = LABELLED, quota: int = QUOTA
+) -> Draw:
+    """Returns a round over images of overlapping classes, and of a linear model of them."""
     rng = np.random.default_rng(0)
-    count = images + LABELLED
-    centres = rng.normal(size=(CLASSES, WIDTH))
-    embedding = centres[rng.integers(0, CLASSES, count)] + rng.normal(size=(count, WIDTH))
+    count = images + labelled
+    centres = rng.normal(size=(classes, WIDTH))
+    embedding = centres[rng.integers(0, classes, count)] + rng.normal(size=(count, WIDTH))
     embedding = np.maximum(embedding, 0).astype(np.float32)
     logits = embedding @ (0.2 * centres.T).astype(np.float32)
     probabilities = np.exp(logits - logits.max(1, keepdims=True))
@@ -42,9 +44,9 @@ def some_draw(images: int) -> Draw:
         "margin": best[:, 1] - best[:, 0],
     }
     scores: Scores = {name: array[:images] for name, array in arrays.items()}
-    labelled: Scores = {name: array[images:] for name, array in arrays.items()}
+    held: Scores = {name: array[images:] for name, array in arrays.items()}
     asked = Questions.singles(np.arange(images), probabilities[:images].argmax(1), best[:images, 1])
-    return Draw(asked, scores, 0, 1, QUOTA, False, labelled, CLASSES)
+    return Draw(asked, scores, 0, 1, quota, False, held, classes)
 
 
 def main(strategies: list[str]) -> None:
