@@ -28,8 +28,10 @@ types:
 imports:
 	$(BIN)/lint-imports
 
+# Two at a time, and then one after the other those that start whole sweeps; these run whatever came of the others.
 tests:
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --ignore tests/integration --ignore tests/cluster; others=$$?; \
+	$(BIN)/pytest tests/integration tests/cluster && exit $$others
 
 # On hosts that are made on this machine: as root, with Debian's packages (what is missing is said), and half an hour long.
 # ONLY='-m lane': the short part that continuous integration runs.
