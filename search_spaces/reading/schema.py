@@ -98,6 +98,8 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "method.balanced": True,
         "method.l2": None,
         "method.scaling": "common",
+        "method.unlabelled_weight": 0.0,
+        "method.neighbours": 10,
     },
     "prototypes": {"method.preset": None},
 }

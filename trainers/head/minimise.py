@@ -21,11 +21,14 @@ ENOUGH: Final = 1e-6
 MOST_STEPS: Final = 10_000
 
 
-def minimise(objective: Objective, *, remedy: str) -> tuple[Tensor, int]:
-    """Returns the weights at the minimum that is reached from zero, [D + 1, C], and the number of
-    steps.
+def minimise(
+    objective: Objective, start: Tensor | None = None, *, remedy: str
+) -> tuple[Tensor, int]:
+    """Returns the weights at the minimum that is reached from `start`, [D + 1, C], and the number
+    of steps.
 
     Args:
+        start: float64 [D + 1, C], left as it is; None: zero.
         remedy: what to try where there is none; ends the sentence "try ...".
 
     Raises:
@@ -44,7 +47,7 @@ def minimise(objective: Objective, *, remedy: str) -> tuple[Tensor, int]:
     with threadpool_limits(1, "blas"):
         found: Any = scipy_minimize(
             value,
-            np.zeros(shape).ravel(),
+            np.zeros(shape).ravel() if start is None else start.cpu().numpy().flatten(),
             jac=True,
             method="L-BFGS-B",
             options={

@@ -1,7 +1,8 @@
-"""What a head minimises: cross entropy where the label is known, and the loss of a partial label
-where only classes are refused.
+"""What a head minimises: cross entropy where the label is known or guessed at, and the loss of a
+partial label where only classes are refused.
 
-D: features, C: classes, L: labelled images, M: images with refused classes alone, R: refusals.
+D: features, C: classes, L: labelled images, M: images with refused classes alone, R: refusals, U:
+images with soft targets.
 """
 
 from __future__ import annotations
@@ -15,10 +16,29 @@ from trainers.negatives import suppress_negatives
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SoftTargets:
+    """`weight` times the mean cross entropy of targets that are distributions."""
+
+    x: Tensor
+    """float64 [U, D], U > 0."""
+    targets: Tensor
+    """float64 [U, C], rows sum to 1."""
+    weight: float
+
+    def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the value and its gradient, [D + 1, C]."""
+        factor = self.weight / len(self.x)
+        logs = torch.addmm(weights[-1], self.x, weights[:-1]).log_softmax(1)
+        value = -factor * (self.targets * logs).sum()
+        by_logit = logs.exp_().sub_(self.targets).mul_(factor)
+        return value, torch.cat([self.x.T @ by_logit, by_logit.sum(0, keepdim=True)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Objective:
     """(weighted sum over labelled images of -log p_label + sum over the others of -log of the
     probability of the classes that are left) / L + l2 / 2 times the sum of squared weights, the
-    bias free.
+    bias free; where there are soft targets, plus theirs.
 
     Convex where nothing is refused. Without a label the sum is divided by M. All tensors are on one
     device.
@@ -39,6 +59,7 @@ class Objective:
     """int64 [R]; never all C of a row."""
     num_classes: int
     l2: float
+    soft: SoftTargets | None = None
 
     @property
     def weights(self) -> tuple[int, int]:
@@ -54,8 +75,11 @@ class Objective:
         gradient[-1] = by_logit.sum(0)
         gradient /= divisor
         gradient[:-1] += self.l2 * matrix
-        penalty = self.l2 / 2 * matrix.square().sum()
-        return float(terms.sum() / divisor + penalty), gradient
+        value = terms.sum() / divisor + self.l2 / 2 * matrix.square().sum()
+        if self.soft is not None:
+            more, slope = self.soft(weights)
+            value, gradient = value + more, gradient.add_(slope)
+        return float(value), gradient
 
     def terms(self, weights: Tensor) -> Tensor:
         """Returns [2] the part of the labels and that of the refusals."""

@@ -44,6 +44,12 @@ class Head:
     number for all, their own standard deviation, or the length of each image's vector. The mean
     square length of a vector is then 1.
     """
+    unlabelled_weight: Annotated[float, Interval(ge=0, le=1000)] = 0.0
+    """Weight of the mean loss of the images without a label, beside that of the labels; 0: they are
+    left out.
+    """
+    neighbours: Annotated[int, Interval(ge=1, le=1000)] = 10
+    """Of each image in the graph that labels spread through to those images."""
 
     def check(self, facts: DatasetFacts, workers: int = 1) -> None:
         """Every setting fits every data set: of images it takes the pixels."""
@@ -55,4 +61,6 @@ class Head:
         read = asdict(self)
         if not has_negatives:
             del read["negatives"]
+        if not self.unlabelled_weight:
+            del read["neighbours"]
         return StagePlan(read, (0, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,13 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainers import predict
+from trainers import predict, randomness
 from trainers.artefacts import StageFiles
 from trainers.data.items import VALUES_AT_ONCE, Items, StageData, to_device
 from trainers.distributed.ranks import Ranks
 from trainers.head.minimise import minimise
-from trainers.head.objective import Objective
+from trainers.head.objective import Objective, SoftTargets
 from trainers.head.settings import Head
+from trainers.head.unlabelled import MOST, soft_targets
 from trainers.method import StagePlan
 from trainers.negatives import Negatives
 from trainers.stage import Ids, StageInputs
@@ -27,8 +29,8 @@ DEFAULT_L2 = 0.3
 
 
 class HeadTrainer(Trainer):
-    """Weights and bias, in float64 all along. Every rank trains all of it, and nothing is drawn at
-    random.
+    """Weights and bias, in float64 all along. Every rank trains all of it. Nothing is drawn at
+    random but which images without a label are learned from, where there are more than MOST.
     """
 
     if_it_diverges: ClassVar[str] = "a larger method.l2"
@@ -46,7 +48,7 @@ class HeadTrainer(Trainer):
         ranks: Ranks,
         parent: StageFiles | None,
     ) -> None:
-        self.settings, self.inputs, self.device = settings, inputs, device
+        self.settings, self.inputs, self.seed, self.device = settings, inputs, seed, device
         self.num_classes = data.num_classes
         self.rows = {"train": _Rows(data, "train", settings, device)}
         self.rows["test"] = _Rows(data, "test", settings, device)
@@ -56,16 +58,58 @@ class HeadTrainer(Trainer):
         self.steps = self.images = 0
 
     def epoch(self, number: int) -> Mapping[str, Tensor]:
-        """Trains from zero to convergence."""
+        """Trains from zero to convergence; where images without a label are learned from, twice,
+        the second time from the first head, with what it and the graph say of them.
+        """
         objective = self.objective()
-        self.weights, steps = minimise(objective, remedy=self.if_it_diverges)
-        self.steps += steps
-        self.images += steps * len(objective.x)
-        terms = objective.terms(self.weights)
+        self._minimise(objective)
+        ids = self._unlabelled()
+        if self.settings.unlabelled_weight and len(ids) and len(self.inputs.labels):
+            objective = replace(objective, soft=self._soft_targets(objective, ids))
+            self._minimise(objective, self.weights)
+        labels, refusals = objective.terms(self.weights)
+        losses = {"loss_labels": labels, "loss_refusals": refusals}
+        if objective.soft is not None:
+            losses["loss_unlabelled"] = objective.soft(self.weights)[0]
         penalty = objective.l2 / 2 * self.weights[:-1].square().sum()
-        losses = [terms.sum() + penalty, *terms]
-        names = ("loss", "loss_labels", "loss_refusals")
-        return {name: loss.reshape(1) for name, loss in zip(names, losses, strict=True)}
+        losses = {"loss": torch.stack([penalty, *losses.values()]).sum(), **losses}
+        return {name: loss.reshape(1) for name, loss in losses.items()}
+
+    def _minimise(self, objective: Objective, start: Tensor | None = None) -> None:
+        self.weights, steps = minimise(objective, start, remedy=self.if_it_diverges)
+        self.steps += steps
+        soft = objective.soft
+        self.images += steps * (len(objective.x) + (len(soft.x) if soft is not None else 0))
+
+    def _unlabelled(self) -> Ids:
+        """Returns the images without a label that are learned from, ascending: all, or MOST."""
+        ids = np.setdiff1d(self.inputs.pool_ids, self.inputs.label_ids)
+        if len(ids) <= MOST:
+            return ids
+        keys = torch.from_numpy(ids)
+        order = randomness.draws(self.seed, keys, torch.zeros_like(keys), 1)[:, 0].argsort()
+        return np.sort(ids[order[:MOST].numpy()])
+
+    def _soft_targets(self, objective: Objective, ids: Ids) -> SoftTargets:
+        settings = self.settings
+        x = self._vectors(ids)
+        refused = self.negatives.pairs(ids)
+        return SoftTargets(
+            x=x,
+            targets=soft_targets(
+                torch.cat([objective.x[: len(objective.labels)], x]),
+                objective.labels,
+                objective.label_weights,
+                torch.addmm(self.weights[-1], x, self.weights[:-1]),
+                *(to_device(pairs, self.device) for pairs in refused),
+                neighbours=settings.neighbours,
+                balanced=settings.balanced,
+            ),
+            weight=settings.unlabelled_weight,
+        )
+
+    def _vectors(self, ids: Ids) -> Tensor:
+        return torch.cat([x for _, x in self.rows["train"].parts(ids, len(ids))])
 
     def objective(self) -> Objective:
         """Returns what is minimised: that of the labelled images and, where they are learned from,
@@ -79,7 +123,7 @@ class HeadTrainer(Trainer):
         ids = np.concatenate([inputs.label_ids, refused[at]])
         l2 = self.settings.l2
         return Objective(
-            x=torch.cat([x for _, x in self.rows["train"].parts(ids, len(ids))]),
+            x=self._vectors(ids),
             labels=to_device(inputs.labels.astype(np.int64), self.device),
             label_weights=to_device(self._label_weights(), self.device),
             refused_rows=to_device(rows, self.device),
