@@ -82,6 +82,7 @@ def open_pool(trial: Trial, data: PreparedData, ledger: Segments) -> Pool:
         validation=trial.config.dataset.validation,
         budget_bits=trial.budget_bits,
         quotas=trial.schedule.quotas,
+        buys=trial.schedule.buys,
         data=data.labelled_fingerprint,
         requery=trial.config.query.requery,
         initial_choice=schedule.initial_choice,
@@ -264,6 +265,8 @@ def _record(
         int((asked.answers == answer).sum()) if asked is not None else 0
         for answer in (YES, NO, SKIPPED)
     )
+    if trial.schedule.buys == "labels":
+        yes = no = 0
     return StageRecord(
         trial=trial.id,
         stage=stage,

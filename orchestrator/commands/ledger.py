@@ -75,7 +75,8 @@ def show(location: str | Path, *, as_json: bool) -> int:
     shown = [{name: value for name, value in row.items() if name != "file"} for row in segments]
     console.print(_table(shown, f"{place.location}: segments"))
     console.print()
-    console.print(_table(questions, f"{len(questions)} questions"))
+    what = "labels of rounds" if questions and "label" in questions[0] else "questions"
+    console.print(_table(questions, f"{len(questions)} {what}"))
     return 0
 
 

@@ -45,8 +45,8 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
 
     Returns:
         {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels",
-        "quotas"}, "bits", "questions", "annotation_hours", "annotation_hours_least", "draws",
-        "beyond_pool"}],
+        "quotas", "buys"}, "bits", "questions", "annotation_hours", "annotation_hours_least",
+        "draws", "beyond_pool"}],
         "stage_trainings": {"total", "distinct"}, "break_even", "training"}. "break_even" is null
         (it differs among the trials, or a yes is no label) or {"per_bit",
         "per_bit_with_negatives", "per_second"}: from what percentage of right guesses on a question
@@ -92,7 +92,8 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
             total += len(prefixes)
             places |= {prefix: place for place, prefix in enumerate(prefixes)}
             mapping = trial_to_mapping(trial)
-            shared = {key: mapping[key] for key in ("cases", "config", "schedule", "bits")}
+            shared = {key: mapping[key] for key in ("cases", "config", "bits")}
+            shared["schedule"] = mapping["schedule"] | {"buys": trial.schedule.buys}
             priced_draws = draws(trial.config.schedule, trial.facts, held_out(trial.config.dataset))
             shared |= {
                 "questions": trial.questions,
@@ -115,7 +116,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
 
 
 def _least_hours(trial: Trial) -> float:
-    labels, classes = trial.schedule.initial_labels, trial.facts.num_classes
+    labels, classes = trial.schedule.labels, trial.facts.num_classes
     between = hours_range(trial.config.task, classes, labels, trial.questions)
     return trial.annotation_hours if between is None else between[0]
 
@@ -153,6 +154,8 @@ def _beyond_pool(trial: Trial) -> int:
     once, or once about each class, and at most about every image without a label.
     """
     facts, apart = trial.facts, held_out(trial.config.dataset)
+    if trial.schedule.buys == "labels":
+        return 0
     unlabelled = facts.train_items - apart * facts.num_classes - trial.schedule.initial_labels
     most = unlabelled * (facts.num_classes if trial.config.task.several_questions else 1)
     return sum(max(0, quota - most) for quota in trial.schedule.quotas)
@@ -184,6 +187,8 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
     for rows in candidates[:MOST_ROWS]:
         first = rows[0]
         quotas = " + ".join(f"{quota:,}" for quota in first["schedule"]["quotas"]) or "none"
+        if first["schedule"]["buys"] == "labels":
+            quotas += " labels"
         labels, drawn = f"{first['schedule']['initial_labels']:,}", first["draws"]
         if drawn is not None:
             # What is not decided before the draws is marked.

@@ -34,10 +34,14 @@ def show(location: Place) -> list[dict[str, Any]]:
 
 def questions(location: Place, round: int | None = None) -> list[dict[str, Any]]:
     """One row a question, of all rounds or of one: round, id, guess (a class, or the list of those
-    asked about), confidence, answer (yes, no, skipped, open).
+    asked about), confidence, answer (yes, no, skipped, open). Where rounds buy labels, a row a
+    label: its answer is `labelled`, skipped or open, and `label` the class or the list of them.
     """
-    rounds = state_of(read_segments(location), location).rounds
-    return [row for one in rounds if round in (None, one.number) for row in _questions(one)]
+    state = state_of(read_segments(location), location)
+    rounds = [one for one in state.rounds if round in (None, one.number)]
+    if state.terms.buys == "labels":
+        return [row for one in rounds for row in _bought(one, state)]
+    return [row for one in rounds for row in _questions(one)]
 
 
 def verify(location: Place) -> dict[str, Any]:
@@ -110,6 +114,10 @@ def _row(segment: Segment, label_bits: float) -> dict[str, Any]:
             for answer in (YES, NO, SKIPPED)
         )
         bits = float(yes + no)
+    elif segment.kind == "label_answers" and segment.round:
+        given = segment.columns["answer"] == YES
+        skipped = int(np.count_nonzero(~given))
+        bits = float(np.count_nonzero(given)) * label_bits
     elif segment.kind == "labels":
         # Role 2 is the validation set beside the budget.
         bits = float(np.count_nonzero(segment.columns["role"] < 2)) * label_bits
@@ -121,6 +129,17 @@ def _guesses(sets: ClassSets) -> list[int] | list[list[int]]:
     if sets.single:
         return classes
     return [classes[a:b] for a, b in itertools.pairwise(sets.starts.tolist())]
+
+
+def _bought(one: Round, state: PoolState) -> list[dict[str, Any]]:
+    held = state.facts.positives
+    first, last = (np.searchsorted(held.ids, one.ids, side).tolist() for side in ("left", "right"))
+    rows = _questions(one)
+    for row, start, end in zip(rows, first, last, strict=True):
+        row["answer"] = "labelled" if row["answer"] == "yes" else row["answer"]
+        labels = held.classes[start:end].tolist()
+        row["label"] = labels if state.terms.task.several_labels else next(iter(labels), None)
+    return rows
 
 
 def _questions(one: Round) -> list[dict[str, Any]]:

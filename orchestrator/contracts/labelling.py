@@ -256,6 +256,12 @@ class TaskContract(PluginContract):
         assert np.isin(facts.negatives.ids, ids).all()
         self._holds_together(facts)
 
+    def test_labels_that_come_later_leave_what_was_known(self) -> None:
+        task, ids = self.make(), np.arange(0, ITEMS, 10)
+        labels, first = self.labels(ids), ids < ITEMS // 3
+        part = task.know(Facts.none(ITEMS, CLASSES), ids[first], labels.take(first))
+        assert _same(task.know(part, ids[~first], labels.take(~first)), self.known())
+
     def test_an_image_of_which_nothing_is_known_is_open(self) -> None:
         assert np.all(self.make().open(Facts.none(ITEMS, CLASSES)))
 

@@ -10,6 +10,8 @@ Parquet reader opens them:
 - kinds `label_plan` (id, role) and `label_answers` (id, label, answer: 1 given, -1 skipped), before
   it, where labels were waited for: which images are to be labelled, and what has come.
 - kind `plan`, one a round: id, guess, confidence. What will be asked; 1 bit each, once answered.
+  Where rounds buy labels, the images that will be labelled, with the model's guess; `label_answers`
+  of that round, at the price of a label each, in the place of `answers`.
 - kind `answers`, one or more a round: id, guess, answer (1 yes, 0 no, -1 skipped and not charged).
   Together they cover the plan.
 

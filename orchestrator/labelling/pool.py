@@ -15,7 +15,14 @@ import numpy as np
 
 from orchestrator.labelling.answers import PENDING, YES
 from orchestrator.labelling.first_labels import Choice, FirstLabels
-from orchestrator.labelling.ledger import Ledger, LedgerError, Segment, as_column
+from orchestrator.labelling.ledger import (
+    Columns,
+    Kind,
+    Ledger,
+    LedgerError,
+    Segment,
+    as_column,
+)
 from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.questions import Questions
 from orchestrator.labelling.state import PoolState, fold
@@ -57,7 +64,7 @@ class PoolService(Protocol):
         ...
 
     def ask(self, number: int, asked: Questions) -> Round:
-        """Commits the plan of round `number`, and records the answers that are there.
+        """Commits the plan of round `number`, and records the answers, or labels, that are there.
 
         A plan committed before wins and is returned: use the questions and answers of the result.
         """
@@ -233,35 +240,48 @@ class Pool:
         self._folded = fold(self.state(), self._ledger.news())
 
     def _record_answers(self) -> None:
-        """Asks the oracle once for what is outstanding and commits its answers."""
+        """Asks the oracle once for what is outstanding and commits what it gives."""
         self._catch_up()
         while self.state().rounds and not self.state().rounds[-1].over:
             one = self.state().rounds[-1]
             asked = one.asked.take(one.answers == PENDING)
             # The plan was checked against the budget when it was folded: whatever comes now is paid
             # for.
-            answers = self._oracle.answer(asked, self.state().repeats(asked))
-            if answers.shape != asked.ids.shape or not np.all(
-                (answers >= PENDING) & (answers <= YES)
-            ):
-                raise ValueError("the oracle must give one of 1, 0, -1, -2 for each question")
-            came = answers != PENDING
-            if not np.any(came):
+            buys = self._answers if self._terms.buys == "answers" else self._labels
+            kind, columns = buys(asked)
+            if not len(columns["id"]):
                 return
-            told = asked.take(came)
-            columns = {
-                "id": told.ids.astype(np.int32),
-                "guess": as_column(told.sets, self._terms.num_classes),
-                "answer": answers[came].astype(np.int8),
-            }
             segment = self._ledger.append(
-                "answers", trial=self._terms.trial, round=one.number, columns=columns
+                kind, trial=self._terms.trial, round=one.number, columns=columns
             )
             self._folded = fold(self.state(), [segment])
-            if np.array_equal(segment.columns["id"], columns["id"]):
+            if np.array_equal(segment.columns["id"], np.asarray(columns["id"])):
                 return
             # Another process was first with other answers: ask again for what is still open.
             self._catch_up()
+
+    def _answers(self, asked: Questions) -> tuple[Kind, Columns]:
+        """Returns the answers that the oracle has to these questions."""
+        answers = self._oracle.answer(asked, self.state().repeats(asked))
+        if answers.shape != asked.ids.shape or not np.all((answers >= PENDING) & (answers <= YES)):
+            raise ValueError("the oracle must give one of 1, 0, -1, -2 for each question")
+        came = answers != PENDING
+        told = asked.take(came)
+        return "answers", {
+            "id": told.ids.astype(np.int32),
+            "guess": as_column(told.sets, self._terms.num_classes),
+            "answer": answers[came].astype(np.int8),
+        }
+
+    def _labels(self, asked: Questions) -> tuple[Kind, Columns]:
+        """Returns the labels that the oracle has of the images of these questions."""
+        labels = self._oracle.label(asked.ids, self._terms.task.label)
+        came = labels.given != PENDING
+        return "label_answers", {
+            "id": asked.ids[came].astype(np.int32),
+            "label": as_column(labels.sets.take(came), self._terms.num_classes),
+            "answer": labels.given[came].astype(np.int8),
+        }
 
     def _check_terms(self, first: Segment) -> None:
         wanted = self._terms.to_mapping()

@@ -81,7 +81,7 @@ class Task(Protocol):
 
     @property
     def label(self) -> str:
-        """The price by which a label of round 0 is bought."""
+        """The price by which a label is bought."""
         ...
 
     def prices(self, num_classes: int) -> Mapping[str, float]:
@@ -91,7 +91,7 @@ class Task(Protocol):
         ...
 
     def know(self, facts: Facts, ids: Ids, labels: ClassSets) -> Facts:
-        """Returns the facts once these images have these labels of round 0. Ids ascend."""
+        """Returns the facts once these images have these labels too. Ids ascend."""
         ...
 
     def open(self, facts: Facts) -> npt.NDArray[np.bool_]:
@@ -139,7 +139,9 @@ class Draw:
     seed: int
     round: int
     quota: int
-    """How many of them will be asked, at most."""
+    """How many of them will be asked, at most. Of a round that buys labels: of how many of their
+    images.
+    """
     several: bool = False
     """Whether an image may stand in several questions."""
     labelled: Scores = field(default_factory=dict)

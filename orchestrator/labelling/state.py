@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from trainers.stage import Ids, StageInputs
 
 NO_LABEL: Final = -1
 
-UNKNOWN, INITIAL, CONFIRMED, ELIMINATED, INITIAL_VALIDATION, SPLIT_VALIDATION = range(6)
+UNKNOWN, INITIAL, BOUGHT, CONFIRMED, ELIMINATED, INITIAL_VALIDATION, SPLIT_VALIDATION = range(7)
 """Where an image's label came from. The last two are held out of the pool."""
 
 _ROLE_ORIGIN: Final = np.array([INITIAL, INITIAL_VALIDATION, SPLIT_VALIDATION], np.uint8)
@@ -90,16 +90,17 @@ class PoolState:
         charged = sum(
             one.charged for one in self.rounds if before_round is None or one.number < before_round
         )
-        return bought * self.terms.label_bits + charged
+        return bought * self.terms.label_bits + charged * self.terms.unit_bits
 
     def affordable(self, before_round: int) -> int:
-        """Whole questions that the bits left before that round can buy."""
-        return max(0, math.floor(self.terms.budget_bits - self.spent(before_round) + _BIT_SLACK))
+        """Questions, or labels where rounds buy them, that the bits left before that round hold."""
+        left = self.terms.budget_bits - self.spent(before_round) + _BIT_SLACK
+        return max(0, math.floor(left / self.terms.unit_bits))
 
     @property
     def quotas(self) -> tuple[int, ...]:
-        """Questions of each round: as the terms say or, where labels were drawn until every class
-        had enough, its share of what they left.
+        """Questions, or labels, of each round: as the terms say or, where labels were drawn until
+        every class had enough, its share of what they left.
         """
         return (
             schedule.quotas(self.affordable(1), self.terms.split)
@@ -108,7 +109,7 @@ class PoolState:
         )
 
     def quota(self, number: int) -> int:
-        """Questions that round `number` may ask: its own quota and what earlier rounds did not
+        """What round `number` may ask for: its own quota and what earlier rounds did not
         charge, as far as bits allow.
         """
         quotas = self.quotas
@@ -167,19 +168,24 @@ class PoolState:
             kind: sum(int(np.count_nonzero(one.answers == kind)) for one in self.rounds)
             for kind in (YES, NO, SKIPPED)
         }
+        charged = answers[YES] + answers[NO]
+        labels = by_origin[INITIAL] + by_origin[INITIAL_VALIDATION]
+        if self.terms.buys == "labels":
+            labels += charged
+            # What was asked for was no yes and no no.
+            answers |= {YES: 0, NO: 0}
         questions = answers[YES] + answers[NO]
         return PoolCounts(
-            labelled=int(by_origin[INITIAL] + by_origin[CONFIRMED] + by_origin[ELIMINATED]),
+            labelled=int(by_origin[INITIAL : ELIMINATED + 1].sum()),
             initial=int(by_origin[INITIAL]),
+            bought=int(by_origin[BOUGHT]),
             confirmed=int(by_origin[CONFIRMED]),
             eliminated=int(by_origin[ELIMINATED]),
             negative_only=negative_only,
             unasked=int(by_origin[UNKNOWN]) - negative_only,
             validation=int(by_origin[INITIAL_VALIDATION] + by_origin[SPLIT_VALIDATION]),
             rounds=sum(len(one.asked) > 0 for one in self.rounds),
-            label_bits=float(
-                (by_origin[INITIAL] + by_origin[INITIAL_VALIDATION]) * self.terms.label_bits
-            ),
+            label_bits=float(labels * self.terms.label_bits),
             question_bits=float(questions),
             validation_bits=float(by_origin[SPLIT_VALIDATION] * self.terms.label_bits),
             questions=questions,
@@ -188,7 +194,7 @@ class PoolState:
             skipped=answers[SKIPPED],
             wasted=sum(one.wasted for one in self.rounds),
             conflicts=self.conflicts,
-            unspent=sum(quotas[one.number - 1] for one in self.rounds) - questions,
+            unspent=sum(quotas[one.number - 1] for one in self.rounds) - charged,
         )
 
 
@@ -206,7 +212,7 @@ def fold(
     """
     for segment in segments:
         try:
-            if segment.kind in ("labels", "label_plan", "label_answers"):
+            if segment.round == 0 and segment.kind in ("labels", "label_plan", "label_answers"):
                 _require(state is None, "labels are bought once, first")
                 if segment.kind == "labels":
                     state = _after_labels(segment, task)
@@ -217,11 +223,7 @@ def fold(
                     segment.trial == state.terms.trial,
                     f"belongs to trial {segment.trial}, not {state.terms.trial}",
                 )
-                state = (
-                    _after_plan(state, segment)
-                    if segment.kind == "plan"
-                    else _after_answers(state, segment)
-                )
+                state = _AFTER[segment.kind](state, segment)
         except (_ImpossibleError, KeyError, TypeError) as error:
             raise LedgerError(
                 f"{segment.place}: {error}; this ledger was not written by one trial: restore it"
@@ -286,20 +288,12 @@ def _after_plan(state: PoolState, segment: Segment) -> PoolState:
 
 
 def _after_answers(state: PoolState, segment: Segment) -> PoolState:
-    _require(
-        bool(state.rounds) and segment.round == len(state.rounds),
-        f"answers round {segment.round} out of turn",
-    )
-    one, given = state.rounds[-1], segment.columns["answer"]
+    _require(state.terms.buys == "answers", "has answers, and this trial's rounds buy labels")
+    given = segment.columns["answer"]
     ids, sets = segment.columns["id"].astype(np.int64), as_sets(segment.columns["guess"])
     told = Questions(ids=ids, sets=sets, confidences=np.zeros(len(ids), np.float32))
     _require_ascending(told, state.terms)
-    at, present = _places_of(one.asked, told.ids, sets.codes())
-    _require(bool(np.all(present)), "answers a question that was not asked")
-    _require(bool(np.all(one.answers[at] == PENDING)), "answers a question twice")
-    _require(bool(np.all((given >= SKIPPED) & (given <= YES))), "holds an answer that is none")
-    answers = one.answers.copy()
-    answers[at] = given
+    one = _answered(state, segment, lambda one: _places_of(one.asked, ids, sets.codes()))
     learned = state.terms.task.learn(state.facts, told, given)
     origins = state.origins.copy()
     # An image that has a class now, and had none: told by a yes, or left over by the others.
@@ -311,12 +305,58 @@ def _after_answers(state: PoolState, segment: Segment) -> PoolState:
         state,
         facts=learned.facts,
         origins=origins,
-        rounds=(
-            *state.rounds[:-1],
-            replace(one, answers=answers, wasted=one.wasted + learned.wasted),
-        ),
+        rounds=(*state.rounds[:-1], replace(one, wasted=one.wasted + learned.wasted)),
         conflicts=state.conflicts + learned.conflicts,
     )
+
+
+def _after_given(state: PoolState, segment: Segment) -> PoolState:
+    terms = state.terms
+    _require(terms.buys == "labels", "has labels, and this trial's rounds buy answers")
+    ids, labels = segment.columns["id"].astype(np.int64), as_sets(segment.columns["label"])
+    _require_ascending(Questions.singles(ids, np.zeros(len(ids), np.int32)), terms, one=True)
+    one = _answered(state, segment, lambda one: positions(one.ids, ids))
+    came = np.equal(segment.columns["answer"], YES)
+    ids, labels = ids[came], labels.take(came)
+    _require(terms.task.several_labels or labels.single, "an image has no label, or several")
+    _require_classes(labels, terms)
+    origins = state.origins.copy()
+    # The price of an initial label is counted by its origin.
+    origins[ids[origins[ids] != INITIAL]] = BOUGHT
+    return replace(
+        state,
+        facts=terms.task.know(state.facts, ids, labels),
+        origins=origins,
+        rounds=(*state.rounds[:-1], one),
+    )
+
+
+_AFTER: Final = {
+    "plan": _after_plan,
+    "answers": _after_answers,
+    "label_answers": _after_given,
+}
+"""Kind of a segment of a round from 1 -> what it comes to."""
+
+
+def _answered(
+    state: PoolState,
+    segment: Segment,
+    places: Callable[[Round], tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]],
+) -> Round:
+    """Returns the last round with the answers of a segment."""
+    _require(
+        bool(state.rounds) and segment.round == len(state.rounds),
+        f"answers round {segment.round} out of turn",
+    )
+    one, given = state.rounds[-1], segment.columns["answer"]
+    at, present = places(one)
+    _require(bool(np.all(present)), "answers a question that was not asked")
+    _require(bool(np.all(one.answers[at] == PENDING)), "answers a question twice")
+    _require(bool(np.all((given >= SKIPPED) & (given <= YES))), "holds an answer that is none")
+    answers = one.answers.copy()
+    answers[at] = given
+    return replace(one, answers=answers)
 
 
 def _places_of(

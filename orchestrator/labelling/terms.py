@@ -16,7 +16,7 @@ from orchestrator.labelling.answers import NO, PENDING, Answers
 from orchestrator.labelling.protocols import Task
 from orchestrator.labelling.questions import ClassSets, Questions
 from orchestrator.labelling.tasks.multiclass import MultiClass
-from search_spaces.reading.config import ValidationConfig
+from search_spaces.reading.config import Bought, ValidationConfig
 from trainers.errors import UserError
 from trainers.stage import Classes, Ids
 
@@ -36,7 +36,7 @@ class PoolTerms:
     validation: ValidationConfig
     budget_bits: float
     quotas: tuple[int, ...]
-    """Questions of each round; with `split` only as planned, see PoolState.quotas."""
+    """Questions, or labels, of each round; with `split` only as planned, see PoolState.quotas."""
     data: str = ""
     """Fingerprint of the data with its labels; empty in a ledger of 0.1.0."""
     requery: str
@@ -52,19 +52,28 @@ class PoolTerms:
     they are bought: `priced_balanced`. Else empty.
     """
 
+    buys: Bought = "answers"
+    """What the rounds buy of the images that they plan: whether a guess is right, or labels."""
     task: Task = field(default_factory=MultiClass)
 
     @property
     def label_bits(self) -> float:
-        """Price of one label of round 0."""
+        """Price of one label."""
         return self.task.prices(self.num_classes)[self.task.label]
 
+    @property
+    def unit_bits(self) -> float:
+        """Price of one of what the rounds buy."""
+        return 1.0 if self.buys == "answers" else self.label_bits
+
     def to_mapping(self) -> dict[str, Any]:
-        """Returns the terms as JSON values. The task stands there unless it is `multiclass`, the
-        only one of earlier ledgers.
+        """Returns the terms as JSON values. What earlier ledgers could not say stands there where
+        it is something else: the task unless it is `multiclass`, labels that rounds buy.
         """
         found = asdict(self) | {"quotas": list(self.quotas), "split": list(self.split)}
         settings = found.pop("task")
+        if self.buys == "answers":
+            del found["buys"]
         said = {"name": self.task.name, **settings}
         return found if said == {"name": MultiClass.name} else found | {"task": said}
 
@@ -105,7 +114,9 @@ class Round:
     number: int
     asked: Questions
     answers: Answers
-    """[n] 1 yes, 0 no, -1 skipped, -2 not answered yet."""
+    """[n] 1 yes, 0 no, -1 skipped, -2 not answered yet. In a round that buys labels 1 is a label
+    given.
+    """
     wasted: int
     """Questions answered whose answer followed from what was known before: a bit that bought
     nothing.
@@ -137,7 +148,7 @@ class Round:
 
     @property
     def charged(self) -> int:
-        """Questions answered yes or no."""
+        """Questions answered yes or no, or labels given."""
         return int(np.count_nonzero(self.answers >= NO))
 
 
@@ -148,8 +159,10 @@ class PoolCounts:
     """
 
     labelled: int
-    """Images to train on with a label: initial, confirmed or eliminated."""
+    """Images to train on with a label: initial, bought later, confirmed or eliminated."""
     initial: int
+    bought: int
+    """Labelled in a round that buys labels."""
     confirmed: int
     """Labelled by a yes."""
     eliminated: int
@@ -174,6 +187,6 @@ class PoolCounts:
     conflicts: int
     """A yes to a class refused before, by an oracle that errs: the later answer stands."""
     unspent: int
-    """Questions that the rounds so far were granted and did not charge: carried to the next round,
-    left over after the last.
+    """Questions, or labels, that the rounds so far were granted and did not charge: carried to the
+    next round, left over after the last.
     """

@@ -10,7 +10,7 @@ from search_spaces.reading.schedule import annotation_hours
 
 def bought(result: TrialResult) -> int:
     """Returns how many full labels a trial bought inside its budget: |D_S|, which blind draws
-    decide in the end.
+    decide in the end, and those of its rounds.
     """
     return round(result.records[-1].label_bits / result.trial.label_bits)
 

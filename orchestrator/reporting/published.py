@@ -134,6 +134,8 @@ def _same_shape(entry: Published, trial: Trial) -> bool:
 
 def _same_schedule(entry: Published, trial: Trial) -> bool:
     quotas, method = trial.schedule.quotas, trial.config.method
+    if trial.schedule.buys == "labels":
+        return False
     if entry.method != method.name or entry.labels != trial.schedule.initial_labels:
         return False
     if trial.config.method_of(0) is not method:

@@ -411,6 +411,7 @@ def _schedule(row: Row) -> dict[str, Any] | None:
     planned = {
         "initial_labels": trial.schedule.initial_labels,
         "quotas": list(trial.schedule.quotas),
+        "buys": trial.schedule.buys,
     }
     if not trial.config.schedule.choice.bits_decide:
         return planned
@@ -424,6 +425,7 @@ def _schedule(row: Row) -> dict[str, Any] | None:
     return {
         "initial_labels": round(labels),
         "quotas": [round(questions) for questions in asked],
+        "buys": trial.schedule.buys,
         "drawn": True,
     }
 

@@ -137,9 +137,10 @@ def schedule(row: Mapping[str, Any]) -> str:
         return NOTHING
     # What blind draws decided is a mean over seeds.
     mark = "~" if planned.get("drawn") else ""
-    return " + ".join(
+    said = " + ".join(
         f"{mark}{value:,}" for value in [planned["initial_labels"], *planned["quotas"]]
     )
+    return f"{said} labels" if planned.get("buys") == "labels" else said
 
 
 def count(value: float | None) -> str:

@@ -148,6 +148,7 @@ def build_config(values: Mapping[str, Any], keys: Keys) -> TrialConfig:
             split=_split(done.get("schedule.stages"), done.get("schedule.split")),
             initial_choice=done["schedule.initial_choice"],
             initial_query=initial_query(done["schedule.initial_choice"], keys),
+            rounds_buy=done["schedule.rounds_buy"],
         ),
         query=QueryConfig(
             strategy=_plugin("query", done, keys),

@@ -61,6 +61,10 @@ class BudgetConfig:
     """
 
 
+Bought = Literal["answers", "labels"]
+"""What the rounds of a schedule buy."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleConfig:
     initial_labels_per_class: Annotated[int, Interval(ge=0, le=10**9)]
@@ -76,6 +80,10 @@ class ScheduleConfig:
     """
     initial_query: Any = None
     """That strategy, an object of the catalogue; else None."""
+    rounds_buy: Bought = "answers"
+    """What a round asks of each image that the strategy ranks first: whether the guess is right, or
+    for its label, at the price of one of D_S.
+    """
 
     @property
     def choice(self) -> InitialChoice:
@@ -105,6 +113,10 @@ class ScheduleWritten:
     blind draws, each paid for and kept, until every class has its number; the rounds share the rest
     of the budget. A query strategy that needs no model (`typiclust`, `probcover`, `max_herding`):
     as many images in all as `uniform`, chosen by their features.
+    """
+    rounds_buy: Bought = "answers"
+    """`answers`: a round asks whether the model's guesses are right, 1 bit each. `labels`: it buys
+    the labels of the images that the strategy ranks first, each at the price of an initial label.
     """
 
 
@@ -279,8 +291,19 @@ class Schedule:
     """|D_S|; of `priced_balanced` what is expected of it."""
     quotas: tuple[int, ...]
     """Questions in each round; of `priced_balanced` those that the expected |D_S| leaves. What a
-    trial may really ask is in its ledger.
+    trial may really ask is in its ledger. Labels in each round where `buys` says so.
     """
+    buys: Bought = "answers"
+
+    @property
+    def questions(self) -> int:
+        """Yes/no questions of all rounds."""
+        return sum(self.quotas) if self.buys == "answers" else 0
+
+    @property
+    def labels(self) -> int:
+        """Full labels, of D_S and of all rounds."""
+        return self.initial_labels + (sum(self.quotas) if self.buys == "labels" else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,7 +323,7 @@ class Trial:
     schedule: Schedule
     budget_bits: float
     bits: float
-    """Price of the initial labels and all questions."""
+    """Price of all labels and all questions."""
     validation_bits: float
     """Price of the labels of a `split` validation set, beside the budget."""
     annotation_hours: float
@@ -308,7 +331,7 @@ class Trial:
 
     @property
     def questions(self) -> int:
-        return sum(self.schedule.quotas)
+        return self.schedule.questions
 
     @property
     def label_bits(self) -> float:

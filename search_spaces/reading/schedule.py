@@ -168,6 +168,8 @@ def resolve(
     )
     _check_budget_keys(budget)
     _check_drawn(budget, schedule)
+    if schedule.rounds_buy == "labels":
+        return _resolve_labels(budget, schedule, initial, label_bits)
     if budget.mode == "table":
         assert budget.questions is not None
         questions, bits = budget.questions, initial * label_bits + budget.questions
@@ -192,6 +194,30 @@ def resolve(
         ),
         bits,
     )
+
+
+def _resolve_labels(
+    budget: BudgetConfig, schedule: ScheduleConfig, initial: int, label_bits: float
+) -> tuple[Schedule, float]:
+    """Resolves a schedule whose rounds buy labels. What is too little for a label is not spent."""
+    if budget.mode == "table":
+        raise SpecError(
+            "mode table gives a number of questions, and these rounds buy labels",
+            keys=("schedule.rounds_buy", "budget.mode"),
+            hint="write budget: {full_labels: 100}",
+        )
+    key = "budget.bits" if budget.full_labels is None else "budget.full_labels"
+    if budget.full_labels is not None:
+        bits, labels = budget.full_labels * label_bits, budget.full_labels
+    else:
+        assert budget.bits is not None
+        bits, labels = budget.bits, math.floor(budget.bits / label_bits)
+        # The product is what is charged; the quotient may have been rounded.
+        labels += ((labels + 1) * label_bits <= bits) - (labels * label_bits > bits)
+    _check_initial(initial, label_bits, bits, key, expected=False)
+    _check_split(schedule.split, labels - initial, initial, "labels")
+    shared = quotas(labels - initial, schedule.split) if schedule.split else ()
+    return Schedule(initial_labels=initial, quotas=shared, buys="labels"), bits
 
 
 def _check_budget_keys(budget: BudgetConfig) -> None:
@@ -247,6 +273,13 @@ def _check_zero(budget: BudgetConfig, schedule: ScheduleConfig) -> None:
 def _check_drawn(budget: BudgetConfig, schedule: ScheduleConfig) -> None:
     if not schedule.choice.bits_decide:
         return
+    if schedule.rounds_buy == "labels":
+        raise SpecError(
+            f"{schedule.initial_choice} leaves its rounds what the draws do not cost, in questions,"
+            " and these rounds buy labels",
+            keys=("schedule.rounds_buy", "schedule.initial_choice"),
+            hint="write initial_choice: uniform",
+        )
     if budget.mode == "table":
         raise SpecError(
             "mode table prices a number of labels that is given, and"
@@ -282,12 +315,19 @@ def _check_initial(
         )
 
 
-def _check_split(split: Sequence[float], questions: int, initial: int) -> None:
+def _check_split(
+    split: Sequence[float], questions: int, initial: int, bought: str = "questions"
+) -> None:
+    """Checks the shares of the rounds.
+
+    Args:
+        bought: what `questions` counts, which rounds share.
+    """
     keys = ("schedule.split", "schedule.stages")
     negative = [share for share in split if share < 0]
     if negative:
         raise SpecError(
-            f"a share of the questions cannot be negative ({negative[0]})",
+            f"a share of the {bought} cannot be negative ({negative[0]})",
             keys=keys,
             hint="write shares from 0 to 1 that sum to 1",
         )
@@ -295,11 +335,11 @@ def _check_split(split: Sequence[float], questions: int, initial: int) -> None:
         raise SpecError(
             f"the shares sum to {math.fsum(split):.10g}, not to 1",
             keys=keys,
-            hint="write one share of the questions for each round",
+            hint=f"write one share of the {bought} for each round",
         )
     if not split and questions > 0:
         raise SpecError(
-            f"there is no round, and {questions} questions of the budget are left after |D_S| ="
+            f"there is no round, and {questions} {bought} of the budget are left after |D_S| ="
             f" {initial} labels",
             keys=(
                 *keys,
@@ -308,11 +348,11 @@ def _check_split(split: Sequence[float], questions: int, initial: int) -> None:
                 "budget.bits",
                 "budget.questions",
             ),
-            hint="write split: [1.0] to ask them in one round, or let |D_S| use the budget",
+            hint="write split: [1.0] for one round, or let |D_S| use the budget",
         )
     if len(split) > questions:
         raise SpecError(
-            f"{len(split)} rounds share {questions} questions; each round needs one",
+            f"{len(split)} rounds share {questions} {bought}; each round needs one",
             keys=(
                 *keys,
                 "schedule.initial_labels_per_class",
@@ -382,9 +422,16 @@ def check_pool(
             hint=f"take at most {smallest_class - apart}",
         )
     unlabelled = left - schedule.initial_labels
-    if query.requery == "never" and sum(schedule.quotas) > unlabelled:
+    if schedule.labels > left:
         raise SpecError(
-            f"requery: never asks each image at most once, and there are {sum(schedule.quotas)}"
+            f"{schedule.labels} labels are to be bought in all, and {facts.name} has {left}"
+            " training images" + (" beside validation" if apart else ""),
+            keys=("schedule.rounds_buy", "budget.full_labels", "budget.bits"),
+            hint="lower the budget",
+        )
+    if query.requery == "never" and schedule.questions > unlabelled:
+        raise SpecError(
+            f"requery: never asks each image at most once, and there are {schedule.questions}"
             f" questions for {unlabelled} images",
             keys=(
                 "query.requery",

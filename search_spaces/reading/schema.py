@@ -36,6 +36,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "start.temperature": 1.0,
     "schedule.stages": None,
     "schedule.initial_choice": "random",
+    "schedule.rounds_buy": "answers",
     "query.strategy": "random",
     "query.easy_share": 0.5,
     "query.requery": "pool",

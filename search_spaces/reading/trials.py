@@ -88,7 +88,6 @@ def make_trial(
     except SpecError as error:
         raise error.located(_places(spec, values, settings, cases), values) from None
     candidate = _hash(_identity(config, schedule, budget_bits))
-    questions = sum(schedule.quotas)
     return Trial(
         id=_trial_id(candidate, seed),
         candidate=candidate,
@@ -103,9 +102,9 @@ def make_trial(
         facts=facts,
         schedule=schedule,
         budget_bits=budget_bits,
-        bits=schedule.initial_labels * label_bits + questions,
+        bits=schedule.labels * label_bits + schedule.questions,
         validation_bits=validation_bits(config.dataset, facts, label_bits),
-        annotation_hours=_hours(config.task, facts, schedule.initial_labels, questions),
+        annotation_hours=_hours(config.task, facts, schedule.labels, schedule.questions),
     )
 
 
@@ -210,6 +209,8 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
     """
     config, rounds = trial.config, len(trial.schedule.quotas)
     settings = _changed_settings(config)
+    # Stage 0 depends on no round.
+    bought = settings["schedule"].pop("rounds_buy", None)
     key = _hash(
         {
             "schema": SCHEMA,
@@ -240,6 +241,8 @@ def stage_prefixes(trial: Trial) -> tuple[str, ...]:
                 "oracle": settings.get("oracle", {}),
             }
             parts |= asdict(config.query.strategy)
+            if bought is not None:
+                parts |= {"rounds_buy": bought}
             if drawn:
                 parts |= {"budget_bits": trial.budget_bits, "split": config.schedule.split}
             if asked:
@@ -331,20 +334,20 @@ def trial_from_mapping(
         if facts.num_classes < 2 or facts.kind not in ("images", "features"):
             raise ValueError(f"{facts.num_classes} classes of {show(facts.kind)} are no data set")
         json.dumps(mapping["settings"], allow_nan=False)
+        if config is None:
+            config = build_config(with_defaults(mapping["config"]), Keys(catalogue, UNREAD))
         return Trial(
             id=mapping["id"],
             candidate=mapping["candidate"],
             cases=tuple(mapping["cases"]),
             settings=dict(mapping["settings"]),
             seed=mapping["seed"],
-            config=(
-                build_config(with_defaults(mapping["config"]), Keys(catalogue, UNREAD))
-                if config is None
-                else config
-            ),
+            config=config,
             facts=facts,
             schedule=Schedule(
-                initial_labels=schedule["initial_labels"], quotas=tuple(schedule["quotas"])
+                initial_labels=schedule["initial_labels"],
+                quotas=tuple(schedule["quotas"]),
+                buys=config.schedule.rounds_buy,
             ),
             budget_bits=_number(mapping["budget_bits"]),
             bits=_number(mapping["bits"]),

@@ -38,6 +38,12 @@ class Reference:
     problems: list[str] = field(default_factory=list)
     terms: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def unit(self) -> float:
+        """Bits of one question, or of one label where rounds buy labels."""
+        labels = self.terms.get("buys", "answers") == "labels"
+        return math.log2(self.terms["num_classes"]) if labels else 1.0
+
     def charged(self, number: int) -> int:
         return sum(answer in (0, 1) for answer in self.answers.get(number, {}).values())
 
@@ -76,7 +82,8 @@ def replayed(segments: Segments) -> Reference:
         file = pq.ParquetFile(io.BytesIO(segments.get(name)))
         meta = {key.decode(): value.decode() for key, value in file.metadata.metadata.items()}
         rows = file.read().to_pylist()
-        {"labels": _labels, "plan": _plan, "answers": _answers}[meta["kind"]](reference, meta, rows)
+        rules = {"labels": _labels, "plan": _plan, "answers": _answers, "label_answers": _bought}
+        rules[meta["kind"]](reference, meta, rows)
     return reference
 
 
@@ -96,7 +103,7 @@ def _plan(to: Reference, meta: dict[str, str], rows: list[dict[str, Any]]) -> No
         to.problems.append(f"round {number} was planned twice")
     if (
         len(rows) > to.quotas[number - 1] + to.carried(number)
-        or to.spent + len(rows) > to.terms["budget_bits"] + 1e-6
+        or to.spent + len(rows) * to.unit > to.terms["budget_bits"] + 1e-6
     ):
         to.problems.append(f"round {number} holds more than quota or budget")
     to.plans[number], to.answers[number] = {}, {}
@@ -108,6 +115,24 @@ def _plan(to: Reference, meta: dict[str, str], rows: list[dict[str, Any]]) -> No
             to.problems.append(f"round {number} asks {row['id']}, which it may not")
         image.planned_in.append(number)
         to.plans[number][row["id"]] = row["guess"]
+
+
+def _bought(to: Reference, meta: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    number = int(meta["round"])
+    if to.terms.get("buys") != "labels":
+        to.problems.append(f"round {number} holds labels, and rounds buy answers")
+    for row in rows:
+        image, label = to.images[row["id"]], row["label"]
+        # A segment in which an image has none, or several, holds lists.
+        held = label if isinstance(label, list) else [label]
+        if row["id"] not in to.plans[number] or row["id"] in to.answers[number]:
+            to.problems.append(f"round {number} labels {row['id']} without a plan, or twice")
+        to.answers[number][row["id"]] = row["answer"]
+        if row["answer"] == 1:
+            to.spent += to.unit
+            image.candidates, image.label, image.source = set(held), held[0], "bought"
+    if to.spent > to.terms["budget_bits"] + 1e-6:
+        to.problems.append("more bits than the budget were charged")
 
 
 def _answers(to: Reference, meta: dict[str, str], rows: list[dict[str, Any]]) -> None:

@@ -15,11 +15,11 @@ from orchestrator.labelling.choose import choose
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracles.simulated import Around, LabelsOracle
 from orchestrator.labelling.pool import Pool, PoolTerms, Round
-from orchestrator.labelling.protocols import Oracle, Simulation
-from orchestrator.labelling.questions import Questions
+from orchestrator.labelling.protocols import GivenLabels, Oracle, Simulation
+from orchestrator.labelling.questions import ClassSets, Questions
 from orchestrator.storage.segments import Segments
 from search_spaces.reading.config import ValidationConfig
-from trainers.stage import Classes
+from trainers.stage import Classes, Ids
 
 NO_VALIDATION = ValidationConfig(source="none")
 
@@ -77,16 +77,36 @@ class PeopleOracle(Around):
     answered_share: float = 1.0
     skipped_share: float = 0.0
     die: bool = False
+    labels_too: bool = False
+    """Whether labels come as answers do; else all at once."""
     asked: list[tuple[int, int]] = field(default_factory=list)
+    """Image and class of every question; of a label that was asked for, the image and -1."""
 
     def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
         self.asked += zip(asked.ids.tolist(), asked.sets.codes().tolist(), strict=True)
         if self.die:
             self.die = False
             raise Crash
-        answers = self.inner.answer(asked, repeats)
-        answers = np.where(self.rng.random(len(asked)) < self.skipped_share, SKIPPED, answers)
-        came = self.rng.random(len(asked)) < self.answered_share
+        return self._when_they_like(self.inner.answer(asked, repeats))
+
+    def label(self, ids: Ids, kind: str) -> GivenLabels:
+        labels = self.inner.label(ids, kind)
+        if not self.labels_too:
+            return labels
+        self.asked += [(item, -1) for item in ids.tolist()]
+        if self.die:
+            self.die = False
+            raise Crash
+        given = self._when_they_like(labels.given)
+        sets = [
+            (c,) if answer == YES else ()
+            for answer, c in zip(given, labels.sets.classes.tolist(), strict=True)
+        ]
+        return GivenLabels(given, ClassSets.of(sets))
+
+    def _when_they_like(self, answers: Answers) -> Answers:
+        answers = np.where(self.rng.random(answers.size) < self.skipped_share, SKIPPED, answers)
+        came = self.rng.random(answers.size) < self.answered_share
         return np.where(came, answers, PENDING).astype(np.int8)
 
 
@@ -196,7 +216,7 @@ def finish(pool: Pool, strategy: str = "random", mask_refused: bool = True) -> P
 
 
 def charged(pool: Pool) -> list[tuple[int, int, int]]:
-    """(round, id, answer) of every question that cost a bit."""
+    """(round, id, answer) of every question, or label of a round, that was paid for."""
     return [
         (one.number, item, answer)
         for one in pool.state().rounds

@@ -27,6 +27,7 @@ from orchestrator.labelling.pool import Pool, PoolTerms, Round
 from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.questions import Questions
 from orchestrator.labelling.state import (
+    BOUGHT,
     CONFIRMED,
     ELIMINATED,
     INITIAL,
@@ -57,6 +58,7 @@ _SOURCES = {
     "initial": INITIAL,
     "initial_validation": INITIAL_VALIDATION,
     "split_validation": SPLIT_VALIDATION,
+    "bought": BOUGHT,
     "confirmed": CONFIRMED,
     "eliminated": ELIMINATED,
     "": UNKNOWN,
@@ -77,8 +79,10 @@ def trials(draw: st.DrawFn, least_rounds: int = 0) -> PoolTerms:
             ["random", "uniform", "priced_balanced"] if any(quotas) else ["random", "uniform"]
         )
     )
+    buys = st.sampled_from(["answers", "answers", "labels"])
     of = PoolTerms(
         trial="0123456789ab",
+        buys="answers" if choice == "priced_balanced" else draw(buys),
         seed=draw(st.integers(0, 2**31)),
         num_classes=num_classes,
         pool_items=draw(st.integers(num_classes * 6, 48)),
@@ -92,7 +96,8 @@ def trials(draw: st.DrawFn, least_rounds: int = 0) -> PoolTerms:
     )
     label_bits = bought_first(of) * of.label_bits
     # Often exactly the price of the quotas, sometimes less or more.
-    budget = label_bits + sum(quotas) + draw(st.sampled_from([0, 0, 0, -7, -0.5, 3, 0.5]))
+    other = draw(st.sampled_from([0, 0, 0, -7, -0.5, 3, 0.5]))
+    budget = label_bits + sum(quotas) * of.unit_bits + other
     return replace(of, budget_bits=max(budget, label_bits))
 
 
@@ -178,7 +183,9 @@ def check_counts(pool: Pool) -> None:
     """Each image is in one pool, each bit in one sum."""
     state, counts, of = pool.state(), pool.counts(), pool.state().terms
     # Pools are disjoint and cover everything; what was not bought is asked or not.
-    assert counts.labelled == counts.initial + counts.confirmed + counts.eliminated
+    assert counts.labelled == (
+        counts.initial + counts.bought + counts.confirmed + counts.eliminated
+    )
     assert (
         counts.labelled + counts.negative_only + counts.unasked + counts.validation == of.pool_items
     )
@@ -188,12 +195,13 @@ def check_counts(pool: Pool) -> None:
     )
     beside = counts.validation if of.validation.source == "split" else 0
     assert (
-        counts.confirmed + counts.eliminated + counts.negative_only + counts.unasked
+        counts.bought + counts.confirmed + counts.eliminated + counts.negative_only + counts.unasked
         == of.pool_items - bought - beside
     )
     # A yes is a confirmed image, one for one.
     assert counts.yes == counts.confirmed
-    assert counts.label_bits == pytest.approx(bought * of.label_bits)
+    assert counts.label_bits == pytest.approx((bought + counts.bought) * of.label_bits)
+    assert counts.bought == (len(charged(pool)) if of.buys == "labels" else 0)
     assert counts.questions == counts.yes + counts.no == counts.question_bits
     assert counts.label_bits + counts.question_bits <= of.budget_bits + 1e-6
     if of.split:
@@ -229,9 +237,11 @@ class PoolMachine(RuleBasedStateMachine):
         inner: Oracle = NoisyOracle(perfect, 0, noise, noise) if noise else perfect
         self.perfect = not noise
         self.people = PeopleOracle(inner, np.random.default_rng(seed))
+        pool = open_pool(of, self.segments, self.people)
+        self.people.labels_too = True
         self.charges: dict[tuple[int, int], int] = {}
         self.candidates = np.ones((of.pool_items, of.num_classes), np.bool_)
-        return open_pool(of, self.segments, self.people)
+        return pool
 
     def teardown(self) -> None:
         """Whatever happened, another process can finish the trial."""
@@ -346,7 +356,9 @@ class PoolMachine(RuleBasedStateMachine):
         state = fold(None, Ledger(self.segments).read())
         assert state is not None
         fresh = Pool(
-            self.terms, Ledger(self.segments), PeopleOracle(self.people.inner, answered_share=0.0)
+            self.terms,
+            Ledger(self.segments),
+            PeopleOracle(self.people.inner, answered_share=0.0, labels_too=True),
         )
         fresh.open()
         assert fresh.state().digest() == state.digest()
@@ -372,7 +384,7 @@ class PoolMachine(RuleBasedStateMachine):
 
         # The oracle was never asked what no committed plan holds.
         planned = {
-            (item, guess)
+            (item, guess if self.terms.buys == "answers" else -1)
             for one in state.rounds
             for item, guess in zip(one.ids.tolist(), one.guesses.tolist(), strict=True)
         }
@@ -426,7 +438,7 @@ def test_questions_are_left_over_only_where_the_whole_pool_was_asked(
     segments = MemorySegments()
     pool = finish(open_pool(of, segments, PeopleOracle(labels_oracle(of), skipped_share=skipped)))
     counts, rounds, quotas = pool.counts(), pool.state().rounds, pool.state().quotas
-    assert counts.unspent == sum(quotas) - counts.questions
+    assert counts.unspent == sum(quotas) - len(charged(pool))
     for one in rounds:
         before = fold(
             None, (segment for segment in Ledger(segments).read() if segment.round < one.number)
@@ -434,9 +446,9 @@ def test_questions_are_left_over_only_where_the_whole_pool_was_asked(
         assert before is not None
         # What an earlier round could not ask, or was skipped, is asked now, as far as bits and
         # images go.
-        bits_left = int(of.budget_bits - before.spent() + 1e-6)
-        granted = sum(quotas[: one.number]) - before.counts().questions
-        assert one.ids.size == min(bits_left, granted, before.eligible().size)
+        held = int((of.budget_bits - before.spent() + 1e-6) / of.unit_bits)
+        granted = sum(quotas[: one.number]) - sum(each.charged for each in before.rounds)
+        assert one.ids.size == min(held, granted, before.eligible().size)
 
 
 @settings(max_examples=25, deadline=None)

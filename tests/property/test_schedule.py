@@ -127,6 +127,39 @@ def test_shares_are_the_decimals_they_are_written_as() -> None:
     assert quotas(10, [0.35, 0.65]) == (4, 6)
 
 
+# --- rounds that buy labels
+
+
+@given(
+    num_classes=CLASSES,
+    total=st.integers(0, 10**5),
+    initial=st.integers(0, 50),
+    shares=SHARES,
+    spare=st.floats(0, 0.999),
+)
+def test_rounds_that_buy_labels_spend_every_label_that_the_budget_holds(
+    num_classes: int, total: int, initial: int, shares: list[float], spare: float
+) -> None:
+    schedule = ScheduleConfig(
+        initial_labels_per_class=initial, split=tuple(shares), rounds_buy="labels"
+    )
+    label_bits, first = math.log2(num_classes), initial * num_classes
+    written = [
+        BudgetConfig(full_labels=total),
+        BudgetConfig(bits=total * label_bits),
+        BudgetConfig(bits=(total + spare) * label_bits),
+    ]
+    for budget in written:
+        if total < first + len(shares):
+            with pytest.raises(SpecError):
+                resolved(budget, schedule, data(num_classes))
+            continue
+        found, bits = resolved(budget, schedule, data(num_classes))
+        assert (found.labels, found.questions) == (total, 0)
+        assert found.quotas == quotas(total - first, shares)
+        assert found.labels * label_bits <= bits
+
+
 # --- bits
 
 

@@ -88,7 +88,8 @@ class MultiLabel:
         yes = ids[labels.rows].astype(np.int64) * facts.num_classes + labels.classes
         every = (ids[:, None].astype(np.int64) * facts.num_classes) + np.arange(facts.num_classes)
         no = np.setdiff1d(every, yes) if self.label == "vector" else np.empty(0, np.int64)
-        return facts.with_keys(np.sort(yes), no)
+        held = facts.positives.keys(facts.num_classes), facts.negatives.keys(facts.num_classes)
+        return facts.with_keys(np.union1d(held[0], yes), np.union1d(held[1], no))
 
     def open(self, facts: Facts) -> npt.NDArray[np.bool_]:
         known = np.bincount(facts.positives.ids, minlength=facts.images)

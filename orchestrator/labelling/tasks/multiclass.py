@@ -43,8 +43,9 @@ class MultiClass:
         return {"label": math.log2(num_classes), "answer": 1.0}
 
     def know(self, facts: Facts, ids: Ids, labels: ClassSets) -> Facts:
+        held = facts.positives.keys(facts.num_classes)
         keys = ids.astype(np.int64) * facts.num_classes + labels.classes
-        return facts.with_keys(keys, facts.negatives.keys(facts.num_classes))
+        return facts.with_keys(np.union1d(held, keys), facts.negatives.keys(facts.num_classes))
 
     def open(self, facts: Facts) -> npt.NDArray[np.bool_]:
         return ~facts.has_positive()

@@ -110,7 +110,7 @@ def test_a_plan_has_the_documented_fields_and_is_json() -> None:
     first = found["trials"][0]
     assert set(first) == TRIAL_FIELDS
     assert first["cases"] == ["full labels only"] and first["seed"] == 0
-    assert first["schedule"] == {"initial_labels": 100, "quotas": []}
+    assert first["schedule"] == {"initial_labels": 100, "quotas": [], "buys": "answers"}
     assert first["annotation_hours"] == pytest.approx(100 * 60 / 3600)
     second = found["trials"][2]
     assert second["schedule"] == {"initial_labels": 20, "quotas": [133, 132]}
