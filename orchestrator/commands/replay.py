@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import Ledger, LedgerError, Segment, segment_name
 from orchestrator.labelling.questions import ClassSets
-from orchestrator.labelling.state import PoolState, fold
+from orchestrator.labelling.state import PoolState
 from orchestrator.labelling.terms import Round
 from orchestrator.storage.segments import Segments, open_segments
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from orchestrator.labelling.answers import PENDING, YES
 from orchestrator.labelling.first_labels import Choice, FirstLabels
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import (
     Columns,
     Kind,
@@ -25,7 +26,7 @@ from orchestrator.labelling.ledger import (
 )
 from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.questions import Questions
-from orchestrator.labelling.state import PoolState, fold
+from orchestrator.labelling.state import PoolState
 from orchestrator.labelling.terms import PoolCounts, PoolTerms, Round
 from trainers.stage import Ids, StageInputs
 

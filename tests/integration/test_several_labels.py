@@ -17,8 +17,8 @@ import orchestrator as oc
 from orchestrator.contracts import SourceContract, TaskContract
 from orchestrator.data.prepare import prepare
 from orchestrator.labelling import test_labels as labels_of_the_test_set
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import Ledger
-from orchestrator.labelling.state import fold
 from orchestrator.storage.segments import open_segments
 from search_spaces.reading.errors import SpecError
 from tests.toys.tags import CLASSES, MultiLabel, Tagger, Tags

@@ -20,9 +20,9 @@ import orchestrator as oc
 from orchestrator import cli
 from orchestrator.data.prepare import prepare
 from orchestrator.data.sources.digits import Digits
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.hidden_labels import train_labels
 from orchestrator.labelling.ledger import Ledger
-from orchestrator.labelling.state import fold
 from orchestrator.storage.segments import open_segments
 from tests.helpers.sweeps import ONE_TRIAL_SPEC, outcome_of
 from tests.toys.families import Families

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from orchestrator.labelling.answers import PENDING
 from orchestrator.labelling.first_labels import FirstLabels
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import ROLES, Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle, NoisyOracle
 from orchestrator.labelling.pool import Pool, PoolTerms, Round
@@ -35,7 +36,6 @@ from orchestrator.labelling.state import (
     NO_LABEL,
     SPLIT_VALIDATION,
     UNKNOWN,
-    fold,
 )
 from search_spaces.reading.config import ValidationConfig
 from tests.helpers.pool_reference import Reference, replayed

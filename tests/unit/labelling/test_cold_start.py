@@ -12,10 +12,11 @@ import pytest
 
 from orchestrator.catalogue import INSTALLED
 from orchestrator.labelling.cold_start import ByStrategy, choice_of
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool
-from orchestrator.labelling.state import INITIAL, INITIAL_VALIDATION, PoolState, fold
+from orchestrator.labelling.state import INITIAL, INITIAL_VALIDATION, PoolState
 from orchestrator.labelling.terms import PoolTerms
 from search_spaces.reading.config import ValidationConfig
 from tests.helpers.pool_world import NO_VALIDATION, MemorySegments, labels_oracle, terms

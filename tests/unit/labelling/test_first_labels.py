@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.labelling.first_labels import CHOICES
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.keyed import keyed_uint64
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool
 from orchestrator.labelling.protocols import GivenLabels
-from orchestrator.labelling.state import INITIAL, INITIAL_VALIDATION, fold
+from orchestrator.labelling.state import INITIAL, INITIAL_VALIDATION
 from orchestrator.labelling.terms import PoolTerms
 from search_spaces.reading.config import ValidationConfig
 from search_spaces.reading.initial_choices import INITIAL_CHOICES, InitialChoiceName

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.commands import replay
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import Kind, Ledger, LedgerError, Segment, decode, encode
 from orchestrator.labelling.questions import Questions
-from orchestrator.labelling.state import fold
 from orchestrator.labelling.terms import PoolTerms
 from orchestrator.storage.segments import open_segments
 from search_spaces.reading.config import ValidationConfig

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pytest
 
 from orchestrator.labelling.answers import NO, PENDING, SKIPPED, YES, Answers
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool, PoolTerms
 from orchestrator.labelling.questions import Questions
-from orchestrator.labelling.state import fold
 from orchestrator.storage.files import StorageError
 from search_spaces.reading.config import ValidationConfig
 from tests.helpers.pool_world import (

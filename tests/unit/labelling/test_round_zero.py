@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.labelling.answers import PENDING, SKIPPED, YES
+from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import Ledger, LedgerError
 from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool
 from orchestrator.labelling.protocols import GivenLabels
 from orchestrator.labelling.questions import ClassSets
-from orchestrator.labelling.state import INITIAL, fold
+from orchestrator.labelling.state import INITIAL
 from orchestrator.labelling.terms import PoolTerms
 from search_spaces.reading.config import ValidationConfig
 from tests.helpers.pool_world import (
