@@ -136,7 +136,7 @@ def test_a_plan_says_from_how_many_right_guesses_on_questions_pay(tmp_path: Path
     planned = oc.plan(as_mapping(folder_of(tmp_path)))
     assert planned["break_even"]["per_bit"] == pytest.approx(100 / np.log2(CLASSES))
     (trial,) = planned["trials"]
-    assert trial["schedule"] == {"initial_labels": 0, "quotas": [72, 48]}
+    assert trial["schedule"] == {"initial_labels": 0, "quotas": [72, 48], "buys": "answers"}
     assert (trial["bits"], trial["questions"]) == (120, 120)
     folder = written(tmp_path, SPEC)
     assert run_cli(["plan", "spec.yaml"], folder) == 0

@@ -113,7 +113,7 @@ def test_a_plan_has_the_documented_fields_and_is_json() -> None:
     assert first["schedule"] == {"initial_labels": 100, "quotas": [], "buys": "answers"}
     assert first["annotation_hours"] == pytest.approx(100 * 60 / 3600)
     second = found["trials"][2]
-    assert second["schedule"] == {"initial_labels": 20, "quotas": [133, 132]}
+    assert second["schedule"] == {"initial_labels": 20, "quotas": [133, 132], "buys": "answers"}
     assert second["questions"] == 265
     assert second["annotation_hours"] == pytest.approx((20 * 60 + 265 * 2.72) / 3600)
     assert second["config"]["method"]["name"] == "mean_teacher"

@@ -92,7 +92,7 @@ def test_the_documented_fields_are_there(tmp_path: Path) -> None:
     documented |= {"yes", "no", "wasted", "per_seed"}
     for row in found["rows"]:
         assert documented <= row.keys()
-        assert row["schedule"].keys() == {"initial_labels", "quotas"}
+        assert row["schedule"].keys() == {"initial_labels", "quotas", "buys"}
         for name in ("validation", "test", "test_at_best_validation"):
             assert row[name].keys() == {"mean", "std"}
         assert len(row["test_stages"]) == len(row["schedule"]["quotas"]) + 1
