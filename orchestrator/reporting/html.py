@@ -22,6 +22,7 @@ from orchestrator.reporting.words import (
     WORTH_HEAD,
     anchor_cells,
     apart,
+    asks,
     break_even_line,
     chain,
     count,
@@ -267,7 +268,7 @@ def _curves(rows: Sequence[Row]) -> Figure | None:
 
 
 def _guesses(rows: Sequence[Row], even: Mapping[str, float] | None) -> Mapping[str, Any] | None:
-    asked = [row for row in _unlike(rows) if row["rounds"]]
+    asked = [row for row in _unlike(rows) if row["rounds"] and asks(row)]
     if not asked:
         return None
     drawn = asked[:MOST_GUESSES]

@@ -13,6 +13,7 @@ from orchestrator.reporting.words import (
     WORTH_HEAD,
     anchor_cells,
     apart,
+    asks,
     break_even_line,
     chain,
     count,
@@ -147,7 +148,7 @@ def _bought_table(table: Sequence[Mapping[str, Any]]) -> str:
 
 def _rounds_table(table: Sequence[Mapping[str, Any]], even: Mapping[str, float] | None) -> str:
     body = []
-    for row in table:
+    for row in filter(asks, table):
         for item in row["rounds"]:
             accuracy = item["guess_accuracy"]
             counts = [count(item[key]) for key in ("questions", "yes", "no", "wasted")]

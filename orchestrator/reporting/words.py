@@ -143,6 +143,13 @@ def schedule(row: Mapping[str, Any]) -> str:
     return f"{said} labels" if planned.get("buys") == "labels" else said
 
 
+def asks(row: Mapping[str, Any]) -> bool:
+    """Whether a row's rounds ask yes/no questions; else they buy labels, which are in no table of
+    answers.
+    """
+    return bool(row["schedule"] is None or row["schedule"].get("buys") != "labels")
+
+
 def count(value: float | None) -> str:
     """A count, with one decimal only where a mean over seeds needs it."""
     return number(value, 0 if value is None or abs(value - round(value)) < 0.05 else 1)
@@ -437,8 +444,9 @@ def notes(report: Mapping[str, Any]) -> list[str]:
         f"{report['rules']['told_apart'][0].upper()}{report['rules']['told_apart'][1:]}.",
         f"At equal bits, {report['rules']['like']}.",
         (
-            f"Validation and test are {report['metric']} in percent, of the averaged (teacher)"
-            " model; yes, no and wasted are means over the finished seeds."
+            f"Validation and test are {report['metric']} in percent, of the model that a method"
+            " guesses by (Mean Teacher's is the averaged one); yes, no and wasted are means over"
+            " the finished seeds."
         ),
         training_line(report),
     ]

@@ -74,7 +74,12 @@ def test_rounds_of_labels_spend_the_budget_whole_and_are_told_from_questions(
     assert row["schedule"] == {"initial_labels": 20, "quotas": QUOTAS, "buys": "labels"}
     assert (row["questions"], row["yes"], row["no"]) == (0, 0, 0)
     assert row["annotation_hours"] == pytest.approx(50 * 60 / 3600)
-    assert "20 + 8 + 0 + 22 labels" in (folder / "out" / "report" / "report.html").read_text()
+    page = (folder / "out" / "report" / "report.html").read_text()
+    assert "20 + 8 + 0 + 22 labels" in page
+    # No answer was given there, so the table of answers has nothing of it.
+    answers = page[page.index("All rounds in numbers") :].partition("</table>")[0]
+    assert "<td>answers</td>" in answers
+    assert "<td>labels</td>" not in answers
     # Stage 0 is one training: no round has anything to do with it.
     assert report["stage_trainings"]["distinct"] == 5
     assert run_cli(["ledger", "verify", "out"], folder) == 0
