@@ -23,6 +23,9 @@ _SAMPLE: Final = 64
 
 _NAMED: Final = 5
 
+_UNEVEN: Final = 3
+"""Times as many items of the most frequent class as of the rarest, from which on it is said."""
+
 Digests = npt.NDArray[np.object_]
 
 
@@ -68,7 +71,7 @@ def check_content(where: str, folder: Path, loaded: Loaded) -> tuple[str, ...]:
             f"the test set has no item of {len(absent)} of {len(loaded.class_names)} classes"
             f" ({some}): test accuracy says nothing of them"
         )
-    return tuple(notes)
+    return (*notes, *_uneven(loaded))
 
 
 _FORMS: Final = {
@@ -204,6 +207,25 @@ def _digests(array: Array, chosen: npt.NDArray[np.bool_]) -> dict[int, bytes]:
         int(row): hashlib.blake2b(np.ascontiguousarray(array[row]).data, digest_size=16).digest()
         for row in np.flatnonzero(chosen)
     }
+
+
+def _uneven(loaded: Loaded) -> list[str]:
+    """Says where classes are so unequally frequent that a balanced validation set tells of another
+    mixture than the test set.
+    """
+    labels, names = loaded.labels["train"], loaded.class_names
+    if labels.ndim > 1:
+        return []
+    counts = items_of_each_class(labels, len(names))
+    few, many = int(counts.argmin()), int(counts.argmax())
+    if counts[many] < _UNEVEN * counts[few]:
+        return []
+    return [
+        f"class {names[many]} has {counts[many]:,} training items and class {names[few]}"
+        f" {counts[few]:,}: validation: {{from: split}} and initial_choice: random take as many of"
+        " each class, so that validation accuracy is of another mixture than test accuracy, and"
+        " labels are where blind draws would not find them (initial_choice: uniform)"
+    ]
 
 
 def items_of_each_class(labels: npt.NDArray[np.int32], classes: int) -> npt.NDArray[np.int64]:

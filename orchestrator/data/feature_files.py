@@ -162,7 +162,8 @@ def _classes(archive: zipfile.ZipFile, path: Path, name: str) -> Labels:
         path,
         name,
         "iu",
-        "whole class numbers 0..C-1, for example y.astype('int64')",
+        "whole class numbers 0..C-1: of numbers y.astype('int64'), of names"
+        " numpy.unique(y, return_inverse=True)[1]",
         "[N], one class a row",
     )
     if y.min() < 0:
@@ -205,7 +206,11 @@ def _check_classes(path: Path, y: Labels, names: tuple[str, ...]) -> None:
         raise DataError(f"{path}: y has one class only; there is nothing to ask. {EXPECTED}.")
     empty = np.flatnonzero(np.bincount(y, minlength=len(names)) == 0)
     if len(empty):
-        hint = " If your classes start at 1, subtract 1." if list(empty) == [0] else ""
+        hint = (
+            " If your classes start at 1, subtract 1."
+            if list(empty) == [0]
+            else " numpy.unique(y, return_inverse=True)[1] numbers the classes that there are."
+        )
         raise DataError(
             f"{path}: no row of y has class {empty[0]} ({names[empty[0]]}); each of the"
             f" {len(names)} classes 0..{len(names) - 1} needs some.{hint}"

@@ -169,7 +169,7 @@ def _dtype(path: Path, name: str, descr: str) -> np.dtype[Any]:
         )
         raise DataError(
             f"{path}: {name} cannot be read without pickle, which could run code. Store plain"
-            f" numbers or strings{left_out}."
+            f" numbers{'' if name in ('x', 'y') else ' or strings'}{left_out}."
         )
     if dtype.fields or dtype.subdtype or not dtype.itemsize:
         raise DataError(

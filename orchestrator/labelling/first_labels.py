@@ -241,7 +241,7 @@ class PricedBalanced:
                 f" {terms.budget_bits:.1f} bits does not hold the {missing} that are missing at"
                 " least; raise the budget, lower schedule.initial_labels_per_class, or write"
                 " schedule.initial_choice: uniform. `orchestrate plan` shows how many draws it"
-                " takes"
+                " takes if classes are equally large; a rare class takes more"
             )
         if drawn.ids.size + missing > order.size:
             raise DataError(

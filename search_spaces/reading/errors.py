@@ -14,6 +14,8 @@ _LONGEST_VALUE: Final = 80
 _LONGEST_KEY: Final = 120
 _LONGEST_PART: Final = 800
 _LONGEST_FILE: Final = 1024
+_MOST_NAMES: Final = 600
+"""Characters of the names of cases in a hint."""
 _MOST_COMPARED: Final = 1000
 """Names that one is compared with for a hint, which takes a while each."""
 
@@ -174,6 +176,14 @@ def show(value: Any) -> str:
     ):
         return one_line("[" + ", ".join(show(item) for item in value[:50]) + "]", _LONGEST_VALUE)
     return one_line(str(value) if isinstance(value, (int, float)) else repr(value), _LONGEST_VALUE)
+
+
+def cases_in_words(cases: Iterable[str]) -> str:
+    """The names of a spec's cases, each in quotes: they may have commas in them. As many as fit."""
+    said, rest = "", list(cases)
+    while rest and len(said) + len(rest[0]) < _MOST_NAMES:
+        said += f'{", " if said else ""}"{rest.pop(0)}"'
+    return f"the cases are {said}" + (f" and {len(rest)} more" if rest else "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

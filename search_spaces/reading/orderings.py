@@ -7,10 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from search_spaces.reading.errors import SpecError, did_you_mean
+from search_spaces.reading.errors import SpecError, cases_in_words, did_you_mean
 from search_spaces.reading.sections import Sections
 from search_spaces.reading.yaml_source import Node, plain
-from trainers.errors import one_line
 
 Orderings = tuple[tuple[str, str], ...]
 """Pairs of cases, the one that is expected to be higher first."""
@@ -55,7 +54,7 @@ def _pair(item: Node, cases: Mapping[str, Any]) -> tuple[str, str]:
     for name in value:
         if not isinstance(name, str) or name not in cases:
             hint = did_you_mean(str(name), cases) or (
-                f"the cases are {one_line(', '.join(cases), 200)}" if cases else "there are none"
+                cases_in_words(cases) if cases else "there are none"
             )
             raise SpecError(
                 "is not the name of a case",

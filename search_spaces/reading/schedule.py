@@ -401,9 +401,14 @@ def check_pool(
     if apart >= smallest_class:
         raise SpecError(
             f"the validation split takes {apart} images of each class, and the smallest class of"
-            f" {facts.name} has {smallest_class}",
+            f" {facts.name} has {smallest_class} training image"
+            + ("" if smallest_class == 1 else "s"),
             keys=("dataset.validation.per_class", "dataset.validation.from", "dataset.validation"),
-            hint=f"take fewer than {smallest_class}",
+            hint=(
+                f"take fewer than {smallest_class}"
+                if smallest_class > 1
+                else "give it more images, or write validation: {from: none}"
+            ),
         )
     left = facts.train_items - apart * facts.num_classes
     if blind and schedule.initial_labels > left:

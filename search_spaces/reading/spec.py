@@ -14,7 +14,7 @@ from search_spaces.reading.assemble import build_config, complete, resources_con
 from search_spaces.reading.config import Extended, ResourcesConfig, SearchConfig, Spec, draws
 from search_spaces.reading.datasets import contents
 from search_spaces.reading.domains import to_plain
-from search_spaces.reading.errors import Place, SpecError, did_you_mean
+from search_spaces.reading.errors import Place, SpecError, cases_in_words, did_you_mean
 from search_spaces.reading.extends import kept, on_disk, own_file, put_together
 from search_spaces.reading.not_offered import NOT_OFFERED
 from search_spaces.reading.orderings import read_orderings
@@ -33,7 +33,6 @@ from search_spaces.reading.variations import (
     read_vary,
 )
 from search_spaces.reading.yaml_source import find_spec, plain, read_text
-from trainers.errors import one_line
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LARGEST_SEED: Final = 2**31 - 1
@@ -251,9 +250,7 @@ def _baseline(sections: Sections, cases: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(node.value, str) or node.value not in cases:
         hint = (did_you_mean(str(node.value), cases) if cases else None) or (
-            f"the cases are {one_line(', '.join(cases), 200)}"
-            if cases
-            else "this spec has no cases"
+            cases_in_words(cases) if cases else "this spec has no cases"
         )
         raise SpecError(
             "is not the name of a case",

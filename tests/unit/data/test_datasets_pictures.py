@@ -367,6 +367,20 @@ def test_feature_rows_that_are_alike_where_they_are_sampled_are_not_taken_for_co
     ]
 
 
+@pytest.mark.parametrize(("rare", "said"), [(11, False), (10, True)])
+def test_classes_of_unlike_sizes_are_said_to_be_so(tmp_path: Path, rare: int, said: bool) -> None:
+    y = np.repeat([0, 1], [30, rare])
+    x = np.random.default_rng(2).normal(size=(y.size, 4))
+    test = {"x_test": x[:2] + 1, "y_test": np.array([0, 1])}
+    notes = prepare(
+        Features(path=str(write_features(tmp_path / "a.npz", x=x, y=y, **test)))
+    ).notes
+    found = [note for note in notes if "another mixture than test accuracy" in note]
+    assert bool(found) == said
+    if said:
+        assert found[0].startswith("class 0 has 30 training items and class 1 10: validation:")
+
+
 def test_classes_that_the_test_set_lacks_are_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     path = write_features(
