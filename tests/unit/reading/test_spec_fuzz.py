@@ -22,7 +22,10 @@ from search_spaces.reading.yaml_source import PACKAGED
 from tests.helpers.specs import SEARCH, VALID, refusal
 
 TEXTS = [
-    path.read_text() for path in sorted(PACKAGED.glob("*.yaml")) if "imagenet" not in path.name
+    text
+    for path in sorted(PACKAGED.glob("*.yaml"))
+    # Those of feature files are refused for want of the file, whatever else is damaged.
+    if "imagenet" not in path.name and "path: features.npz" not in (text := path.read_text())
 ]
 
 _KEYS = Keys(INSTALLED)
