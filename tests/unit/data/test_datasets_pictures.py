@@ -372,9 +372,7 @@ def test_classes_of_unlike_sizes_are_said_to_be_so(tmp_path: Path, rare: int, sa
     y = np.repeat([0, 1], [30, rare])
     x = np.random.default_rng(2).normal(size=(y.size, 4))
     test = {"x_test": x[:2] + 1, "y_test": np.array([0, 1])}
-    notes = prepare(
-        Features(path=str(write_features(tmp_path / "a.npz", x=x, y=y, **test)))
-    ).notes
+    notes = prepare(Features(path=str(write_features(tmp_path / "a.npz", x=x, y=y, **test)))).notes
     found = [note for note in notes if "another mixture than test accuracy" in note]
     assert bool(found) == said
     if said:
