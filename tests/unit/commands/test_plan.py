@@ -292,7 +292,7 @@ class TestFeatures:
         config = self.save(tmp_path, x=np.zeros((500, 8), np.float32), y=np.arange(500) % 5)
         spec = load_spec("features_example.yaml", [f"dataset.path={config.path}"])
         assert spec.facts.num_classes == 5
-        assert len(plan(spec)["trials"]) == 24
+        assert len(plan(spec)["trials"]) == 27
 
 
 def test_a_folder_is_counted(tmp_path: Path) -> None:
