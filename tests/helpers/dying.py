@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.sweeps import written
+
 DURABLE = ("fsync", "link", "replace", "rename", "unlink")
 """The calls by which anything becomes, or ceases to be, a record."""
 
@@ -109,3 +111,25 @@ def run_cli(
         child.join()
     assert child.exitcode is not None
     return child.exitcode
+
+
+def ledgers_whole_and_killed(tmp_path: Path, spec: str) -> tuple[Path, Path]:
+    """Returns the ledger of a spec's one trial, swept without a death, and that of the same trial
+    in a sweep that was killed again and again; their files are checked to be equal.
+    """
+    words = ["sweep", "spec.yaml", "--engine", "inline", "--out", "out"]
+    whole, killed = written(tmp_path / "whole", spec), written(tmp_path / "killed", spec)
+    assert run_cli(words, whole) == 0, (whole / "log").read_text()
+    deaths = 0
+    while run_cli(words, killed, die_at=36 + deaths % 5) == -9:
+        deaths += 1
+        assert deaths < 60, "no progress between deaths"
+    assert deaths >= 2
+    (trial,) = (whole / "out" / "trials").iterdir()
+    ledgers = trial / "ledger", killed / "out" / "trials" / trial.name / "ledger"
+    held, again = (
+        {path.name: path.read_bytes() for path in ledger.glob("*.parquet")} for ledger in ledgers
+    )
+    assert held
+    assert again == held
+    return ledgers

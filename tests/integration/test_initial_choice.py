@@ -13,7 +13,7 @@ import pytest
 from orchestrator.commands.replay import replay
 from orchestrator.labelling.state import INITIAL, PoolState
 from search_spaces.reading.schedule import quotas
-from tests.helpers.dying import run_cli
+from tests.helpers.dying import ledgers_whole_and_killed, run_cli
 from tests.helpers.sweeps import written
 
 pytestmark = pytest.mark.slow
@@ -93,18 +93,8 @@ def test_every_choice_spends_its_budget_and_no_more(tmp_path: Path) -> None:
 
 
 def test_a_priced_trial_killed_anywhere_ends_with_the_same_ledger(tmp_path: Path) -> None:
-    whole = written(tmp_path / "whole", ONE_PRICED)
-    assert run_cli(SWEEP, whole) == 0, (whole / "log").read_text()
-    (trial,) = (whole / "out" / "trials").iterdir()
-    expected = {path.name: path.read_bytes() for path in (trial / "ledger").glob("*.parquet")}
-    killed, deaths = written(tmp_path / "killed", ONE_PRICED), 0
-    while run_cli(SWEEP, killed, die_at=36 + deaths % 5) == -9:
-        deaths += 1
-        assert deaths < 60, "no progress between deaths"
-    assert deaths >= 2
-    ledger = killed / "out" / "trials" / trial.name / "ledger"
-    assert {path.name: path.read_bytes() for path in ledger.glob("*.parquet")} == expected
-    assert replay(ledger).quotas == replay(trial / "ledger").quotas
+    whole, killed = ledgers_whole_and_killed(tmp_path, ONE_PRICED)
+    assert replay(killed).quotas == replay(whole).quotas
 
 
 def test_draws_beyond_the_budget_fail_their_trial_alone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.commands.replay import questions, replay, show
 from orchestrator.labelling.state import BOUGHT
-from tests.helpers.dying import run_cli
+from tests.helpers.dying import ledgers_whole_and_killed, run_cli
 from tests.helpers.sweeps import written
 
 pytestmark = pytest.mark.slow
@@ -88,17 +88,7 @@ def test_rounds_of_labels_spend_the_budget_whole_and_are_told_from_questions(
 def test_a_trial_that_buys_labels_killed_anywhere_ends_with_the_same_ledger(
     tmp_path: Path,
 ) -> None:
-    whole = written(tmp_path / "whole", ONE)
-    assert run_cli(SWEEP, whole) == 0, (whole / "log").read_text()
-    (trial,) = (whole / "out" / "trials").iterdir()
-    expected = {path.name: path.read_bytes() for path in (trial / "ledger").glob("*.parquet")}
-    killed, deaths = written(tmp_path / "killed", ONE), 0
-    while run_cli(SWEEP, killed, die_at=36 + deaths % 5) == -9:
-        deaths += 1
-        assert deaths < 60, "no progress between deaths"
-    assert deaths >= 2
-    ledger = killed / "out" / "trials" / trial.name / "ledger"
-    assert {path.name: path.read_bytes() for path in ledger.glob("*.parquet")} == expected
+    ledgers_whole_and_killed(tmp_path, ONE)
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,9 @@ def graph(x: Tensor, neighbours: int) -> csr_array:
     neighbours = min(neighbours, max(count - 1, 0))
     unit = torch.nn.functional.normalize(x.float(), dim=1)
     near, alike = [], []
-    for start in range(0, count, max(AT_ONCE // max(count, 1), 1)):
-        part = unit[start : start + max(AT_ONCE // count, 1)] @ unit.T
+    step = max(AT_ONCE // max(count, 1), 1)
+    for start in range(0, count, step):
+        part = unit[start : start + step] @ unit.T
         part.diagonal(start).fill_(-2.0)
         values, at = part.topk(neighbours, 1)
         near.append(at.cpu().numpy())
