@@ -39,11 +39,15 @@ def csv_by_seed(report: Mapping[str, Any]) -> str:
         "guess_accuracy",
     ]
     head += ["questions", "yes", "no", "skipped", "wasted", "unspent", "comparable", "is_baseline"]
+    varied = _varied(report)
     lines = []
     for row in report["rows"]:
         for seed in row["per_seed"]:
             whole = {**row, **row["schedule"], **seed}
-            lines.append([_cell(whole[key]) for key in head])
+            lines.append(
+                [_cell(whole[key]) for key in head] + [_setting(row, key) for key in varied]
+            )
+    head += varied
     return _csv(*_with_old_columns(head, lines))
 
 
@@ -84,6 +88,7 @@ def csv_by_row(report: Mapping[str, Any]) -> str:
     head += [f"difference_{metric}_{part}" for metric in metrics for part in parts] + [
         f"to_leader_validation_{part}" for part in parts
     ]
+    varied = _varied(report)
     lines = []
     for row in report["rows"]:
         whole = {**row, **(row["schedule"] or {"initial_labels": None, "quotas": None})}
@@ -103,8 +108,19 @@ def csv_by_row(report: Mapping[str, Any]) -> str:
             for gap in (*(row["difference"][metric] for metric in metrics), row["to_leader"])
             for part in parts
         ]
-        lines.append([_cell(cell) for cell in cells])
+        lines.append([_cell(cell) for cell in cells] + [_setting(row, key) for key in varied])
+    head += varied
     return _csv(*_with_old_columns(head, lines))
+
+
+def _varied(report: Mapping[str, Any]) -> list[str]:
+    """Keys that the sweep varied: a column each."""
+    return list({key: None for row in report["rows"] for key in row["settings"]})
+
+
+def _setting(row: Mapping[str, Any], key: str) -> str:
+    value = row["settings"].get(key)
+    return _cell(json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value)
 
 
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")

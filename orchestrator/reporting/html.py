@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from orchestrator.reporting import plots
+from orchestrator.reporting.effects import EFFECT_HEAD, effect_tables
 from orchestrator.reporting.orderings import ORDERING_HEAD, ordering_cells
 from orchestrator.reporting.words import (
     ANCHOR_HEAD,
@@ -105,6 +106,8 @@ def html(report: Mapping[str, Any]) -> str:
         ],
         orderings=_orderings(report),
         ordering_rule=report["rules"]["ordering"],
+        effects=_effects(report),
+        effect_rule=report["rules"]["effect"],
         not_compared=NOT_COMPARED,
         apart=apart(report) if report["apart"] else [],
         curves=_curves(drawn),
@@ -122,6 +125,22 @@ def _orderings(report: Mapping[str, Any]) -> Table | None:
     if not cells:
         return None
     return Table(ORDERING_HEAD, [TableRow(first, rest) for first, *rest in cells])
+
+
+def _effects(report: Mapping[str, Any]) -> list[tuple[str, Table]]:
+    return [
+        (
+            over,
+            Table(
+                [key, *EFFECT_HEAD],
+                [
+                    TableRow(value, cells, marks=["highest"] if highest else [])
+                    for highest, (value, *cells) in lines
+                ],
+            ),
+        )
+        for key, over, lines in effect_tables(report)
+    ]
 
 
 def picture(report: Mapping[str, Any]) -> str | None:

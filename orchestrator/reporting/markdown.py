@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.reporting.effects import EFFECT_HEAD, effect_tables
 from orchestrator.reporting.orderings import ORDERING_HEAD, ordering_cells
 from orchestrator.reporting.words import (
     ANCHOR_HEAD,
@@ -61,6 +62,12 @@ def markdown(report: Mapping[str, Any]) -> str:
         body = [list(map(_md, ordering_cells(report, item))) for item in report["orderings"]]
         parts.append(_md_table(ORDERING_HEAD, body))
         parts.append(_md(report["rules"]["ordering"]))
+    if report["effects"]:
+        parts.append("## What each key does on average")
+        for key, over, values in effect_tables(report):
+            body = [list(map(_md, cells)) for _, cells in values]
+            parts += [_md_table([_md(key), *EFFECT_HEAD], body), _md(f"{key}: {over}.")]
+        parts.append(_md(f"{report['rules']['effect']}."))
     if report["apart"]:
         parts.append("## Not compared")
         parts.append(NOT_COMPARED)

@@ -20,6 +20,7 @@ from orchestrator.reporting.comparison import (
     main_comparison,
     rows,
 )
+from orchestrator.reporting.effects import EFFECT_RULE, effects
 from orchestrator.reporting.gaps import (
     SIGNIFICANCE,
     Gap,
@@ -133,6 +134,7 @@ def build(sweep: SweepResults) -> dict[str, Any]:
             for number, comparison in enumerate(comparisons)
         ],
         "orderings": orderings(sweep, table, correct),
+        "effects": effects(table, results, correct),
         "apart": [
             {"row": index, "reason": result.reason}
             for index, result in enumerate(results)
@@ -147,6 +149,7 @@ def build(sweep: SweepResults) -> dict[str, Any]:
             "significance": SIGNIFICANCE,
             "like": LIKE_RULE,
             "ordering": ORDERING_RULE,
+            "effect": EFFECT_RULE,
         },
         "made_on": made_on(sweep),
         "anchors": anchors(table),

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from orchestrator.sweeps.correctness import Correct
+
+    Shares = npt.NDArray[np.floating]
     from search_spaces.reading.config import Trial
 
 
@@ -89,7 +94,9 @@ def paired_difference(
     )
 
 
-def crossed_difference(right: Mapping[int, Correct], baseline: Mapping[int, Correct]) -> Difference:
+def crossed_difference(
+    right: Mapping[int, Correct | Shares], baseline: Mapping[int, Correct | Shares]
+) -> Difference:
     """Mean difference in percent of right guesses, paired by seed and by image, over the seeds that
     both have.
 
@@ -118,15 +125,16 @@ def crossed_difference(right: Mapping[int, Correct], baseline: Mapping[int, Corr
     did nothing: equal differences in every seed are luck, not certainty.
 
     Args:
-        right: seed -> [T] whether each test image was guessed right; the same T everywhere.
+        right: seed -> [T] whether each test image was guessed right, or by what share of several
+            models; the same T everywhere.
     """
     import numpy as np
 
     shared = sorted(right.keys() & baseline.keys())
     if not shared:
         return _difference(Summary(0, None, None), 0.0, 0.0, "seeds and images", "images")
-    x = 100.0 * np.stack(
-        [right[seed].astype(np.int8) - baseline[seed].astype(np.int8) for seed in shared]
+    x = 100 * np.stack(
+        [right[seed].astype(np.float64) - baseline[seed].astype(np.float64) for seed in shared]
     )
     n, items = x.shape
     by_seed, by_image, mean = x.mean(axis=1), x.mean(axis=0), float(x.mean())

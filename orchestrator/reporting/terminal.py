@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.reporting import words as write
+from orchestrator.reporting.effects import effect_tables
 from orchestrator.reporting.orderings import ordering_cells
 from orchestrator.reporting.results import printable
 
@@ -58,6 +59,9 @@ def render(report: Mapping[str, Any]) -> RenderableType:
         parts.append(Text(f"{pair}: {gap}, p = {p}: {told}".replace("p = <", "p <")))
     if report["orderings"]:
         parts.append(Text(f"{report['rules']['ordering']}\n", style="dim"))
+    for key, over, lines in effect_tables(report):
+        parts.append(Text(f"{key}, on average", style="bold"))
+        parts += [_effect(key, lines), Text(f"{over}\n", style="dim")]
     parts += [
         Text(f"not compared: {label}: {reason}", style="yellow")
         for label, reason in write.apart(report)
@@ -70,6 +74,16 @@ def render(report: Mapping[str, Any]) -> RenderableType:
     )
     parts.append(Text(f"{write.training_line(report)} {how}", style="dim"))
     return Group(*parts)
+
+
+def _effect(key: str, lines: Sequence[tuple[bool, list[str]]]) -> Table:
+    table = Table(box=_RULE, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column(key.rpartition(".")[2], overflow="fold", min_width=14)
+    for title in ("validation", "test", "vs. the highest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for highest, (value, *cells) in lines:
+        table.add_row(Text(value), *cells, style="bold" if highest else "")
+    return table
 
 
 def show(console: Console, report: Mapping[str, Any], page: Path | None) -> None:

@@ -76,7 +76,7 @@ def best_of(found: dict[str, Any]) -> list[str]:
 
 def test_the_documented_fields_are_there(tmp_path: Path) -> None:
     found = json.loads(json.dumps(built(tmp_path)))
-    assert {"name", "budget_bits", "rows", "stage_trainings", "failed"} <= found.keys()
+    assert {"name", "budget_bits", "rows", "stage_trainings", "failed", "effects"} <= found.keys()
     assert found["stage_trainings"].keys() == {"total", "distinct", "trained", "shared"}
     documented = {
         "case",
