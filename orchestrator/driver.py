@@ -25,6 +25,7 @@ from orchestrator.engines.launch import check_cpus, choose_device
 from orchestrator.engines.limits import Limits, limits_of
 from orchestrator.engines.progress import OnStage, Progress
 from orchestrator.reporting import results, status
+from orchestrator.search.source import ListSource, Source
 from orchestrator.storage.files import advice
 from orchestrator.storage.opening import open_new
 from orchestrator.sweeps import folder as sweeps
@@ -312,11 +313,6 @@ def _prepared_at(spec: Spec, data: datasets.PreparedData, layout: SweepLayout) -
 
 def _device(spec: Spec, engine: Engine) -> str:
     if engine.name == "inline":
-        if spec.search.algorithm.adaptive:
-            raise SweepError(
-                f"{spec.source}: search.algorithm: {spec.search.algorithm.name} learns from results"
-                " and needs Ray; leave out --engine inline."
-            )
         check_cpus(spec.resources)
         return choose_device(spec.resources)
     # Ray shows each rank its own GPUs alone, so the first of them is the rank's.
@@ -473,6 +469,28 @@ def _done(layout: SweepLayout, candidates: Sequence[Candidate]) -> set[str]:
     }
 
 
+def _source_of(
+    spec: Spec, layout: SweepLayout, candidates: list[Candidate]
+) -> tuple[Source, int, Callable[[], int] | None]:
+    """Returns where the candidates that are left come from, how many there will be at most, and,
+    for a search that learns, an estimate of its stage trainings.
+    """
+    if spec.search.algorithm.adaptive:
+        number = spec.search.num_candidates or 0
+        return (
+            spec.search.algorithm.source(spec, layout, candidates),
+            number,
+            partial(DistinctTrainings(candidates).expected, number),
+        )
+    there = SweepLayout(layout.store.view())
+    left = [
+        c
+        for c in candidates
+        if not all(is_finished(there, t) or is_failed(there, t) for t in c.trials)
+    ]
+    return ListSource(deque(left)), len(left), None
+
+
 def _run_inline(
     spec: Spec,
     layout: SweepLayout,
@@ -486,8 +504,11 @@ def _run_inline(
         f"inline: one process on this machine, {_device(spec, engine)},"
         f" {spec.resources.cpus_per_worker} thread(s) a stage"
     )
+    source, _, estimate = _source_of(spec, layout, candidates)
     with _announce(spec, layout, candidates, where, listener) as progress:
-        outcome = run_inline(layout, candidates, data, spec.resources, progress, limits)
+        outcome = run_inline(
+            layout, source, candidates, data, spec.resources, progress, limits, estimate
+        )
     return _after(outcome, progress)
 
 
@@ -510,25 +531,9 @@ def _run_ray(
     from orchestrator.engines.ray.capacity import groups_that_fit
     from orchestrator.engines.ray.engine import run_on_ray
     from orchestrator.engines.ray.node import proved_shared
-    from orchestrator.search.source import ListSource, Source
 
     groups = groups_that_fit(cluster, spec.resources)
-    source: Source
-    estimate: Callable[[], int] | None = None
-    if spec.search.algorithm.adaptive:
-        source, number = (
-            spec.search.algorithm.source(spec, layout, candidates),
-            spec.search.num_candidates or 0,
-        )
-        estimate = partial(DistinctTrainings(candidates).expected, number)
-    else:
-        there = SweepLayout(layout.store.view())
-        left = [
-            c
-            for c in candidates
-            if not all(is_finished(there, t) or is_failed(there, t) for t in c.trials)
-        ]
-        source, number = ListSource(deque(left)), len(left)
+    source, number, estimate = _source_of(spec, layout, candidates)
     where = f"{cluster}; {groups} worker group(s) of {spec.resources.workers} rank(s)"
     with (
         _announce(spec, layout, candidates, where, listener) as progress,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,8 @@ from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.launch import make_launcher
 from orchestrator.engines.limits import Limited, Limits
 from orchestrator.engines.progress import Progress
+from orchestrator.search.source import Source
+from orchestrator.search.values import value_of
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
 from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import StageRecord
@@ -74,14 +76,21 @@ class ProgressWatcher:
 
 def run_inline(
     layout: SweepLayout,
-    candidates: list[Candidate],
+    source: Source,
+    candidates: Sequence[Candidate],
     data: PreparedData,
     resources: ResourcesConfig,
     progress: Progress,
     limits: Limits,
+    estimate: Callable[[], int] | None = None,
 ) -> Outcome:
-    """Runs every trial until it is finished, has failed with its reason on record, or waits for
-    answers; or until a limit is reached.
+    """Runs every trial of the candidates that `source` gives until it is finished, has failed with
+    its reason on record, or waits for answers; or until a limit is reached. A search that learns is
+    told of each candidate before it gives the next.
+
+    Args:
+        candidates: all of the sweep; grows as a search draws them.
+        estimate: how many stage trainings a search will come to, by the candidates drawn so far.
     """
     current: list[tuple[str, int]] = []
 
@@ -98,14 +107,19 @@ def run_inline(
         device=launcher.device,
     )
     there = SweepLayout(layout.store.view())
-    for trial in (trial for candidate in candidates for trial in candidate.trials):
-        if is_finished(there, trial) or is_failed(there, trial):
-            continue
-        pool = open_pool(trial, data, layout.trial(trial.id).segments)
-        try:
-            attempt_trial(trial, pool, context, partial(progress.trial_failed, label_of(trial)))
-        except LimitReached as reached:
-            return replace(outcome_on_record(layout, candidates), limit=str(reached))
+    while (candidate := source.next()) is not None:
+        if estimate is not None:
+            progress.set_total(estimate())
+        for trial in candidate.trials:
+            # One that was drawn just now has nothing on record that an older view could lack.
+            if is_finished(there, trial) or is_failed(there, trial):
+                continue
+            pool = open_pool(trial, data, layout.trial(trial.id).segments)
+            try:
+                attempt_trial(trial, pool, context, partial(progress.trial_failed, label_of(trial)))
+            except LimitReached as reached:
+                return replace(outcome_on_record(layout, candidates), limit=str(reached))
+        source.tell(candidate, value_of(layout, candidate))
     return outcome_on_record(layout, candidates)
 
 

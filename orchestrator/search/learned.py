@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import fmean
 
 import optuna
 
-from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished, put_candidates
+from orchestrator.search.values import value_of
+from orchestrator.sweeps.candidates import Candidate, is_failed, put_candidates
 from orchestrator.sweeps.layout import SweepLayout
-from orchestrator.sweeps.stage_records import read_stage
 from search_spaces.reading.assemble import number_of_stages
-from search_spaces.reading.config import Spec, Trial
+from search_spaces.reading.config import Spec
 from search_spaces.reading.errors import SpecError
 from search_spaces.reading.suggest import Parameter, flatten, numbers_of
 from search_spaces.reading.trials import candidate_settings, make_trial, with_seed
@@ -24,23 +23,8 @@ then as good as exhausted.
 """
 
 
-def value_of(layout: SweepLayout, candidate: Candidate) -> float | None:
-    """Mean over the candidate's seeds of the last stage's validation accuracy in percent; None
-    unless every seed has finished.
-    """
-    if not all(is_finished(layout, trial) for trial in candidate.trials):
-        return None
-    values = [_last_validation(layout, trial) for trial in candidate.trials]
-    return fmean(value for value in values if value is not None) if None not in values else None
-
-
 def _has_failed(layout: SweepLayout, candidate: Candidate) -> bool:
     return any(is_failed(layout, trial) for trial in candidate.trials)
-
-
-def _last_validation(layout: SweepLayout, trial: Trial) -> float | None:
-    record = read_stage(layout.trial(trial.id), len(trial.schedule.quotas))
-    return None if record is None else record.validation
 
 
 @dataclass(slots=True)

@@ -248,20 +248,12 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
     assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["stage_schedules.yaml", "--engine", "inline"], "learns from results and needs Ray"),
-        (
-            ["smoke.yaml", "--engine", "inline", "--set", "resources.cpus_per_worker=999"],
-            "needs 999 CPU(s), and this process may use",
-        ),
-    ],
-)
 def test_a_sweep_that_cannot_run_here_is_refused_and_leaves_no_folder(
-    run: Run, tmp_path: Path, words: list[str], said: str
+    run: Run, tmp_path: Path
 ) -> None:
-    assert said in _refused(run, "sweep", *words, "--out", tmp_path / "new")
+    words = ["smoke.yaml", "--engine", "inline", "--set", "resources.cpus_per_worker=999"]
+    said = _refused(run, "sweep", *words, "--out", tmp_path / "new")
+    assert "needs 999 CPU(s), and this process may use" in said
     assert list(tmp_path.iterdir()) == []
 
 
