@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.commands import console, faults
+from orchestrator.commands import console, faults, shell
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -356,6 +356,16 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help=_DEBUG)
+    parser.add_argument(
+        "--version", action=shell.PrintVersion, nargs=0, help="print the version and exit"
+    )
+    parser.add_argument(
+        "--print-completion",
+        action=shell.PrintCompletion,
+        choices=shell.SHELLS,
+        metavar="SHELL",
+        help=f"print the script by which a shell completes words ({', '.join(shell.SHELLS)})",
+    )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     plan = _add(
