@@ -38,6 +38,7 @@ from orchestrator.sweeps.stage_store import ClusterLost
 from orchestrator.sweeps.trainings import DistinctTrainings
 from search_spaces.reading.config import ResourcesConfig, Spec
 from search_spaces.reading.trials import make_trial
+from trainers.stage import Diverged
 
 if TYPE_CHECKING:
     from orchestrator.engines.ray.cluster import Cluster, Found
@@ -170,8 +171,8 @@ def retry(
     def forgiven(
         begun: dict[str, Any], spec: Spec, candidates: list[Candidate]
     ) -> tuple[Spec, list[Candidate]]:
-        number = sweeps.clear_failures(layout, candidates)
-        _say(listener, f"{number} failed trial(s) to run again")
+        kinds = sweeps.clear_failures(layout, candidates)
+        _say(listener, f"{len(kinds)} failed trial(s) to run again{_that_diverged(kinds)}")
         return spec, candidates
 
     return _go_on(
@@ -253,6 +254,16 @@ def _chosen(engine: Engine, layout: SweepLayout) -> Engine:
 def _say(listener: Listener, text: str) -> None:
     if listener.show:
         print(text, file=sys.stderr)
+
+
+def _that_diverged(kinds: Sequence[str]) -> str:
+    diverged = kinds.count(Diverged.__name__)
+    if not diverged:
+        return ""
+    return (
+        f"; {diverged} of them diverged, and training is a function of settings, seed and data:"
+        " they diverge again unless the machine was at fault"
+    )
 
 
 def _check_records(
@@ -413,8 +424,12 @@ def _run(
         if outcome.limit is not None or not outcome.failed or retries == retry_failed:
             break
         retries += 1
-        number = sweeps.clear_failures(layout, candidates)
-        _say(listener, f"{number} failed trial(s) to run again ({retries} of {retry_failed})")
+        kinds = sweeps.clear_failures(layout, candidates)
+        _say(
+            listener,
+            f"{len(kinds)} failed trial(s) to run again ({retries} of"
+            f" {retry_failed}){_that_diverged(kinds)}",
+        )
         outcome = outcome_on_record(layout, candidates)
     layout.store.check_held(layout.lock)
     seal.write(layout)

@@ -22,6 +22,7 @@ from trainers.method import Method, as_planned, keeps_state
 from trainers.metrics import Values
 from trainers.stage import (
     POOL_ARRAYS,
+    Diverged,
     Interrupted,
     StageInputs,
     StageOutcome,
@@ -201,7 +202,7 @@ class _Stage:
         bad = ~(np.isfinite(steps[:, 0]) & (steps[:, 0] <= LARGEST_LOSS))
         if bad.any():
             step = int(bad.argmax())
-            raise TrainingFailed(
+            raise Diverged(
                 f"stage {self.request.stage}: the loss is {steps[step, 0]:.3g} at step {step + 1}"
                 f" of epoch {epoch + 1}; try {self.trainer.if_it_diverges}"
             )

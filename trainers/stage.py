@@ -166,3 +166,9 @@ class TrainingFailed(Exception):
     """A stage cannot be trained: the loss is not finite, or memory ran out. The message says where
     and what to try.
     """
+
+
+class Diverged(TrainingFailed):
+    """The loss is not finite, or found no minimum. Training is a function of settings, seed, draw
+    and data: the same stage diverges again.
+    """

@@ -4,6 +4,7 @@ an exit status.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,11 @@ from orchestrator import driver
 from orchestrator.commands.report import write_and_show
 from orchestrator.driver import Ended, Engine
 from orchestrator.reporting import results, status
+from orchestrator.sweeps import resolved
+from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_store import LimitReached
 from search_spaces.reading.config import Spec
+from trainers.stage import Diverged
 
 
 def sweep(
@@ -66,7 +70,8 @@ def extend(
 def _finish(ended: Ended, *, as_json: bool, accept_failures: bool = False) -> int:
     code = write_and_show(ended.layout, ended.candidates, as_json=as_json)
     location, outcome = ended.layout.location, ended.outcome
-    price = status.price(results.load(ended.layout, ended.candidates), ended.resources)
+    recorded = results.load(ended.layout, ended.candidates)
+    price = status.price(recorded, ended.resources)
     if price is not None:
         print(price, file=sys.stderr)
     if outcome.limit is not None:
@@ -83,13 +88,39 @@ def _finish(ended: Ended, *, as_json: bool, accept_failures: bool = False) -> in
             file=sys.stderr,
         )
     if outcome.failed:
-        print(
-            f"{len(outcome.failed)} trial(s) failed; run them again with: orchestrate retry"
-            f" {location}",
-            file=sys.stderr,
-        )
+        print(_of_failures(recorded, ended.layout), file=sys.stderr)
     if outcome.limit is not None:
         return LimitReached.exit_status
     if outcome.waiting:
         return 1
     return 0 if accept_failures else code
+
+
+def _of_failures(recorded: results.SweepResults, layout: SweepLayout) -> str:
+    """Returns what to do about failed trials: another try does not help those that diverged."""
+    failed = [trial for trial in recorded.trials if trial.state == "failed"]
+    diverged = sum(
+        trial.failure is not None and trial.failure.kind == Diverged.__name__ for trial in failed
+    )
+    lines = []
+    if diverged < len(failed):
+        lines.append(
+            f"{len(failed) - diverged} trial(s) failed; run them again with: orchestrate retry"
+            f" {layout.location}"
+        )
+    if diverged:
+        lines.append(
+            f"{diverged} trial(s) diverged, and would again with the same settings, seed and data."
+            f" Other settings are another sweep: {_with_other_settings(layout)}"
+        )
+    return "\n".join(lines)
+
+
+def _with_other_settings(layout: SweepLayout) -> str:
+    """Returns the command of this sweep with one more key to fill in."""
+    begun = resolved.read(layout)
+    words = ["orchestrate", "sweep", f"{layout.location}/{layout.spec}"]
+    path = begun["data"]["path"]
+    sets = [*begun["overrides"], *([] if path is None else [f"dataset.path={path}"])]
+    words += [word for text in sets for word in ("--set", text)]
+    return f"{shlex.join(words)} --set KEY=VALUE --out {shlex.quote(f'{layout.location}-again')}"

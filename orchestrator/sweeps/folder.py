@@ -21,12 +21,12 @@ from orchestrator.sweeps import resolved as resolved_file
 from orchestrator.sweeps.candidates import (
     Candidate,
     group_candidates,
-    is_failed,
     load_candidates,
     numbers,
     put_candidates,
 )
 from orchestrator.sweeps.layout import SweepLayout
+from orchestrator.sweeps.records import read_error
 from orchestrator.sweeps.resolved import PATH_KEY, SweepError, override_key
 from orchestrator.sweeps.versions import versions
 from search_spaces.reading.config import Spec
@@ -302,16 +302,19 @@ def relocate(
     return moved
 
 
-def clear_failures(layout: SweepLayout, candidates: list[Candidate]) -> int:
-    """Makes failed trials unfinished again; returns how many there were. Their records, ledgers and
-    checkpoints are kept.
+def clear_failures(layout: SweepLayout, candidates: list[Candidate]) -> list[str]:
+    """Makes failed trials unfinished again; returns of what kind each failure was. Their records,
+    ledgers and checkpoints are kept.
     """
-    failed = [
-        trial for candidate in candidates for trial in candidate.trials if is_failed(layout, trial)
-    ]
-    for trial in failed:
-        layout.store.remove(layout.trial(trial.id).error)
-    return len(failed)
+    failed = {
+        trial.id: failure["kind"]
+        for candidate in candidates
+        for trial in candidate.trials
+        if (failure := read_error(layout.trial(trial.id))) is not None
+    }
+    for trial_id in failed:
+        layout.store.remove(layout.trial(trial_id).error)
+    return list(failed.values())
 
 
 def check_extendable(layout: SweepLayout, resolved: dict[str, Any]) -> None:

@@ -97,10 +97,10 @@ def test_a_trial_that_fails_stops_no_other_and_runs_again_on_retry(
     )
     status, said = run(root, temp, "sweep", str(spec), "--local", "--out", str(root))
     assert status == 1, said
-    assert "orchestrate retry" in said
+    assert "1 trial(s) diverged" in said
     [failure] = root.glob("trials/*/error.json")
     reason = json.loads(failure.read_text())
-    assert reason["kind"] == "TrainingFailed"
+    assert reason["kind"] == "Diverged"
     assert "method.learning_rate" in reason["message"]
     assert "ray::" not in reason["message"]
     assert sorted(finished(root).values()) == [2]
@@ -114,7 +114,7 @@ def test_a_trial_that_fails_stops_no_other_and_runs_again_on_retry(
     assert failure.stat().st_mtime_ns == before
     status, said = run(root, temp, "retry", str(root), "--local")
     assert status == 1, said
-    assert "1 failed trial(s) to run again" in said
+    assert "1 failed trial(s) to run again; 1 of them diverged" in said
     assert failure.stat().st_mtime_ns > before
     assert {path: path.read_bytes() for path in root.rglob("*.parquet")} == ledgers, (
         "the failed trial paid again"

@@ -122,7 +122,7 @@ def test_a_diverging_trial_fails_alone_and_retry_runs_it_again(tmp_path: Path) -
     }
     assert len(errors) == 2
     for error in errors.values():
-        assert error["kind"] == "TrainingFailed"
+        assert error["kind"] == "Diverged"
         assert "loss" in error["message"]
     assert sum(1 for path in folder.glob("out/trials/*/stages/0000.json")) == 4
     log = (folder / "log").read_text()

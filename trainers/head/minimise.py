@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from trainers.head.objective import Objective
-from trainers.stage import TrainingFailed
+from trainers.stage import Diverged
 
 WANTED: Final = 1e-8
 """Largest entry of the gradient at which the search ends: near what float64 can tell apart."""
@@ -32,7 +32,7 @@ def minimise(
         remedy: what to try where there is none; ends the sentence "try ...".
 
     Raises:
-        TrainingFailed: the search did not converge.
+        Diverged: the search did not converge.
 
     Source: Byrd, Lu, Nocedal & Zhu 1995 (L-BFGS-B), with the strong Wolfe line search of Moré &
         Thuente 1994.
@@ -60,7 +60,7 @@ def minimise(
     largest = float(np.abs(found.jac).max())
     # Written so that NaN fails too.
     if not largest <= ENOUGH:
-        raise TrainingFailed(
+        raise Diverged(
             f"the head did not converge: after {found.nit} steps the largest entry of its gradient"
             f" is {largest:.1g}, above {ENOUGH:.0e}; try {remedy}"
         )
