@@ -67,7 +67,7 @@ def test_a_sweep_with_failed_trials_answers_from_its_records(
         report = json.loads(ended.stdout)
         assert len(report["failed"]) == 1 and report["rows"]
         assert "nothing is left to run" in ended.stderr
-        assert "orchestrate retry" in ended.stderr
+        assert "1 trial(s) diverged" in ended.stderr
     assert page.read_text() == said
     assert before == (failed.store.names(failed.trials), failed.store.get(failed.seal))
 

@@ -126,7 +126,7 @@ def test_a_diverging_trial_fails_alone_and_retry_runs_it_again(tmp_path: Path) -
         assert "loss" in error["message"]
     assert sum(1 for path in folder.glob("out/trials/*/stages/0000.json")) == 4
     log = (folder / "log").read_text()
-    assert "orchestrate retry out" in log
+    assert "2 trial(s) diverged" in log
     assert "Traceback" not in log
     assert run_cli(["retry", "out", "--engine", "inline"], folder) == 1
     assert "2 failed trial(s) to run again" in (folder / "log").read_text()
