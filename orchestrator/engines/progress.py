@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -25,6 +25,10 @@ from orchestrator.sweeps.stage_records import StageRecord
 
 OnStage = Callable[[str, StageRecord], None]
 """Called with the trial's label and the record of a stage that it has finished."""
+
+
+_PACE: Final = 5
+"""Stages from which on they have a pace: several at once finish together, and say nothing."""
 
 
 class Progress:
@@ -48,7 +52,6 @@ class Progress:
         """
         self._console = console or Console(file=sys.stderr)
         self._total = total_stages
-        self._before = len(done)
         self._clock = clock
         self._on_stage = on_stage
         self.callback_error: Exception | None = None
@@ -56,6 +59,12 @@ class Progress:
         self._began = clock()
         self._lock = threading.RLock()
         self._seen = set(done)
+        self._first: float | None = None
+        """When the first stage of this run had finished."""
+        self._paced = 0
+        """Stages that have finished since."""
+        self._training = 0.0
+        """Seconds of training in this run."""
         self._trained = 0
         self._shared = 0
         self._failed = 0
@@ -126,6 +135,7 @@ class Progress:
                 self.callback_error = self.callback_error or error
         with self._lock:
             self._running.pop((trial_label, record.stage), None)
+            self._note_pace(record)
             self._seen.add(record.key)
             self._trained += record.trained
             self._shared += not record.trained
@@ -174,13 +184,27 @@ class Progress:
         total = max(self._total, self._done())
         return f"{self._done():>{len(str(total))}}/{total}"
 
+    def _note_pace(self, record: StageRecord) -> None:
+        if record.trained:
+            self._training += record.seconds
+        if record.key in self._seen:
+            return
+        if self._first is None:
+            self._first = self._clock()
+        else:
+            self._paced += 1
+
     def _to_go(self) -> float | None:
-        """Seconds, from the pace so far."""
-        new = len(self._seen) - self._before
-        if self._total is None or not new:
+        """Seconds, from the pace since the first stage of this run had finished: what it took to
+        start says nothing of what is left. While few have, from the time that they trained, as if
+        one stage followed the other.
+        """
+        if self._total is None or self._first is None:
             return None
         left = max(0, self._total - self._done())
-        return left * (self._clock() - self._began) / new
+        if self._paced >= _PACE:
+            return left * (self._clock() - self._first) / self._paced
+        return left * self._training / self._trained if self._trained else None
 
     def renderable(self) -> RenderableType:
         """What a terminal shows now."""

@@ -48,13 +48,13 @@ def test_a_pipe_gets_a_line_per_finished_stage() -> None:
     lines = out.getvalue().splitlines()
     assert (
         lines[0]
-        == "[1/4] two stages · seed 0, stage 0: 66.4 bits, validation 83.0 %, trained in 3 s, 30 s"
+        == "[1/4] two stages · seed 0, stage 0: 66.4 bits, validation 83.0 %, trained in 3 s, 9 s"
         " to go"
     )
     assert (
         lines[1]
         == "[2/4] two stages · seed 0, stage 1: 199.4 bits, 100 yes / 33 no, validation 91.0 %,"
-        " shared, 10 s to go"
+        " shared, 6 s to go"
     )
     assert lines[2] == "1 stage trained, 1 shared in 10 s"
     assert len(lines) == 3
@@ -76,7 +76,21 @@ def test_what_earlier_runs_did_is_counted_but_sets_no_pace() -> None:
         clock.now = 5.0
         progress.stage_finished("a", record(0))
     assert out.getvalue().startswith("[ 9/10]")
-    assert out.getvalue().splitlines()[0].endswith(", 5 s to go")
+    assert out.getvalue().splitlines()[0].endswith(", 3 s to go")
+
+
+def test_the_time_to_go_is_that_of_the_pace_and_not_of_the_start() -> None:
+    """Minutes pass before the first stage; then one of a second's training ends every two."""
+    console, out = pipe()
+    clock = Clock()
+    with Progress(100, console, clock=clock) as progress:
+        for number in range(12):
+            clock.now = 500.0 + 2 * number
+            progress.stage_finished("a", record(0, key=str(number), seconds=1.0))
+    shown = [line.rpartition(", ")[2] for line in out.getvalue().splitlines()[:12]]
+    assert shown[0] == "1 min 39 s to go"
+    assert shown[5] == "3 min 08 s to go"
+    assert shown[11] == "2 min 56 s to go"
 
 
 def test_no_test_accuracy_is_shown() -> None:
