@@ -115,7 +115,8 @@ class _Rows:
         table.add_column("case", overflow="fold", min_width=14)
         if roomy:
             table.add_column("labels + questions", overflow="fold")
-        for title in ("bits", "n", "validation", "test", "vs. baseline", "yes / no"):
+        titles = ["bits", "n", "validation", "test", "vs. baseline", "yes / no"]
+        for title in [*titles[:1], *(["hours"] if roomy else []), *titles[1:]]:
             table.add_column(title, justify="right", no_wrap=True)
         for row in self.rows:
             name = Text(row["label"])
@@ -125,6 +126,7 @@ class _Rows:
             first = [name, plan] if roomy else [Text.assemble(name, "\n", (plan, "dim"))]
             cells = [
                 write.number(row["bits"]),
+                *([write.number(row["annotation_hours"])] if roomy else []),
                 str(row["n"]),
                 write.mean_std(row["validation"]),
                 write.mean_std(row["test"]),

@@ -520,6 +520,7 @@ def test_the_terminal_table_says_what_the_report_says(tmp_path: Path) -> None:
         text = out.export_text()
         for row in found["rows"]:
             assert mean_std(row["validation"]) in text
+            assert width < 108 or number(row["annotation_hours"]) in text
         assert "(highest)" in text and "(tied)" in text
         assert "also differs from the baseline: method.nls true → false" in " ".join(text.split())
         assert "(baseline)" in text
