@@ -563,7 +563,13 @@ def _ledger_verbs(verbs: Any) -> None:
     )
     actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in (
-        ("show", "list every label bought and every question with its answer"),
+        (
+            "show",
+            (
+                "list every label bought and every question with its answer; of a sweep, where the"
+                " ledger of each trial is"
+            ),
+        ),
         (
             "verify",
             (
@@ -573,7 +579,7 @@ def _ledger_verbs(verbs: Any) -> None:
         ),
         ("replay", "rebuild the pool from the segments alone and print its state"),
     ):
-        whole = name == "verify"
+        whole = name != "replay"
         action = _add(
             actions,
             name,

@@ -13,6 +13,8 @@ from rich.table import Table
 
 from orchestrator.commands import replay as ledgers
 from orchestrator.labelling.ledger import LedgerError
+from orchestrator.reporting import results
+from orchestrator.reporting.comparison import label
 from orchestrator.reporting.results import printable
 from orchestrator.storage.opening import open_inside
 from orchestrator.storage.segments import Segments, StoredSegments
@@ -29,8 +31,8 @@ def _ledger_of(location: str | Path) -> Segments:
         if any(each.endswith(".parquet") for each in (*store.names(name), *store.folders(name))):
             return StoredSegments(store, name)
     raise LedgerError(
-        f"{location}: holds no ledger. Name a trial's folder, runs/<sweep>/trials/<id>; `verify`"
-        " also takes the whole sweep's, runs/<sweep>"
+        f"{location}: holds no ledger. Name a trial's folder, runs/<sweep>/trials/<id>, which"
+        " `orchestrate ledger show runs/<sweep>` lists; `verify` also takes the whole sweep's"
     )
 
 
@@ -65,7 +67,12 @@ def _write(value: Any) -> None:
 
 
 def show(location: str | Path, *, as_json: bool) -> int:
-    """Prints every segment and every question with its answer."""
+    """Prints every segment and every question with its answer; of a whole sweep, where the ledger
+    of each trial is.
+    """
+    store, inside = open_inside(location)
+    if not inside and holds_sweep(sweep := SweepLayout(store)):
+        return _show_sweep(sweep, as_json=as_json)
     place = _ledger_of(location)
     segments, questions = ledgers.show(place), ledgers.questions(place)
     if as_json:
@@ -77,6 +84,24 @@ def show(location: str | Path, *, as_json: bool) -> int:
     console.print()
     what = "labels of rounds" if questions and "label" in questions[0] else "questions"
     console.print(_table(questions, f"{len(questions)} {what}"))
+    return 0
+
+
+def _show_sweep(sweep: SweepLayout, *, as_json: bool) -> int:
+    trials = [
+        {
+            "trial": sweep.place(f"{sweep.trials}/{result.trial.id}"),
+            "seed": result.trial.seed,
+            "name": label(" = ".join(candidate.cases) or None, candidate.settings, number),
+        }
+        for number, candidate in enumerate(results.load(sweep).candidates, start=1)
+        for result in candidate.trials
+    ]
+    if as_json:
+        _write({"trials": trials})
+        return 0
+    for trial in trials:
+        print(printable(f"{trial['trial']}  seed {trial['seed']}  {trial['name']}"))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -187,3 +188,17 @@ def test_two_paths_of_the_same_data_are_one_sweep(
         == 0
     )
     assert files(tmp_path / "out" / "trials") == before
+
+
+def test_a_sweeps_ledgers_are_listed_and_each_can_be_shown(sweep: SweepLayout, run: Run) -> None:
+    code, out, said = run("ledger", "show", "out")
+    assert code == 0, said
+    listed = [line.split("  ") for line in out.splitlines()]
+    assert [(seed, name) for _, seed, name in listed] == [
+        ("seed 0", "one round"),
+        ("seed 0", "two rounds"),
+    ]
+    for folder, _, _ in listed:
+        assert run("ledger", "show", folder)[0] == 0
+    trials = json.loads(run("ledger", "show", "out", "--json")[1])["trials"]
+    assert [trial["trial"] for trial in trials] == [folder for folder, _, _ in listed]
