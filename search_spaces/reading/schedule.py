@@ -71,12 +71,14 @@ def _log2(number: int, digits: int) -> Decimal:
 
 def quotas(questions: int, shares: Sequence[float]) -> tuple[int, ...]:
     """Whole quotas that sum to `questions` exactly: largest remainders are rounded up, of equal
-    ones the earlier rounds'.
+    ones the earlier rounds'. Where no round has a share, none has a quota.
 
     Shares are taken as the decimals they print as, so that 0.29 is 29 hundredths and ties are ties.
     """
     exact = [Fraction(repr(float(share))) for share in shares]
     total = sum(exact, Fraction(0))
+    if not total:
+        return (0,) * len(exact)
     ideal = [questions * share / total for share in exact]
     whole = [math.floor(value) for value in ideal]
     largest_first = sorted(range(len(whole)), key=lambda i: (whole[i] - ideal[i], i))
@@ -318,12 +320,14 @@ def _check_initial(
 def _check_split(
     split: Sequence[float], questions: int, initial: int, bought: str = "questions"
 ) -> None:
-    """Checks the shares of the rounds.
+    """Checks the shares of the rounds. A round whose share is 0 buys nothing, and all may be such
+    where nothing is left to buy.
 
     Args:
         bought: what `questions` counts, which rounds share.
     """
     keys = ("schedule.split", "schedule.stages")
+    asking = [share for share in split if share > 0]
     negative = [share for share in split if share < 0]
     if negative:
         raise SpecError(
@@ -331,7 +335,7 @@ def _check_split(
             keys=keys,
             hint="write shares from 0 to 1 that sum to 1",
         )
-    if split and abs(math.fsum(split) - 1) > SHARES_TOLERANCE:
+    if split and abs(math.fsum(split) - 1) > SHARES_TOLERANCE and (asking or questions):
         raise SpecError(
             f"the shares sum to {math.fsum(split):.10g}, not to 1",
             keys=keys,
@@ -350,9 +354,9 @@ def _check_split(
             ),
             hint="write split: [1.0] for one round, or let |D_S| use the budget",
         )
-    if len(split) > questions:
+    if len(asking) > questions:
         raise SpecError(
-            f"{len(split)} rounds share {questions} {bought}; each round needs one",
+            f"{len(asking)} rounds share {questions} {bought}; each round needs one",
             keys=(
                 *keys,
                 "schedule.initial_labels_per_class",

@@ -106,7 +106,7 @@ def test_a_trial_that_buys_labels_killed_anywhere_ends_with_the_same_ledger(
             ("full_labels: 50", "full_labels: 2000"),
             "2000 labels are to be bought in all, and digits_features has",
         ),
-        (("full_labels: 50", "bits: 70"), "3 rounds share 1 labels; each round needs one"),
+        (("full_labels: 50", "bits: 70"), "2 rounds share 1 labels; each round needs one"),
         (("full_labels: 50", "bits: 66"), "|D_S| = 20 labels cost 66.4386 bits"),
         (
             ("rounds_buy: labels", "rounds_buy: label"),

@@ -150,7 +150,7 @@ def test_rounds_that_buy_labels_spend_every_label_that_the_budget_holds(
         BudgetConfig(bits=(total + spare) * label_bits),
     ]
     for budget in written:
-        if total < first + len(shares):
+        if total < first + sum(share > 0 for share in shares):
             with pytest.raises(SpecError):
                 resolved(budget, schedule, data(num_classes))
             continue
@@ -291,6 +291,21 @@ def test_every_round_needs_a_question(rounds: int, valid: bool) -> None:
     else:
         with pytest.raises(SpecError, match="3 rounds share 2 questions"):
             resolved(budget, schedule, data(10))
+
+
+@given(questions=st.integers(0, 50), asking=st.lists(st.booleans(), min_size=1, max_size=6))
+def test_a_round_without_a_share_asks_nothing(questions: int, asking: list[bool]) -> None:
+    share = 1 / max(sum(asking), 1)
+    split = tuple(share if asks else 0.0 for asks in asking)
+    schedule = ScheduleConfig(initial_labels_per_class=1, split=split)
+    budget = BudgetConfig(mode="table", questions=questions)
+    if sum(asking) > questions or (questions and not any(asking)):
+        with pytest.raises(SpecError, match=r"each round needs one|sum to 0"):
+            resolved(budget, schedule, data(10))
+        return
+    found, bits = resolved(budget, schedule, data(10))
+    assert [quota > 0 for quota in found.quotas] == asking
+    assert sum(found.quotas) == questions and bits == cost(found, 10)
 
 
 def test_full_labels_alone_are_valid_only_when_they_use_the_budget() -> None:
