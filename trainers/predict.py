@@ -29,12 +29,18 @@ def judge(
     names: Sequence[str],
     ranks: Ranks,
     negatives: Negatives | None = None,
+    *,
+    several: bool = False,
 ) -> dict[str, npt.NDArray[np.generic]]:
     """These arrays (trainers.stage.POOL_ARRAYS, `probabilities`, `embedding`) of the items with
     these ascending ids. Without `negatives` no class is left out. Ranks split the work and get the
     same arrays.
+
+    Args:
+        several: an image may be of several classes: each has a probability of its own, the sigmoid
+            of its logit. Of POOL_ARRAYS, which are about one class an image, none then.
     """
-    tables = _tables(names)
+    tables = [_SIGMOID if several and table is _SOFTMAX else table for table in _tables(names)]
     return _by_name(names, tables, _by_rank(net, items, ids, tables, negatives, ranks))
 
 
@@ -115,8 +121,12 @@ class _Table:
 
 
 _SUMMARY: Final = ("guess", "confidence", "margin", "entropy")
+_SOFTMAX: Final = _Table(("probabilities",), lambda said: said.raw().float(), whole=True)
+_SIGMOID: Final = _Table(
+    ("probabilities",), lambda said: torch.sigmoid(said.logits).float(), whole=True
+)
 _WHOLE: Final = (
-    _Table(("probabilities",), lambda said: said.raw().float(), whole=True),
+    _SOFTMAX,
     _Table(("embedding",), lambda said: said.features.float(), whole=True),
 )
 
