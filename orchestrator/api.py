@@ -138,6 +138,7 @@ class Sweep:
                         | dict(candidate.settings)
                         | {"stage": record.stage, "bits": record.bits}
                         | taken
+                        | dict(record.named)
                     )
         return rows
 
@@ -179,6 +180,7 @@ _NOT_SHOWN = (
     "val_correct",
     "versions",
     "key",
+    "named",
 )
 
 

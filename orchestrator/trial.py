@@ -304,6 +304,7 @@ def _record(
         backbone=metrics["backbone"],
         parameters=metrics["parameters"],
         resumed_from_epoch=metrics["resumed_from_epoch"],
+        named=metrics.get("named", {}),
         seed=trial.seed,
         world_size=context.stages.world_size,
         versions=versions(),

@@ -72,6 +72,9 @@ class Method(Protocol):
     #
     # keeps: ClassVar[tuple[str, ...]] = ("state",)
     #     A later stage reads the state of an earlier one: it is then stored with every stage.
+    # leaves: ClassVar[tuple[str, ...]] = ("probabilities",)
+    #     Arrays of EXTRA_ARRAYS that a later stage reads (`reads: ("scores",)`): every stage then
+    #     writes them, whether or not a query asks for them.
     # without_labels: ClassVar[Literal["guesses", "trains"]]
     #     It can train where no image has a label, on answers "no" or on nothing. `guesses`: even
     #     then its guesses say something, so that a trial may start without labels.
@@ -96,6 +99,13 @@ class Method(Protocol):
 def keeps_state(method: Method) -> bool:
     """Returns whether a stage's state is stored for the stage after it."""
     return "state" in getattr(method, "keeps", ())
+
+
+def left_scores(method: Method) -> tuple[str, ...]:
+    """Returns the names of the extra score arrays that every stage writes for the stage after
+    it.
+    """
+    return tuple(getattr(method, "leaves", ()))
 
 
 def as_planned(method: M, plan: StagePlan) -> M:

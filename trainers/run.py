@@ -18,7 +18,7 @@ from trainers.artefacts import SCORES, StageFiles
 from trainers.data.items import StageData, open_data
 from trainers.distributed.ranks import ALONE, Ranks
 from trainers.errors import DataError, UserError
-from trainers.method import Method, as_planned, keeps_state
+from trainers.method import Method, as_planned, keeps_state, left_scores
 from trainers.metrics import Values
 from trainers.stage import (
     POOL_ARRAYS,
@@ -136,6 +136,8 @@ class _Stage:
             self._go_on_from_parent()
         before, saved = self.seconds, time.monotonic()
         for epoch in range(first if resumed_from is None else resumed_from, stop):
+            if self.trainer.is_over(self.history):
+                break
             entry = self._epoch(epoch)
             self.seconds = before + time.monotonic() - began
             # After the last epoch the stage is as good as done.
@@ -243,7 +245,9 @@ class _Stage:
         """What is kept of the model after the last epoch."""
         judged = self.metric.array
         offers = self.request.method.offers
-        offered = [*(name for name in POOL_ARRAYS if name in offers), *self.request.wants]
+        mine = (name for name in POOL_ARRAYS if name in offers)
+        extra = dict.fromkeys((*left_scores(self.request.method), *self.request.wants))
+        offered = [*mine, *extra]
         return {
             "item_ids": self.request.inputs.pool_ids,
             **self._scores("pool", offered),
@@ -255,7 +259,7 @@ class _Stage:
         """What is kept of the model at the best validation epoch, which the trainer then is."""
         judged = self.metric.array
         found = last[f"test_{judged}_last"]
-        if self.best["model"] is not None and self.best["epoch"] != self.request.plan.epochs[1] - 1:
+        if self.best["model"] is not None and self.best["epoch"] != self.history[-1]["epoch"]:
             self.trainer.predict_with(self.best["model"])
             found = self._scores("test", (judged,))[judged]
         return {f"test_{judged}_best_val": found}
@@ -326,7 +330,8 @@ class _Stage:
     def _metrics(self, resumed_from: int | None, figures: Figures) -> dict[str, Any]:
         images = figures.images - self.begun_at.images
         last = self.history[-1] if self.history else {}
-        return {
+        named = {"named": dict(figures.named)} if figures.named else {}
+        return named | {
             "metric": self.metric.name,
             "validation_last": last.get("validation"),
             "validation_best": self.best["value"],

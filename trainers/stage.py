@@ -154,7 +154,8 @@ class StageOutcome:
     """JSON values: metric, validation_last, validation_best (percent or None), best_val_epoch (or
     None), epochs, steps, images, seconds, images_per_second, device, precision, backbone,
     parameters, loss_last, resumed_from_epoch (or None), history (one small object an epoch: epoch,
-    the mean of each term of the loss, validation).
+    the mean of each term of the loss, validation), and named (the method's own figures) where there
+    are any.
     """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -34,6 +34,11 @@ class Figures:
     """Taken since the training began: where it goes on from a state, those before it too."""
     images: int
     """Seen in those steps."""
+    named: Mapping[str, float] = field(default_factory=dict)
+    """The method's own figures, finite numbers by names such as "pseudo labels per image": they
+    stand in the stage's record, and the report has a column of each. Those that follow from the
+    training alone: records of equal stages are equal.
+    """
 
 
 class Trainer(Protocol):
@@ -74,6 +79,13 @@ class Trainer(Protocol):
         same on every rank; the first is the loss itself.
         """
         ...
+
+    def is_over(self, history: Sequence[Mapping[str, Any]]) -> bool:
+        """Returns whether the training ends before the last epoch of its plan; asked before each
+        epoch, with the entries of `history` of those before it (see StageOutcome). The answer is
+        the same on every rank.
+        """
+        return False
 
     def state(self) -> dict[str, Any]:
         """Returns all that the next epoch depends on besides what the trainer was made with: plain

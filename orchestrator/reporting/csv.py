@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from orchestrator.reporting.names import old_columns, with_old_names
 from orchestrator.reporting.results import printable
-from orchestrator.reporting.words import value_text
+from orchestrator.reporting.words import figures, value_text
 
 
 def csv_by_seed(report: Mapping[str, Any]) -> str:
@@ -40,14 +40,14 @@ def csv_by_seed(report: Mapping[str, Any]) -> str:
     ]
     head += ["questions", "yes", "no", "skipped", "wasted", "unspent", "comparable", "is_baseline"]
     varied = _varied(report)
+    named = figures(report["rows"])
     lines = []
     for row in report["rows"]:
         for seed in row["per_seed"]:
             whole = {**row, **row["schedule"], **seed}
-            lines.append(
-                [_cell(whole[key]) for key in head] + [_setting(row, key) for key in varied]
-            )
-    head += varied
+            cells = [whole[key] for key in head] + [seed["named"].get(name) for name in named]
+            lines.append([_cell(cell) for cell in cells] + [_setting(row, key) for key in varied])
+    head += [*(_column(name) for name in named), *varied]
     return _csv(*_with_old_columns(head, lines))
 
 
@@ -89,6 +89,7 @@ def csv_by_row(report: Mapping[str, Any]) -> str:
         f"to_leader_validation_{part}" for part in parts
     ]
     varied = _varied(report)
+    named = figures(report["rows"])
     lines = []
     for row in report["rows"]:
         whole = {**row, **(row["schedule"] or {"initial_labels": None, "quotas": None})}
@@ -108,8 +109,11 @@ def csv_by_row(report: Mapping[str, Any]) -> str:
             for gap in (*(row["difference"][metric] for metric in metrics), row["to_leader"])
             for part in parts
         ]
+        cells += [
+            row["named"].get(name, {}).get(part) for name in named for part in ("mean", "std")
+        ]
         lines.append([_cell(cell) for cell in cells] + [_setting(row, key) for key in varied])
-    head += varied
+    head += [f"{_column(name)}_{part}" for name in named for part in ("mean", "std")] + varied
     return _csv(*_with_old_columns(head, lines))
 
 
@@ -126,6 +130,11 @@ def _setting(row: Mapping[str, Any], key: str) -> str:
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What a spreadsheet takes for the start of a formula, the wide forms among them."""
+
+
+def _column(name: str) -> str:
+    """A figure's name as that of a column, unlike all others'."""
+    return "figure_" + _cell(name).replace(" ", "_")
 
 
 def _cell(value: object) -> str:

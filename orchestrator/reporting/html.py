@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from orchestrator.reporting.words import (
     count,
     differing,
     failure_line,
+    figure,
+    figures,
     headline,
     interval,
     legend,
@@ -343,6 +346,7 @@ def _bought(rows: Sequence[Row]) -> Mapping[str, Any] | None:
         columns.append(("wasted", lambda row: count(row["wasted"])))
     if any(row["unspent"] for row in rows):
         columns.append(("left over", lambda row: count(row["unspent"])))
+    columns += [(name, partial(figure, name=name)) for name in figures(rows)]
     columns.append(("test after each training", lambda row: chain(row["test_stages"])))
     beside = sorted({number(row["validation_bits"]) for row in rows if row["validation_bits"]})
     text = (

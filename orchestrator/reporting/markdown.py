@@ -20,6 +20,8 @@ from orchestrator.reporting.words import (
     count,
     differing,
     failure_line,
+    figure,
+    figures,
     headline,
     interval,
     legend,
@@ -138,7 +140,8 @@ def _bought_table(table: Sequence[Mapping[str, Any]]) -> str:
         "validation bits beside",
         "hours of people",
     ]
-    head += ["yes", "no", "wasted", "left over"]
+    named = figures(table)
+    head += ["yes", "no", "wasted", "left over", *map(_md, named)]
     keys = ("label_bits", "question_bits", "validation_bits", "annotation_hours")
     body = [
         [
@@ -147,6 +150,7 @@ def _bought_table(table: Sequence[Mapping[str, Any]]) -> str:
             str(row["n"]),
             *(number(row[key]) for key in keys),
             *(count(row[key]) for key in ("yes", "no", "wasted", "unspent")),
+            *(figure(row, name) for name in named),
         ]
         for row in table
     ]

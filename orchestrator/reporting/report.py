@@ -363,6 +363,7 @@ def _row(
         **{name: _mean_std(row, read) for name, read in METRICS.items()},
         **{name: _total(row, name) for name in ("yes", "no", "wasted")},
         "per_seed": [_seed(result) for result in row.finished],
+        "named": _named(row),
         "label": row.label,
         "candidate": row.candidate.id,
         "seeds": len(trials),
@@ -438,6 +439,16 @@ def _mean_std(row: Row, read: Callable[[StageRecord], float | None]) -> dict[str
     return {"mean": summary.mean, "std": summary.std}
 
 
+def _named(row: Row) -> dict[str, dict[str, float | None]]:
+    """Name -> mean and std over the finished seeds of each figure of the last stage's method."""
+
+    def of(name: str) -> dict[str, float | None]:
+        return _mean_std(row, lambda record: record.named.get(name))
+
+    names = dict.fromkeys(name for result in row.finished for name in result.records[-1].named)
+    return {name: of(name) for name in names}
+
+
 def _total(row: Row, name: str) -> float | None:
     """Sum over the rounds of a trial, mean over the finished seeds."""
     return summarise(
@@ -500,6 +511,7 @@ def _seed(result: TrialResult) -> dict[str, Any]:
             for name in ("questions", "yes", "no", "skipped", "wasted")
         },
         "unspent": last.unspent if last else None,
+        "named": dict(last.named) if last else {},
     }
 
 

@@ -179,6 +179,16 @@ def marks(row: Mapping[str, Any], *, short: bool = False) -> list[str]:
     return [MARKS[key][short] for key, holds_here in holds.items() if holds_here]
 
 
+def figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the names of the figures that methods gave of some row, in the order of the rows."""
+    return list(dict.fromkeys(name for row in rows for name in row["named"]))
+
+
+def figure(row: Mapping[str, Any], name: str) -> str:
+    """Returns a method's figure of a row; nothing where its method gives none."""
+    return mean_std(row["named"][name]) if name in row["named"] else NOTHING
+
+
 def also_differs(row: Mapping[str, Any]) -> str:
     """`method.epochs 20 → 40`: what sets a row apart beside its schedule; nothing of what its name
     already says, unless it is then not like with like.

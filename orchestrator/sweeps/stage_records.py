@@ -87,6 +87,8 @@ class StageRecord:
     images_per_second: float | None = None
     parameters: int | None = None
     resumed_from_epoch: int | None = None
+    named: Mapping[str, float] = field(default_factory=dict)
+    """The method's own figures (trainers.trainer.Figures)."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -99,9 +101,10 @@ def to_object(record: StageRecord) -> dict[str, Any]:
     """Returns the record as it is written; `from_object` is the inverse. Equal records give equal
     bytes, whichever version writes them.
 
-    The names of accuracies are those of schema 2. `metric` is written where it is not top-1.
+    The names of accuracies are those of schema 2. `metric` is written where it is not top-1, and
+    `named` where a method has figures of its own.
     """
-    return {
+    found = {
         "trial": record.trial,
         "stage": record.stage,
         "key": record.key,
@@ -142,7 +145,9 @@ def to_object(record: StageRecord) -> dict[str, Any]:
         "seed": record.seed,
         "world_size": record.world_size,
         "versions": dict(record.versions),
-    } | ({} if record.metric == TOP1 else {"metric": record.metric})
+    }
+    found |= {} if record.metric == TOP1 else {"metric": record.metric}
+    return found | ({"named": dict(record.named)} if record.named else {})
 
 
 def from_object(row: Mapping[str, Any]) -> StageRecord:
@@ -192,6 +197,7 @@ def from_object(row: Mapping[str, Any]) -> StageRecord:
         images_per_second=row.get("images_per_second"),
         parameters=row.get("parameters"),
         resumed_from_epoch=row.get("resumed_from_epoch"),
+        named={str(n): _finite(str(n), value) for n, value in (row.get("named") or {}).items()},
         versions=row.get("versions") or {},
     )
 
@@ -264,6 +270,12 @@ def _count(row: Mapping[str, Any], name: str) -> int:
 def _amount(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"{name} = {value!r:.40} is no amount")
+    return float(value)
+
+
+def _finite(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} = {value!r:.40} is no finite number")
     return float(value)
 
 
