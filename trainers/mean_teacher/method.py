@@ -6,7 +6,6 @@ Sources: Tarvainen & Valpola 2017 (arXiv:1703.01780) and its published settings;
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from trainers import checkpoint, predict, randomness
 from trainers.artefacts import StageFiles
 from trainers.data.items import Items, StageData, to_device
 from trainers.data.sampler import Epoch, TwoStreamSampler
+from trainers.distributed.parallel import data_parallel
 from trainers.distributed.ranks import Ranks
 from trainers.errors import DataError, UserError
 from trainers.mean_teacher import ema, losses
@@ -36,12 +35,6 @@ from trainers.networks.precision import precision_used
 from trainers.sgd import Sgd
 from trainers.stage import Ids, StageInputs
 from trainers.trainer import Figures, Split, Trainer
-
-_SWITCHES = inspect.signature(DistributedDataParallel.__init__).parameters
-_OWN_BUFFERS: Any = {
-    "forward_sync_buffers" if "forward_sync_buffers" in _SWITCHES else "broadcast_buffers": False
-}
-"""Each rank keeps its batch norm statistics between steps; torch 2.15 has renamed the switch."""
 
 _STUDENT_VIEW, _TEACHER_VIEW = 11, 12
 _STUDENT_INIT, _TEACHER_INIT = 21, 22
@@ -153,8 +146,7 @@ class MeanTeacher(Trainer):
         self.forward, self.teach = (
             _compiled(net) if config.compile else net for net in (self.student, self.teacher)
         )
-        if ranks.world_size > 1:
-            self.forward = DistributedDataParallel(self.forward, **_OWN_BUFFERS)
+        self.forward = data_parallel(self.forward, ranks)
         self.step = 0
         if "model" in plan.reads and parent is not None:
             self._take_over(parent)
