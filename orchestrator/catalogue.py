@@ -34,6 +34,7 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "prior": "trainers.prior.settings:PriorScores",
         "head": "trainers.head.settings:Head",
         "prototypes": "trainers.prototypes.settings:Prototypes",
+        "spml": "trainers.spml.settings:Spml",
     },
     "start": {
         "method": "trainers.start:ByMethod",

@@ -103,6 +103,28 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "method.neighbours": 10,
     },
     "prototypes": {"method.preset": None},
+    "spml": {
+        "method.preset": None,
+        "method.loss": "em",
+        "method.student": "none",
+        "method.threshold": 0.75,
+        "method.keep_observed": True,
+        "method.smoothing": 0.1,
+        "method.expected_positives": None,
+        "method.estimator_rate": 10.0,
+        "method.entropy_weight": 0.2,
+        "method.pseudo_weight": 0.02,
+        "method.pseudo_share": 0.9,
+        "method.warmup_epochs": 5,
+        "method.backbone": "auto",
+        "method.weights": None,
+        "method.epochs": 10,
+        "method.batch_size": 64,
+        "method.learning_rate": 0.001,
+        "method.patience": None,
+        "method.scaling": "common",
+        "method.precision": "bf16",
+    },
 }
 """Method -> key path -> default."""
 

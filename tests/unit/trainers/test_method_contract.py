@@ -21,8 +21,10 @@ from tests.toys.student import Student
 from trainers.head.settings import Head
 from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.method import StagePlan
+from trainers.metrics import MEAN_AVERAGE_PRECISION
 from trainers.prior.settings import PriorScores
 from trainers.prototypes.settings import Prototypes
+from trainers.spml.settings import Spml
 
 FAST = dataclasses.replace(
     QUICK, backbone="small_cnn_gn", precision="fp64", epochs=2, negative_weight=0.2
@@ -62,6 +64,36 @@ class TestPrototypes(MethodContract):
 
     def make(self) -> Prototypes:
         return Prototypes()
+
+
+class TestSpml(MethodContract):
+    """A teacher with soft labels, and its student."""
+
+    metric = MEAN_AVERAGE_PRECISION
+    ranks_differ_by = 1e-6
+
+    def make(self) -> Spml:
+        return Spml(
+            loss="em_apl",
+            student="all",
+            threshold=0.3,
+            backbone="small_cnn_gn",
+            precision="fp64",
+            epochs=3,
+            warmup_epochs=1,
+            batch_size=8,
+            learning_rate=0.01,
+        )
+
+
+class TestSpmlOnFeatures(TestSpml):
+    """Estimated labels, and two stages of teachers."""
+
+    kind = "features"
+    ranks_differ_by = None
+
+    def make(self) -> Spml:
+        return Spml(loss="role", expected_positives=1.5, epochs=2, batch_size=8, patience=2)
 
 
 class TestSoftmax(MethodContract):

@@ -1,0 +1,1 @@
+"""Learning images with several labels from one positive label each, and from yes/no answers."""
