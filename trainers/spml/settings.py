@@ -13,7 +13,12 @@ from annotated_types import Interval
 
 from trainers.errors import SettingsError
 from trainers.method import DatasetFacts, StagePlan
-from trainers.networks.names import BACKBONES, FeatureBackbone, ImageBackbone
+from trainers.networks.names import (
+    BACKBONES,
+    FeatureBackbone,
+    ImageBackbone,
+    weights_problem,
+)
 from trainers.stage import EXTRA_ARRAYS
 
 Loss = Literal["an", "wan", "an_ls", "iu", "epr", "role", "em", "em_apl"]
@@ -85,9 +90,10 @@ class Spml:
     `resnet18` for other images.
     """
     weights: str | None = None
-    """Name of a file of weights that the trunk starts from, as torchvision publishes them
-    (resnet50-0676ba61.pth): its last eight digits are the first of its SHA-256, so that the name
-    says the content. It lies in $ORCHESTRATE_WEIGHTS, or where torch keeps its own.
+    """Name of a file of weights that a `resnet18` or `resnet50` starts from, as torchvision
+    publishes them (resnet50-0676ba61.pth): the last eight digits are the first of its SHA-256, so
+    that the name says the content. It lies where torch keeps what it downloads,
+    ~/.cache/torch/hub/checkpoints or $TORCH_HOME/hub/checkpoints, on every machine that trains.
     """
     epochs: Annotated[int, Interval(ge=1, le=100_000)] = 10
     """Passes over the images of which a label is known; of a student, over the whole pool."""
@@ -130,6 +136,10 @@ class Spml:
                 "backbone",
                 problem=f"does not take {kind}",
                 hint=f"write one of {', '.join(fitting)}",
+            )
+        if self.weights and (problem := weights_problem(self.weights, self.backbone)):
+            raise SettingsError(
+                "weights", "backbone", problem=problem, hint="write another file, or weights: null"
             )
         if self.batch_size % workers:
             raise SettingsError(

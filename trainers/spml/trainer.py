@@ -26,6 +26,7 @@ from trainers.errors import DataError
 from trainers.method import StagePlan
 from trainers.networks import backbones as networks
 from trainers.networks.precision import precision_used
+from trainers.networks.pretrained import start_from
 from trainers.spml import losses
 from trainers.spml.labels import (
     NONE,
@@ -121,6 +122,8 @@ class SpmlTrainer(Trainer):
             single_head=True,
             seed=randomness.key(self.seed, _INIT),
         )
+        if self.settings.weights is not None:
+            start_from(net.trunk, self.settings.weights)
         if not holds_images(self.data.kind) and self.settings.scaling == "common":
             net.trunk = nn.Sequential(_Spread(self.data.std), net.trunk)
         net.to(device=self.device, dtype=self.dtype)
