@@ -25,6 +25,7 @@ from orchestrator.engines.launch import check_cpus, choose_device
 from orchestrator.engines.limits import Limits, limits_of
 from orchestrator.engines.progress import OnStage, Progress
 from orchestrator.reporting import results, status
+from orchestrator.reporting.candidate_names import CandidateNames
 from orchestrator.search.source import ListSource, Source
 from orchestrator.storage.files import advice
 from orchestrator.storage.opening import open_new
@@ -454,7 +455,12 @@ def _is_left(spec: Spec, candidates: Sequence[Candidate], outcome: Outcome) -> b
 
 
 def _announce(
-    spec: Spec, layout: SweepLayout, candidates: list[Candidate], where: str, listener: Listener
+    spec: Spec,
+    layout: SweepLayout,
+    candidates: list[Candidate],
+    where: str,
+    workers: int,
+    listener: Listener,
 ) -> Progress:
     """Prints where the sweep runs and on what."""
     if spec.search.algorithm.adaptive:
@@ -467,7 +473,14 @@ def _announce(
         work = f"{sum(len(c.trials) for c in candidates)} trials, {total} distinct stage trainings"
     _say(listener, f"{where}; {work} -> {layout.location}")
     quiet = None if listener.show else Console(quiet=True)
-    return Progress(total, quiet, done=_done(layout, candidates), on_stage=listener.on_stage)
+    return Progress(
+        total,
+        quiet,
+        done=_done(layout, candidates),
+        names=CandidateNames(candidates),
+        workers=workers,
+        on_stage=listener.on_stage,
+    )
 
 
 def _done(layout: SweepLayout, candidates: Sequence[Candidate]) -> set[str]:
@@ -520,7 +533,7 @@ def _run_inline(
         f" {spec.resources.cpus_per_worker} thread(s) a stage"
     )
     source, _, estimate = _source_of(spec, layout, candidates)
-    with _announce(spec, layout, candidates, where, listener) as progress:
+    with _announce(spec, layout, candidates, where, 1, listener) as progress:
         outcome = run_inline(
             layout, source, candidates, data, spec.resources, progress, limits, estimate
         )
@@ -551,7 +564,7 @@ def _run_ray(
     source, number, estimate = _source_of(spec, layout, candidates)
     where = f"{cluster}; {groups} worker group(s) of {spec.resources.workers} rank(s)"
     with (
-        _announce(spec, layout, candidates, where, listener) as progress,
+        _announce(spec, layout, candidates, where, groups, listener) as progress,
         proved_shared(layout.store) as token,
     ):
         outcome, use = run_on_ray(

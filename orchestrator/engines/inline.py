@@ -11,6 +11,7 @@ from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.launch import make_launcher
 from orchestrator.engines.limits import Limited, Limits
 from orchestrator.engines.progress import Progress
+from orchestrator.reporting.candidate_names import SEPARATOR
 from orchestrator.search.source import Source
 from orchestrator.search.values import value_of
 from orchestrator.sweeps.candidates import Candidate, is_failed, is_finished
@@ -56,9 +57,8 @@ def outcome_on_record(layout: SweepLayout, candidates: Sequence[Candidate]) -> O
 
 
 def label_of(trial: Trial) -> str:
-    """How messages name a trial."""
-    name = trial.cases[0] if trial.cases else trial.candidate
-    return f"{name} · seed {trial.seed}"
+    """How the processes that train name a trial; people read what CandidateNames makes of it."""
+    return f"{trial.candidate}{SEPARATOR}seed {trial.seed}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,10 @@ _PACE: Final = 5
 """Stages from which on they have a pace: several at once finish together, and say nothing."""
 
 
+_SHORTEST: Final = 12
+"""Characters of a name that stay on the narrowest terminal."""
+
+
 class Progress:
     """Shows stages as they start and finish. Safe to call from any thread; shows validation
     accuracy only.
@@ -44,12 +48,17 @@ class Progress:
         console: Console | None = None,
         *,
         done: Collection[str] = (),
+        names: Callable[[str], str] = str,
+        workers: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_stage: OnStage | None = None,
     ) -> None:
         """total_stages: distinct stage trainings, None where a search does not know yet. done: keys
-        of those that earlier runs left finished.
+        of those that earlier runs left finished. names: what people call a trial, by what the
+        processes that train do. workers: stages that can train at once, as far as is known.
         """
+        self._workers = workers
+        self._name = names
         self._console = console or Console(file=sys.stderr)
         self._total = total_stages
         self._clock = clock
@@ -69,7 +78,7 @@ class Progress:
         self._shared = 0
         self._failed = 0
         self._running: dict[tuple[str, int], tuple[int, int] | None] = {}
-        self._recent: deque[Text] = deque(maxlen=4)
+        self._recent: deque[tuple[str, str, str]] = deque(maxlen=4)
         self._live = (
             Live(
                 get_renderable=self.renderable,
@@ -120,14 +129,15 @@ class Progress:
 
     def stage_started(self, trial_label: str, stage: int) -> None:
         with self._lock:
-            self._running[trial_label, stage] = None
+            self._running[self._name(trial_label), stage] = None
 
     def epoch(self, trial_label: str, stage: int, epoch: int, epochs: int) -> None:
         """Notes that `epoch` of `epochs` is done."""
         with self._lock:
-            self._running[trial_label, stage] = (epoch, epochs)
+            self._running[self._name(trial_label), stage] = (epoch, epochs)
 
     def stage_finished(self, trial_label: str, record: StageRecord) -> None:
+        trial_label = self._name(trial_label)
         if self._on_stage is not None:
             try:
                 self._on_stage(trial_label, record)
@@ -139,14 +149,16 @@ class Progress:
             self._seen.add(record.key)
             self._trained += record.trained
             self._shared += not record.trained
-            line = Text(f"[{self._count()}] {_line(trial_label, record)}")
+            count, name = f"[{self._count()}] ", printable(trial_label)
             if self._live is not None:
-                self._recent.append(line)
+                self._recent.append((count, name, _facts(record)))
             else:
                 to_go = self._to_go()
-                self._print(line if to_go is None else line.append(f", {duration(to_go)} to go"))
+                more = "" if to_go is None else f", {duration(to_go)} to go"
+                self._print(Text(f"{count}{name}{_facts(record)}{more}"))
 
     def trial_failed(self, trial_label: str, message: str) -> None:
+        trial_label = self._name(trial_label)
         with self._lock:
             self._failed += 1
             for key in [key for key in self._running if key[0] == trial_label]:
@@ -210,49 +222,81 @@ class Progress:
         """What a terminal shows now."""
         with self._lock:
             parts: list[RenderableType] = [
-                Text(line.plain, style="dim", overflow="ellipsis", no_wrap=True)
+                Text(_fitted(*line, self._console.width), style="dim", no_wrap=True)
                 for line in self._recent
             ]
             return Group(*parts, self._table())
 
     def _table(self) -> Table:
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column(ratio=3, overflow="ellipsis", no_wrap=True)
-        table.add_column(width=24)
-        table.add_column(no_wrap=True)
         to_go = self._to_go()
         state = f"{self._count().strip()} stages" + (
             "" if to_go is None else f", {duration(to_go)} to go"
         )
-        table.add_row(Text("sweep", style="bold"), _bar(self._done(), self._total), state)
-        for (label, stage), at in list(self._running.items()):
-            name = Text(f"{printable(label)} · stage {stage}")
+        rows: list[tuple[str, str, RenderableType, str]] = [
+            ("sweep", "bold", _bar(self._done(), self._total), state)
+        ]
+        for (label, stage), at in self._at_work():
+            name = f"stage {stage} · {printable(label)}"
             if at is None:
-                table.add_row(
-                    name, _bar(0, None if self._live is None else 1), Text("at work", style="dim")
-                )
+                bar = _bar(0, None if self._live is None else 1)
+                rows.append((name, "", bar, "at work"))
             else:
-                table.add_row(name, _bar(*at), f"epoch {at[0]} of {at[1]}")
+                rows.append((name, "", _bar(*at), f"epoch {at[0]} of {at[1]}"))
+        # What is said of the whole sweep is never cut short; names are.
+        room = self._console.width - _BAR - 2 * _GAP - max(len(said) for *_, said in rows)
+        room = min(room, max(len(name) for name, *_ in rows))
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+        table.add_column(width=max(room, _SHORTEST), no_wrap=True, overflow="crop")
+        table.add_column(width=_BAR)
+        table.add_column(no_wrap=True)
+        for name, style, bar, said in rows:
+            table.add_row(Text(_cut(name, max(room, _SHORTEST)), style=style), bar, said)
         return table
+
+    def _at_work(self) -> list[tuple[tuple[str, int], tuple[int, int] | None]]:
+        """Stages that train, those first whose epochs are known, and as many at most as can train
+        at once: on Ray a trial says that it begins a stage when it asks for a worker group.
+        """
+        known = sorted(self._running.items(), key=lambda item: item[1] is None)
+        train = sum(at is not None for _, at in known)
+        return known if self._workers is None else known[: max(train, self._workers)]
+
+
+_BAR: Final = 20
+_GAP: Final = 2
 
 
 def _bar(done: int, total: int | None) -> RenderableType:
     return (
         Text("")
         if total is None
-        else ProgressBar(total=max(total, done, 1), completed=done, width=24)
+        else ProgressBar(total=max(total, done, 1), completed=done, width=_BAR)
     )
 
 
-def _line(label: str, record: StageRecord) -> str:
-    """`two stages, NLS, seed 0, stage 1: 199.4 bits, validation 91.0 %, trained in 4.1 s`."""
-    parts = [f"{number(record.bits)} bits"]
+def _cut(name: str, room: int) -> str:
+    return name if len(name) <= room else f"{name[: room - 1]}…"
+
+
+def _facts(record: StageRecord) -> str:
+    """`, stage 1: validation 91.0 %, 199.4 bits, trained in 4.1 s`."""
+    parts = [
+        (
+            "no validation"
+            if record.validation is None
+            else f"validation {number(record.validation)} %"
+        ),
+        f"{number(record.bits)} bits",
+    ]
     if record.guess_accuracy is not None:
         parts.append(f"{record.yes} yes / {record.no} no")
-    parts.append(
-        "no validation"
-        if record.validation is None
-        else f"validation {number(record.validation)} %"
-    )
     parts.append(f"trained in {duration(record.seconds)}" if record.trained else "shared")
-    return f"{printable(label)}, stage {record.stage}: {', '.join(parts)}"
+    return f", stage {record.stage}: {', '.join(parts)}"
+
+
+def _fitted(count: str, name: str, facts: str, width: int) -> str:
+    """One line of a terminal. Where it is too short, the name gives way, and the end of the facts
+    after that: stage and accuracy stay.
+    """
+    room = width - len(count) - len(facts)
+    return f"{count}{_cut(name, max(room, _SHORTEST))}{facts}"[:width]

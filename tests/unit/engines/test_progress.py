@@ -6,6 +6,7 @@ import io
 import threading
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from orchestrator.engines.progress import Progress
@@ -48,12 +49,12 @@ def test_a_pipe_gets_a_line_per_finished_stage() -> None:
     lines = out.getvalue().splitlines()
     assert (
         lines[0]
-        == "[1/4] two stages · seed 0, stage 0: 66.4 bits, validation 83.0 %, trained in 3 s, 9 s"
+        == "[1/4] two stages · seed 0, stage 0: validation 83.0 %, 66.4 bits, trained in 3 s, 9 s"
         " to go"
     )
     assert (
         lines[1]
-        == "[2/4] two stages · seed 0, stage 1: 199.4 bits, 100 yes / 33 no, validation 91.0 %,"
+        == "[2/4] two stages · seed 0, stage 1: validation 91.0 %, 199.4 bits, 100 yes / 33 no,"
         " shared, 6 s to go"
     )
     assert lines[2] == "1 stage trained, 1 shared in 10 s"
@@ -137,10 +138,47 @@ def test_a_terminal_shows_what_runs() -> None:
         after = Console(width=100, file=io.StringIO(), record=True)
         after.print(progress.renderable())
     assert "epoch 7 of 20" in text
-    assert "starting one · stage 0" in text
+    assert "stage 0 · starting one" in text
     assert "1/4 stages" in text
     assert "[1/4] done one" in text
     assert "epoch 7" not in after.export_text()
+
+
+def test_there_are_as_many_bars_as_workers() -> None:
+    """On Ray every trial that is given to it says that it begins; few of them train."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Progress(40, console, workers=2) as progress:
+        for seed in range(10):
+            progress.stage_started(f"easy · seed {seed}", 0)
+        progress.epoch("easy · seed 7", 0, 3, 20)
+        shown = Console(width=100, file=io.StringIO(), record=True)
+        shown.print(progress.renderable())
+        text = shown.export_text()
+        assert text.count("stage 0 · easy") == 2
+        assert "seed 7" in text and "epoch 3 of 20" in text
+        for seed in (1, 2, 3):
+            progress.epoch(f"easy · seed {seed}", 0, 3, 20)
+        more = Console(width=100, file=io.StringIO(), record=True)
+        more.print(progress.renderable())
+        assert more.export_text().count("epoch 3 of 20") == 4
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_long_name_hides_neither_stage_nor_accuracy(width: int) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    name = "strategy typiclust, initial_labels_per_class 4, split 0.35/0.65, balanced true · seed 3"
+    with Progress(680, console) as progress:
+        progress.epoch(name, 2, 7, 20)
+        progress.stage_finished(name, record(1, val_top1=79.0, yes=831, no=763))
+        shown = Console(width=width, file=io.StringIO(), record=True)
+        shown.print(progress.renderable())
+    lines = [line.rstrip() for line in shown.export_text().splitlines()]
+    assert max(map(len, lines)) <= width
+    (finished,) = [line for line in lines if line.startswith("[")]
+    assert "strategy t" in finished and "stage 1: validation 79.0 %" in finished
+    assert (name in finished) is (width == 200)
+    (running,) = [line for line in lines if "epoch 7 of 20" in line]
+    assert running.startswith("stage 2 · strategy")
 
 
 def test_threads_lose_no_event() -> None:
@@ -181,6 +219,6 @@ def test_what_a_terminal_would_obey_is_shown_and_not_obeyed() -> None:
             progress.trial_failed(hostile, hostile)
             progress.note(hostile)
         said = (shown.export_text() if terminal else out.getvalue()) + str(
-            [line.plain for line in progress._recent]
+            ["".join(line) for line in progress._recent]
         )
         assert not any(char in said for char in "\x1b\x07\x9b\r\u202e")
