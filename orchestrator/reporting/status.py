@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,6 +19,9 @@ from orchestrator.reporting.results import SweepResults, TrialResult, printable
 from orchestrator.reporting.stage_times import stage_times
 from search_spaces.reading.config import ResourcesConfig
 from search_spaces.reading.trials import stage_prefixes
+
+MOST_LISTED: Final = 40
+"""Trials up to which each has a line on a terminal."""
 
 _STYLES = {"finished": "green", "failed": "red", "running": "cyan", "pending": "dim"}
 
@@ -163,15 +166,20 @@ def _trial(result: TrialResult, name: str) -> dict[str, Any]:
 
 
 def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
-    """The same for a terminal: a line per trial, its validation accuracy after each training."""
+    """The same for a terminal: a line per trial, its validation accuracy after each training. Of
+    many trials those that run or have failed.
+    """
     facts = as_dict(sweep, resources)
+    listed = facts["trials"]
+    if len(listed) > MOST_LISTED:
+        listed = [trial for trial in listed if trial["state"] in ("running", "failed")]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("trial", overflow="fold")
     table.add_column("seed", justify="right")
     table.add_column("state")
     table.add_column("bits", justify="right", no_wrap=True)
     table.add_column("validation after each training", overflow="fold")
-    for trial in facts["trials"]:
+    for trial in listed[:MOST_LISTED]:
         done, of = len(trial["stages"]), trial["stages_in_all"]
         state = (
             trial["state"]
@@ -189,11 +197,13 @@ def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
             bits,
             " → ".join(steps),
         )
-    parts: list[RenderableType] = [
-        Text(printable(facts["name"]), style="bold"),
-        table,
-        Text(_summary(facts)),
-    ]
+    parts: list[RenderableType] = [Text(printable(facts["name"]), style="bold")]
+    if listed:
+        parts.append(table)
+    hidden = len(facts["trials"]) - len(listed[:MOST_LISTED])
+    if hidden:
+        parts.append(Text(f"{hidden} more trials are not listed; --json has all", style="dim"))
+    parts.append(Text(_summary(facts)))
     paid = price(sweep, resources)
     parts += [] if paid is None else [Text(paid)]
     parts += [Text(printable(write.failure_line(item)), style="red") for item in facts["failed"]]

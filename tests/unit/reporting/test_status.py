@@ -116,6 +116,21 @@ def test_the_table_shows_bits_validation_and_time(tmp_path: Path) -> None:
     assert "loss is NaN" in text
 
 
+def test_of_many_trials_those_that_run_or_failed_are_listed(tmp_path: Path) -> None:
+    seeds = tuple(range(60))
+    layout = write_sweep(tmp_path, [TWO, THREE], seeds, done=False)
+    write_records(layout, trial_of(TWO, 0), records_of(TWO, 0))
+    write_records(layout, trial_of(TWO, 1), records_of(TWO, 1)[:2])
+    fail(layout, trial_of(TWO, 2))
+    out = Console(width=80, file=io.StringIO(), record=True)
+    out.print(status.render(results.load(layout), RESOURCES))
+    text = " ".join(out.export_text().split())
+    assert "running 2/3" in text and "failed 0/3" in text
+    assert "118 more trials are not listed" in text
+    assert "1 finished, 1 failed, 1 running, 117 pending" in text
+    assert len(out.export_text().splitlines()) < 20
+
+
 def test_names_are_no_markup(tmp_path: Path) -> None:
     out = Console(width=140, file=io.StringIO(), record=True)
     out.print(
