@@ -258,6 +258,45 @@ def test_a_random_part_fits_and_has_the_areas_and_shapes_of_torchvisions() -> No
             assert abs(float(ours.std()) / spread - 1) < 0.1
 
 
+def test_a_recipe_names_the_least_and_largest_part() -> None:
+    ids = torch.arange(500)
+    bits = randomness.draws(9, ids, ids * 0, augment._COLUMNS)
+    _, _, tall, wide = augment.random_part(bits, 64, 64, (0.5, 0.6))
+    shares = tall * wide / 64**2
+    # Sides are whole pixels.
+    assert (shares > 0.47).all() and (shares < 0.63).all()
+    few = ids[:5]
+    whole, part = (
+        augment.view(images(few, 20, 20), few, few * 0, 9, recipe, (20, 20))
+        for recipe in (
+            Recipe(resized_crop=True),
+            Recipe(resized_crop=True, crop_area=(0.5, 0.6)),
+        )
+    )
+    assert not torch.equal(whole, part)
+
+
+def test_some_views_lose_their_colours_and_the_others_nothing() -> None:
+    ids = torch.arange(2000)
+    original = images(ids)
+    views = augment.view(original, ids, ids * 0, 5, Recipe(greyscale=0.2), (6, 7))
+    grey = (views == views[..., :1]).all((1, 2, 3))
+    assert 0.16 < float(grey.float().mean()) < 0.24
+    assert torch.equal(views[~grey], original[~grey].float())
+    torch.testing.assert_close(views[grey][..., :1], augment.grey(original[grey].float()))
+
+
+def test_an_image_of_one_channel_changes_in_brightness_and_contrast_alone() -> None:
+    ids = torch.arange(20)
+    original = images(ids, channels=1)
+    plain, coloured = (
+        augment.view(original, ids, ids * 0, 5, Recipe(greyscale=g, jitter=jitter), (6, 7))
+        for g, jitter in ((0.0, (0.4, 0.3, 0.0, 0.0)), (0.5, (0.4, 0.3, 0.2, 0.1)))
+    )
+    assert plain.shape == (20, 6, 7, 1)
+    torch.testing.assert_close(coloured, plain)
+
+
 def test_a_part_that_never_fits_is_the_largest_in_the_middle() -> None:
     ids = torch.arange(50)
     bits = randomness.draws(9, ids, ids * 0, augment._COLUMNS)

@@ -17,15 +17,16 @@ from trainers import randomness
 CROP_AREA: Final = (0.08, 1.0)
 CROP_RATIO: Final = (3 / 4, 4 / 3)
 _TRIES = 10
-"""Random resized crops as torchvision makes them: area and aspect ratio of the part that is kept,
-and how often a part that does not fit is drawn again.
+"""Random resized crops as torchvision makes them: area, where a recipe names no other, and aspect
+ratio of the part that is kept, and how often a part that does not fit is drawn again.
 """
 
 # Columns of an image's random bits.
 _DOWN, _RIGHT, _MIRROR, _ANGLE, _JITTER = 0, 1, 2, 3, 4
 _AREA = _JITTER + 4
 _RATIO = _AREA + _TRIES
-_COLUMNS = _RATIO + _TRIES
+_GREY = _RATIO + _TRIES
+_COLUMNS = _GREY + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +45,17 @@ class Recipe:
     """A random part (CROP_AREA, CROP_RATIO) is stretched to the size of the view."""
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """Largest change of brightness, contrast, saturation (each a factor of 1 +- this) and hue (a
-    share of the colour circle); for RGB.
+    share of the colour circle); of images of one channel the first two count.
     """
+    crop_area: tuple[float, float] = CROP_AREA
+    """Least and largest share of the image's area that `resized_crop` keeps."""
+    greyscale: float = 0.0
+    """Chance that a view loses its colours, before the jitter."""
 
     @property
     def only_moves(self) -> bool:
         """Whether a view is the image's own pixels, moved by whole steps."""
-        return not (self.rotation or self.resized_crop or any(self.jitter))
+        return not (self.rotation or self.resized_crop or any(self.jitter) or self.greyscale)
 
 
 def view(
@@ -71,6 +76,9 @@ def view(
         if recipe.rotation or recipe.resized_crop
         else _moved(images, ids, visits, stream, recipe, size).float()
     )
+    if recipe.greyscale:
+        loses = randomness.uniforms(bits[:, _GREY]) < recipe.greyscale
+        moved = torch.where(loses.view(-1, 1, 1, 1), grey(moved), moved)
     return _jitter(moved, bits, recipe) if any(recipe.jitter) else moved
 
 
@@ -145,7 +153,7 @@ def _warp(images: Tensor, bits: Tensor, recipe: Recipe, size: tuple[int, int]) -
     """
     height, width = images.shape[1:3]
     if recipe.resized_crop:
-        top, left, tall, wide = random_part(bits, height, width)
+        top, left, tall, wide = random_part(bits, height, width, recipe.crop_area)
     else:
         top, left = (
             (have - want) / 2
@@ -185,13 +193,18 @@ def _warp(images: Tensor, bits: Tensor, recipe: Recipe, size: tuple[int, int]) -
     return warped.permute(0, 2, 3, 1).contiguous()
 
 
-def random_part(bits: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_part(
+    bits: Tensor, height: int, width: int, shares: tuple[float, float] = CROP_AREA
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(top, left, height, width) of a random part of an image, float32 [n] whole pixels: the first
     of ten draws that fits, else the largest in the middle.
 
     As torchvision's RandomResizedCrop draws it (Szegedy et al. 2015, arXiv:1409.4842).
+
+    Args:
+        shares: least and largest share of the image's area.
     """
-    low, high = CROP_AREA
+    low, high = shares
     area = (
         height * width * (low + (high - low) * randomness.uniforms(bits[:, _AREA : _AREA + _TRIES]))
     )
@@ -216,7 +229,7 @@ def random_part(bits: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, 
 
 def _jitter(images: Tensor, bits: Tensor, recipe: Recipe) -> Tensor:
     """Brightness, contrast, saturation and hue changed, in this order, by each image's own draw.
-    Float [n, H, W, 3], 0..255.
+    Float [n, H, W, 3 or 1], 0..255.
 
     Torchvision's ColorJitter draws the order as well, which in batch would cost every image every
     order.
@@ -228,7 +241,7 @@ def _jitter(images: Tensor, bits: Tensor, recipe: Recipe) -> Tensor:
     images = (images * (1 + brightness)).clamp_(0, 255)
     images = _blend(images, grey(images).mean((1, 2, 3), keepdim=True), 1 + contrast)
     images = _blend(images, grey(images), 1 + saturation)
-    return turn_hue(images, hue) if recipe.jitter[3] else images
+    return turn_hue(images, hue) if recipe.jitter[3] and images.shape[3] == 3 else images
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -236,7 +249,9 @@ def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 
 def grey(images: Tensor) -> Tensor:
-    """Luma [n, H, W, 1] of RGB (ITU-R BT.601)."""
+    """Luma [n, H, W, 1] of RGB (ITU-R BT.601); images of one channel as they are."""
+    if images.shape[-1] == 1:
+        return images
     # Numbers, not a tensor of them, which a GPU would have to wait for.
     return 0.2989 * images[..., 0:1] + 0.587 * images[..., 1:2] + 0.114 * images[..., 2:3]
 

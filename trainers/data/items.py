@@ -275,13 +275,19 @@ class Items:
             augment.centre(rows, (self.shape[0], self.shape[1])) if self.images else rows
         )
 
-    def view(self, rows: Tensor, ids: Tensor, visits: Tensor, stream: int) -> Tensor:
+    def view(
+        self, rows: Tensor, ids: Tensor, visits: Tensor, stream: int, recipe: Recipe | None = None
+    ) -> Tensor:
         """One augmented view of each item of `rows`, a function of the item and (stream, id, visit)
         alone. ids, visits: int64 [n] on the device.
+
+        Args:
+            recipe: how, for images; None: as the data says.
         """
         if self.images:
+            made = self.recipe if recipe is None else recipe
             return self._normalised(
-                augment.view(rows, ids, visits, stream, self.recipe, (self.shape[0], self.shape[1]))
+                augment.view(rows, ids, visits, stream, made, (self.shape[0], self.shape[1]))
             )
         noise = augment.noise(ids, visits, stream, rows.shape[1]).to(self.dtype)
         return self._normalised(rows) + noise * (self.feature_noise * self._varies)
