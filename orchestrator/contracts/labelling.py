@@ -36,6 +36,9 @@ def some_scores(rows: int, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
 class QueryContract(PluginContract):
     """A query strategy ranks the questions of a round, as a function of them alone."""
 
+    own_arrays: ClassVar[tuple[str, ...]] = ()
+    """Score arrays that it needs and that only some methods offer, one number an image each."""
+
     @abstractmethod
     def make(self) -> Query: ...
 
@@ -43,20 +46,26 @@ class QueryContract(PluginContract):
         """Returns ITEMS questions that the strategy may rank, or those of them in `order`."""
         query, rng = self.make(), np.random.default_rng(1)
         ids = np.sort(rng.choice(10 * ITEMS, ITEMS, replace=False))
-        scores = some_scores(ITEMS)
+        scores = self._scores(ITEMS)
         asked = Questions.singles(ids, rng.integers(0, CLASSES, ITEMS), scores["confidence"])
         at = np.arange(ITEMS) if order is None else order
         needed = {name: scores[name][at] for name in query.needs}
         labelled: Scores = {
-            name: some_scores(12, seed=2)[name] for name in getattr(query, "needs_of_labelled", ())
+            name: self._scores(12, seed=2)[name] for name in getattr(query, "needs_of_labelled", ())
         }
         return Draw(asked.take(at), needed, seed, 1, quota, False, labelled, CLASSES)
 
+    def _scores(self, rows: int, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
+        own = np.random.default_rng(seed).random((len(self.own_arrays), rows)).astype(np.float32)
+        return some_scores(rows, seed) | dict(zip(self.own_arrays, own, strict=True))
+
     def test_what_it_needs_is_a_score_array(self) -> None:
-        known = set(some_scores(1))
+        known = set(self._scores(1))
         query = self.make()
         for name in (*query.needs, *getattr(query, "needs_of_labelled", ())):
-            assert name in known, f"needs {name!r}, which no method offers"
+            assert name in known, (
+                f"needs {name!r}, which no method offers; `own_arrays` names one of your own"
+            )
 
     def test_it_gives_each_question_a_finite_number(self) -> None:
         rank = np.asarray(self.make().rank(self.draw()))
