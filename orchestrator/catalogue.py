@@ -35,6 +35,7 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "head": "trainers.head.settings:Head",
         "prototypes": "trainers.prototypes.settings:Prototypes",
         "spml": "trainers.spml.settings:Spml",
+        "obcp": "trainers.obcp.settings:ObcpConfig",
     },
     "start": {
         "method": "trainers.start:ByMethod",
@@ -49,6 +50,7 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "class_balanced": "orchestrator.labelling.queries.chance:ClassBalanced",
         "even_odds": "orchestrator.labelling.queries.answers:EvenOdds",
         "answer_entropy": "orchestrator.labelling.queries.answers:AnswerEntropy",
+        "uncertainty": "orchestrator.labelling.queries.history:Uncertainty",
         "mixed": "orchestrator.labelling.queries.confidence:Mixed",
         "typiclust": "orchestrator.labelling.queries.typical:TypiClust",
         "probcover": "orchestrator.labelling.queries.covering:ProbCover",

@@ -37,7 +37,8 @@ def some_scores(n: int, seed: int = 0, levels: int = 0) -> dict[str, npt.NDArray
     arrays: dict[str, npt.NDArray[Any]] = {
         "item_ids": np.sort(rng.choice(3 * n, n, replace=False)).astype(np.int64)
     }
-    for name in ("confidence", "margin", "entropy", "raw_confidence", "raw_margin", "raw_entropy"):
+    names = ("confidence", "margin", "entropy", "uncertainty")
+    for name in (*names, "raw_confidence", "raw_margin", "raw_entropy"):
         arrays[name] = values()
     for name in ("guess", "raw_guess"):
         arrays[name] = rng.integers(0, 7, n).astype(np.int32)
@@ -328,7 +329,9 @@ def test_an_eligible_image_without_scores_is_an_error() -> None:
             pick("random", scores, np.array([unknown]), 1)
 
 
-def test_strategies_need_only_scores_that_a_stage_writes() -> None:
+def test_strategies_need_only_scores_that_a_stage_writes_or_some_method_offers() -> None:
+    methods = [INSTALLED.load("method", name) for name in INSTALLED.own("method")]
+    own = {name for method in methods for name in method.offers} - {*SCORE_ARRAYS}
     for strategy in (INSTALLED.load("query", name) for name in STRATEGIES):
-        summaries = {*strategy.needs} - {*EXTRA_ARRAYS}
+        summaries = {*strategy.needs} - {*EXTRA_ARRAYS} - own
         assert {*summaries, *(f"raw_{name}" for name in summaries)} <= set(SCORE_ARRAYS)

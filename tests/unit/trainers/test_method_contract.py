@@ -22,12 +22,26 @@ from trainers.head.settings import Head
 from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.method import StagePlan
 from trainers.metrics import MEAN_AVERAGE_PRECISION
+from trainers.obcp.settings import ObcpConfig
 from trainers.prior.settings import PriorScores
 from trainers.prototypes.settings import Prototypes
 from trainers.spml.settings import Spml
 
 FAST = dataclasses.replace(
     QUICK, backbone="small_cnn_gn", precision="fp64", epochs=2, negative_weight=0.2
+)
+OBCP = ObcpConfig(
+    backbone="small_cnn_gn",
+    epochs=6,
+    first_query_epoch=2,
+    batch_size=40,
+    queue_size=80,
+    projection_dim=8,
+    contrastive_weight=0.5,
+    negative_weight=0.5,
+    mean_epochs=5,
+    recent_epochs=2,
+    precision="fp64",
 )
 
 
@@ -41,6 +55,36 @@ class TestMeanTeacher(MethodContract):
 class TestMeanTeacherThatContinues(MethodContract):
     def make(self) -> MeanTeacherConfig:
         return dataclasses.replace(FAST, backbone="small_cnn", precision="fp32", init="continue")
+
+
+class TestObcp(MethodContract):
+    """Two ranks are held to one by test_obcp_ranks.py, queue and all."""
+
+    def make(self) -> ObcpConfig:
+        return OBCP
+
+
+class TestObcpOnFeatures(MethodContract):
+    """With what the other one leaves as it is."""
+
+    kind = "features"
+
+    def make(self) -> ObcpConfig:
+        return ObcpConfig(
+            epochs=8,
+            batch_size=32,
+            queue_size=64,
+            projection="mlp",
+            projection_dim=8,
+            class_negatives=8,
+            with_replacement=True,
+            mask_same_class=True,
+            confirmed_labels=False,
+            predictions="online",
+            mean_epochs=5,
+            recent_epochs=3,
+            precision="fp32",
+        )
 
 
 class TestHead(MethodContract):
