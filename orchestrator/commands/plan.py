@@ -46,7 +46,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
     Returns:
         {"name", "trials": [{"id", "cases", "seed", "config", "schedule": {"initial_labels",
         "quotas", "buys"}, "bits", "questions", "annotation_hours", "annotation_hours_least",
-        "draws", "beyond_pool"}],
+        "draws", "beyond_pool", "asked_again"}],
         "stage_trainings": {"total", "distinct"}, "break_even", "training"}. "break_even" is null
         (it differs among the trials, or a yes is no label) or {"per_bit",
         "per_bit_with_negatives", "per_second"}: from what percentage of right guesses on a question
@@ -58,8 +58,9 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
         priced_balanced, {"expected", "low", "high"}: how many labels are bought, and nine times in
         ten, if classes are equally large; schedule, bits, questions and hours are then of the
         expected number. "beyond_pool" is how many of the questions can never be asked, for want of
-        images. A search that learns from results has "trials": null, numbers null, and "search":
-        {"algorithm", "num_candidates", "seeds"}.
+        images; "asked_again" how many of the others must be about an image that was asked about
+        in an earlier round. A search that learns from results has "trials": null, numbers null,
+        and "search": {"algorithm", "num_candidates", "seeds"}.
 
     Raises:
         UnknownTimes: no training is on record in `like`.
@@ -101,6 +102,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
                 "annotation_hours_least": _least_hours(trial),
                 "draws": None if priced_draws is None else asdict(priced_draws),
                 "beyond_pool": _beyond_pool(trial),
+                "asked_again": _asked_again(trial),
             }
         rows.append({"id": trial.id, "seed": trial.seed} | shared)
     seeds = len(spec.seeds)
@@ -153,12 +155,26 @@ def _beyond_pool(trial: Trial) -> int:
     """Returns how many questions of a trial can never be asked: a round asks about an image at most
     once, or once about each class, and at most about every image without a label.
     """
-    facts, apart = trial.facts, held_out(trial.config.dataset)
     if trial.schedule.buys == "labels":
         return 0
-    unlabelled = facts.train_items - apart * facts.num_classes - trial.schedule.initial_labels
-    most = unlabelled * (facts.num_classes if trial.config.task.several_questions else 1)
+    most = _askable(trial)
     return sum(max(0, quota - most) for quota in trial.schedule.quotas)
+
+
+def _asked_again(trial: Trial) -> int:
+    """Returns how many questions of a trial, of those that can be asked, are more than there are
+    images to ask about.
+    """
+    if trial.schedule.buys == "labels":
+        return 0
+    return max(0, trial.questions - _beyond_pool(trial) - _askable(trial))
+
+
+def _askable(trial: Trial) -> int:
+    """Returns how many questions a round may have before anything is answered."""
+    facts, apart = trial.facts, held_out(trial.config.dataset)
+    unlabelled = facts.train_items - apart * facts.num_classes - trial.schedule.initial_labels
+    return unlabelled * (facts.num_classes if trial.config.task.several_questions else 1)
 
 
 def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
@@ -223,18 +239,7 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
             " hold fails.",
             highlight=False,
         )
-    beyond = [rows[0] for rows in candidates if rows[0]["beyond_pool"]]
-    if beyond:
-        first = beyond[0]
-        console.print(
-            f"{len(beyond)} of these {'asks' if len(beyond) == 1 else 'ask'} more in a round than"
-            f" there are images without a label: {first['beyond_pool']:,} of the"
-            f" {first['questions']:,} questions of"
-            f" {', '.join(first['cases']) or 'the first of them'} can never be asked, and their"
-            " bits stay unspent. Lower the budget, or split it into more rounds.",
-            highlight=False,
-            markup=False,
-        )
+    _print_scarcity(candidates, console)
     trainings = planned["stage_trainings"]
     console.print(
         f"{trainings['total']} stage trainings, {trainings['distinct']} of them distinct: trials"
@@ -256,6 +261,34 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
         f" {SECONDS_PER_LABEL:g} s a label (Hu et al. 2020)." + _of_sets(planned),
         highlight=False,
     )
+
+
+def _print_scarcity(candidates: list[list[dict[str, Any]]], console: Console) -> None:
+    """Says which candidates have more questions than images to ask about."""
+    beyond = [rows[0] for rows in candidates if rows[0]["beyond_pool"]]
+    if beyond:
+        first = beyond[0]
+        console.print(
+            f"{len(beyond)} of these {'asks' if len(beyond) == 1 else 'ask'} more in a round than"
+            f" there are images without a label: {first['beyond_pool']:,} of the"
+            f" {first['questions']:,} questions of"
+            f" {', '.join(first['cases']) or 'the first of them'} can never be asked, and their"
+            " bits stay unspent. Lower the budget, or split it into more rounds.",
+            highlight=False,
+            markup=False,
+        )
+    again = [rows[0] for rows in candidates if rows[0]["asked_again"]]
+    if again:
+        first = again[0]
+        console.print(
+            f"{len(again)} of these {'asks' if len(again) == 1 else 'ask'} more questions than"
+            f" there are images without a label: at least {first['asked_again']:,} of the"
+            f" {first['questions']:,} of {', '.join(first['cases']) or 'the first of them'} are"
+            " about an image that was answered no before. A late round may find too few such"
+            " images; what it cannot ask goes to the next, and after the last stays unspent.",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _of_sets(planned: dict[str, Any]) -> str:

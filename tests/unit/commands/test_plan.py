@@ -38,6 +38,7 @@ TRIAL_FIELDS = {
     "annotation_hours_least",
     "draws",
     "beyond_pool",
+    "asked_again",
 }
 
 HEAVY = (
@@ -135,6 +136,21 @@ def test_questions_that_no_pool_can_take_are_counted_and_said() -> None:
     assert (
         f"{row['beyond_pool']:,} of the {row['questions']:,} questions" in console.file.getvalue()
     )
+
+
+def test_questions_that_must_be_about_images_asked_before_are_counted_and_said() -> None:
+    assert "answered no before" not in shown("smoke.yaml")
+    given = ["cases={}", "budget.bits=2000", "schedule.initial_labels_per_class=2"]
+    spec = load_spec("smoke.yaml", [*given, "schedule.split=[0.5, 0.5]"])
+    row = plan(spec)["trials"][0]
+    images = spec.facts.train_items - 100 - row["schedule"]["initial_labels"]
+    assert max(row["schedule"]["quotas"]) <= images < row["questions"]
+    assert (row["beyond_pool"], row["asked_again"]) == (0, row["questions"] - images)
+    console = Console(file=io.StringIO(), width=400)
+    print_plan(plan(spec), console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert f"at least {row['asked_again']:,} of the {row['questions']:,} of" in text
 
 
 def test_a_search_that_learns_says_how_many_candidates_it_will_draw() -> None:
