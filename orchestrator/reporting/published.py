@@ -7,6 +7,7 @@ and on other data there is no difference at all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -64,7 +65,10 @@ class Published:
     """Answers "yes" in all rounds; None: not published."""
     backbone: str
     epochs: int
-    consistency_weight: float
+    consistency_weight: float | None
+    """None: the method has none."""
+    weights: Mapping[str, float]
+    """Name of a loss's weight -> its value, of the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +155,7 @@ def _same_schedule(entry: Published, trial: Trial) -> bool:
     ):
         return False
     return not quotas or (
-        entry.nls in (None, method.nls)
+        entry.nls in (None, getattr(method, "nls", None))
         and entry.strategy in (None, trial.config.query.strategy.name)
     )
 
@@ -196,10 +200,7 @@ def anchors(table: list[Row]) -> list[dict[str, Any]]:
 def _ours(row: Row, trial: Trial) -> dict[str, Any]:
     config, records = trial.config, [record for result in row.finished for record in result.records]
     test = row.summary(lambda record: record.test)
-    scratch = config.method.init == "scratch"
-    parts = [
-        f"weights {'from scratch in every stage' if scratch else 'carried from stage to stage'}"
-    ]
+    parts = [_between_stages(trial)]
     parts.append(
         "first images of each class as initial labels"
         if config.schedule.initial_choice == "first"
@@ -213,7 +214,7 @@ def _ours(row: Row, trial: Trial) -> dict[str, Any]:
     )
     if config.dataset.validation.source == "split":
         parts.append("validation images kept out of the pool")
-    parts.append("the averaged model of the last epoch, chosen by nothing")
+    parts.append("the model of the last epoch, chosen by nothing")
     return {
         "dataset": trial.facts.name,
         "backbone": (
@@ -233,19 +234,26 @@ def _ours(row: Row, trial: Trial) -> dict[str, Any]:
     }
 
 
+def _between_stages(trial: Trial) -> str:
+    """What a stage has of the training before it, in words."""
+    rounds = len(trial.schedule.quotas)
+    reads = trial.config.method.stage(1, max(rounds, 1), has_negatives=True).reads
+    if "state" in reads:
+        return "one training that asks at several of its epochs"
+    return f"weights {'carried from stage to stage' if reads else 'from scratch in every stage'}"
+
+
 def _unlike_settings(entry: Published, trial: Trial) -> list[str]:
     """Answers and loss weights that the published row did not have."""
     oracle, method = trial.config.oracle, trial.config.method
     differing = [] if oracle.name == "labels" else [f"answers ({oracle.name})"]
-    theirs = {
-        "negative_weight": 0.0,
-        "entropy_weight": 0.0,
-        "consistency_weight": entry.consistency_weight,
-    }
+    theirs = dict(entry.weights)
+    if entry.consistency_weight is not None:
+        theirs["consistency_weight"] = entry.consistency_weight
     return differing + [
         f"{name.replace('_', ' ')} ({getattr(method, name):g}, theirs {value:g})"
         for name, value in theirs.items()
-        if getattr(method, name) != value
+        if getattr(method, name, value) != value
     ]
 
 
