@@ -280,10 +280,10 @@ def plan(spec: SpecLike, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _ended(ended: Ended, plugins: Sequence[type[Any]]) -> Sweep:
-    from orchestrator.reporting import report, results
+    from orchestrator.reporting import report, report_files, results
 
     known = ended.candidates
-    report.write(
+    report_files.write(
         ended.layout,
         report.build(results.load(ended.layout, known, _handed(plugins, ended)).checked()),
     )

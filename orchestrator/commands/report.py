@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.reporting import report, results, terminal
+from orchestrator.reporting import report, report_files, results, terminal
 from orchestrator.reporting.names import with_old_names
 from orchestrator.storage.files import StorageError, StorageLost
 from orchestrator.sweeps.candidates import Candidate
@@ -33,7 +33,7 @@ def write_and_show(
     built = report.build(results.load(layout, candidates).checked())
     page: Path | None = None
     try:
-        page = report.write(layout, built).html
+        page = report_files.write(layout, built).html
     except StorageLost:
         raise
     except StorageError as error:

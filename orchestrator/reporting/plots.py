@@ -112,10 +112,7 @@ def curves(rows: Rows, others: Rows, width: int, name: str) -> str:
             axes.set_ylim(low, high)
             _ruled(axes, both=True)
             axes.tick_params(labelleft=column == 0, labelbottom=place + columns >= len(rows))
-            for other in others:
-                axes.plot(
-                    other["stage_bits"], other["test_stages"], color=RULE, linewidth=1.2, zorder=1
-                )
+            _grey(axes, others)
             if base is not None:
                 axes.axhline(
                     base["test_stages"][-1],
@@ -260,6 +257,27 @@ def _dot(axes: Axes, row: Mapping[str, Any], key: str, place: float) -> None:
         linewidths=1.4,
         zorder=5,
     )
+
+
+def _grey(axes: Axes, rows: Rows) -> None:
+    """All curves as one thing to draw: one by one they take most of the time of a long search's
+    page.
+    """
+    from matplotlib.collections import LineCollection
+
+    curves = [
+        [
+            (bits, mean)
+            for bits, mean in zip(row["stage_bits"], row["test_stages"], strict=True)
+            if mean is not None
+        ]
+        for row in rows
+    ]
+    drawn = [curve for curve in curves if len(curve) > 1]
+    if drawn:
+        axes.add_collection(
+            LineCollection(drawn, colors=RULE, linewidths=1.2, zorder=1), autolim=False
+        )
 
 
 def _curve(axes: Axes, row: Mapping[str, Any]) -> None:

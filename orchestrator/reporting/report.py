@@ -5,12 +5,10 @@ is written from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.reporting import results
 from orchestrator.reporting.comparison import (
     CHOICE_RULE,
     EQUAL_BITS,
@@ -36,9 +34,6 @@ from orchestrator.reporting.results import StageRecord, SweepResults, TrialResul
 from orchestrator.reporting.rows import Row
 from orchestrator.reporting.statistics import BREAK_EVEN, Difference, break_even_of, summarise
 from orchestrator.reporting.terminal import render as render
-from orchestrator.storage.folder import FolderStore
-from orchestrator.storage.store import check_name
-from orchestrator.sweeps.layout import SweepLayout
 from orchestrator.sweeps.stage_records import TOP1
 from search_spaces.reading.trials import stage_prefixes
 
@@ -62,8 +57,6 @@ LIKE_RULE: Final = (
     " from the baseline in method, epochs, network, data, validation images or oracle is not like"
     " with like: it is shown, and never leads"
 )
-
-_PICTURE: Final = "report.svg"
 
 METRICS: Final[dict[str, Callable[[StageRecord], float | None]]] = {
     "validation": lambda record: record.validation,
@@ -259,85 +252,6 @@ def made_on(sweep: SweepResults) -> dict[str, list[str]]:
         name: sorted({getattr(record, name) for record in records} - {""})
         for name in ("device", "precision", "backbone")
     }
-
-
-@dataclass(frozen=True, slots=True)
-class ReportPaths:
-    """Where the forms of a report were written."""
-
-    html: Path
-    markdown: Path
-    csv: Path
-    """A line per row and seed."""
-    csv_rows: Path
-    """A line per row."""
-    json: Path
-    picture: Path | None
-    """The main comparison as an SVG file; None if no rows are compared."""
-
-
-def write(layout: SweepLayout, built: Mapping[str, Any] | None = None) -> ReportPaths:
-    """Writes the report in every form; each file is replaced as a whole. Where the sweep is kept in
-    no folder, they are written to `runs/NAME/report` too, NAME being the last part of its address:
-    two sweeps of one spec do not replace each other's.
-
-    Args:
-        built: what `build` made of the sweep, if it has been; None: of what is on disk now.
-
-    Raises:
-        SweepError: no sweep is there.
-        CorrectnessError: a file that says which test images were right is damaged.
-        StorageError: the folder cannot be written.
-    """
-    from orchestrator.reporting.csv import csv_by_row, csv_by_seed, json_text
-    from orchestrator.reporting.html import html, picture
-    from orchestrator.reporting.markdown import markdown
-
-    report = build(results.load(layout)) if built is None else built
-    texts = {
-        "report.html": html(report),
-        "report.md": markdown(report),
-        "report.csv": csv_by_seed(report),
-        "report-rows.csv": csv_by_row(report),
-        "report.json": json_text(report),
-    }
-    svg = picture(report)
-    if svg is None:
-        layout.store.remove(f"{layout.report}/{_PICTURE}")
-    else:
-        texts[_PICTURE] = svg
-    for name, text in texts.items():
-        layout.store.put(f"{layout.report}/{name}", text.encode(), replace=True)
-    shown = layout.store.as_folder(layout.report)
-    if shown is None:
-        own = layout.location.rstrip("/").rpartition("/")[2]
-        shown = _copied(texts, f"runs/{_folder_name(own)}/report")
-    return ReportPaths(
-        html=shown / "report.html",
-        markdown=shown / "report.md",
-        csv=shown / "report.csv",
-        csv_rows=shown / "report-rows.csv",
-        json=shown / "report.json",
-        picture=None if svg is None else shown / _PICTURE,
-    )
-
-
-def _copied(texts: Mapping[str, str], folder: str) -> Path:
-    """Writes the forms of a report into a folder, for people to open, and returns it."""
-    copies = FolderStore(folder)
-    if _PICTURE not in texts:
-        copies.remove(_PICTURE)
-    for name, text in texts.items():
-        copies.put(name, text.encode(), replace=True)
-    return Path(folder)
-
-
-def _folder_name(name: str) -> str:
-    """Returns a sweep's name, which may come from a file, where it can be that of a folder."""
-    try:
-        return check_name(name.replace("/", "-"))
-    except ValueError:
-        return "sweep"
 
 
 def _row(

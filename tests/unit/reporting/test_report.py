@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from orchestrator.reporting import report, results
+from orchestrator.reporting import report, report_files, results
 from orchestrator.reporting import terminal as report_terminal
 from orchestrator.reporting.csv import csv_by_row, csv_by_seed, json_text
 from orchestrator.reporting.names import OLD_NAMES
@@ -444,7 +444,7 @@ def test_a_sweep_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
     assert found["comparisons"] == []
     assert [row["n"] for row in found["rows"]] == [0] * 14
     assert found["rows"][0]["validation"] == {"mean": None, "std": None}
-    assert "No trial has finished yet." in report.write(layout).html.read_text()
+    assert "No trial has finished yet." in report_files.write(layout).html.read_text()
 
 
 def test_a_search_has_rows_without_cases(tmp_path: Path) -> None:
@@ -466,13 +466,13 @@ def test_a_search_has_rows_without_cases(tmp_path: Path) -> None:
 
 def test_equal_folders_give_equal_files(tmp_path: Path) -> None:
     first, second = (
-        report.write(write_sweep(tmp_path / name, ABLATIONS[:5])) for name in ("a", "b")
+        report_files.write(write_sweep(tmp_path / name, ABLATIONS[:5])) for name in ("a", "b")
     )
     for one, other in zip(vars_of(first), vars_of(second), strict=True):
         assert one.read_bytes() == other.read_bytes() != b""
 
 
-def vars_of(paths: report.ReportPaths) -> list[Path]:
+def vars_of(paths: report_files.ReportPaths) -> list[Path]:
     return [getattr(paths, name) for name in paths.__dataclass_fields__]
 
 
@@ -498,7 +498,7 @@ def test_names_are_no_markup_in_any_form(tmp_path: Path) -> None:
         trial_of(Case(names=("x",), quotas=(1, 2)), 0),
         message="never read: not one of the trials",
     )
-    text = report.write(layout).markdown.read_text()
+    text = report_files.write(layout).markdown.read_text()
     assert "<script" not in text
     bars = [
         len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")

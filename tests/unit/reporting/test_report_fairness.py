@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.labelling.oracles.simulated import Noisy
-from orchestrator.reporting import report, results
+from orchestrator.reporting import report, report_files, results
 from orchestrator.reporting.csv import csv_by_row, csv_by_seed
 from orchestrator.reporting.html import html
 from orchestrator.reporting.markdown import markdown
@@ -364,7 +364,7 @@ def hostile(tmp_path: Path) -> SweepLayout:
 
 
 def test_no_cell_of_a_csv_file_is_a_formula(hostile: SweepLayout) -> None:
-    paths = report.write(hostile)
+    paths = report_files.write(hostile)
     for path in (paths.csv, paths.csv_rows):
         cells = [
             cell
@@ -385,7 +385,7 @@ def test_no_form_holds_an_escape_for_a_terminal(hostile: SweepLayout) -> None:
     with warnings.catch_warnings():
         # A letter that the plots' measuring font lacks is no news: the page has fonts of its own.
         warnings.simplefilter("error")
-        paths = report.write(hostile)
+        paths = report_files.write(hostile)
     found = build(hostile)
     texts = [
         getattr(paths, name).read_text(encoding="utf-8") for name in paths.__dataclass_fields__
@@ -401,9 +401,9 @@ def test_no_form_holds_an_escape_for_a_terminal(hostile: SweepLayout) -> None:
 def test_a_report_that_was_built_is_written_as_it_is(tmp_path: Path) -> None:
     layout = write_sweep(tmp_path, [FULL, TWO])
     found = build(layout)
-    before = report.write(layout).json.read_bytes()
+    before = report_files.write(layout).json.read_bytes()
     disk(layout).resolved.unlink()
-    assert report.write(layout, found).json.read_bytes() == before
+    assert report_files.write(layout, found).json.read_bytes() == before
 
 
 def test_rows_are_told_apart_by_the_validation_images_that_they_share(tmp_path: Path) -> None:
