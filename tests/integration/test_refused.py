@@ -185,7 +185,10 @@ def test_a_read_only_sweep_is_reported_on_the_terminal(
             f"{store.place(name)}: cannot be written: {os.strerror(errno.EROFS)}"
         )
 
+    # What is there and whole is not written again, and needs no leave to write.
     monkeypatch.setattr(FolderStore, "put", refuse)
+    assert run("report", "out")[2] == ""
+    shutil.rmtree("out/report")
     code, out, err = run("report", "out")
     assert code == 0
     assert "two rounds" in out

@@ -122,7 +122,7 @@ ELSEWHERE = {
     "reporting/html.py": {"resources.files('orchestrator.reporting').joinpath(name).read_text"},
     "reporting/published.py": {"Path", "FILE.read_text"},
     # A copy of the report for people, where the sweep is kept in no folder.
-    "reporting/report.py": {"FolderStore", "Path"},
+    "reporting/report_files.py": {"FolderStore", "Path"},
     # A node's folder for work, where trainers write.
     "sweeps/stage_store.py": {
         "left.work_dir.mkdir",
