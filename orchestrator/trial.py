@@ -179,6 +179,7 @@ def _ask(
         round=1 + pool.counts().rounds,
         mask_refused=trial.config.query.mask_refused,
         num_classes=trial.facts.num_classes,
+        buys=trial.schedule.buys,
     )
     return pool.ask(number, asked)
 

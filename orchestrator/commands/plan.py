@@ -7,6 +7,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from orchestrator.labelling.facts import Facts
+from orchestrator.labelling.questions import ClassSets
 from orchestrator.reporting.statistics import break_even_of
 from orchestrator.reporting.words import break_even_line
 from search_spaces.reading.config import ResourcesConfig, Spec, Trial
@@ -16,6 +20,7 @@ from search_spaces.reading.schedule import (
     draws,
     held_out,
     hours_range,
+    questions_of_image,
 )
 from search_spaces.reading.trials import enumerate_trials, stage_prefixes, trial_to_mapping
 from trainers.errors import UserError
@@ -153,7 +158,7 @@ def _training(
 
 def _beyond_pool(trial: Trial) -> int:
     """Returns how many questions of a trial can never be asked: a round asks about an image at most
-    once, or once about each class, and at most about every image without a label.
+    once, or as often as the task allows, and at most about every image that is open.
     """
     if trial.schedule.buys == "labels":
         return 0
@@ -172,9 +177,21 @@ def _asked_again(trial: Trial) -> int:
 
 def _askable(trial: Trial) -> int:
     """Returns how many questions a round may have before anything is answered."""
-    facts, apart = trial.facts, held_out(trial.config.dataset)
-    unlabelled = facts.train_items - apart * facts.num_classes - trial.schedule.initial_labels
-    return unlabelled * (facts.num_classes if trial.config.task.several_questions else 1)
+    facts, dataset, task = trial.facts, trial.config.dataset, trial.config.task
+    images = facts.train_items - held_out(dataset) * facts.num_classes
+    if not _open_with_label(task, facts.num_classes):
+        images -= trial.schedule.initial_labels
+    elif dataset.validation.source == "initial_labels":
+        images -= dataset.validation.per_class * facts.num_classes
+    return images * questions_of_image(task, facts.num_classes)
+
+
+def _open_with_label(task: Any, num_classes: int) -> bool:
+    """Whether something may be asked about an image that has a label."""
+    labelled = task.know(
+        Facts.none(1, num_classes), np.zeros(1, np.int64), ClassSets.singles(np.zeros(1, np.int32))
+    )
+    return bool(task.open(labelled)[0])
 
 
 def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:

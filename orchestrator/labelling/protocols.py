@@ -69,6 +69,12 @@ class Task(Protocol):
         """
         ...
 
+    # Optional, of a task whose rounds may ask about an image more than once:
+    #
+    # per_image: int
+    #     How often a round may, at most: of each image those questions are asked that the strategy
+    #     ranks first. Without it as often as there are questions.
+    #
     # Optional, of a task whose questions are about several classes:
     #
     # one_class: ClassVar[bool] = False

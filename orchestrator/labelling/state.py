@@ -118,10 +118,12 @@ class PoolState:
         return np.flatnonzero(self.free())
 
     def free(self) -> npt.NDArray[np.bool_]:
-        """[N], True where a next round may ask: something is left to ask, and under `never` nothing
-        was asked before.
+        """[N], True where a next round may ask: something is left to ask, under `never` nothing was
+        asked before, and a label is bought once.
         """
         free: npt.NDArray[np.bool_] = self.terms.task.open(self.facts) & self.in_pool
+        if self.terms.buys == "labels":
+            free &= self.origins == UNKNOWN
         return free & ~self.planned if self.terms.requery == "never" else free
 
     def repeats(self, asked: Questions) -> npt.NDArray[np.int32]:

@@ -115,6 +115,13 @@ def hours_range(
     return least, most
 
 
+def questions_of_image(task: Any, num_classes: int) -> int:
+    """Returns how many questions a round may ask about an image, at most."""
+    if not task.several_questions:
+        return 1
+    return min(num_classes, getattr(task, "per_image", num_classes))
+
+
 def validation_bits(dataset: DatasetConfig, facts: DatasetFacts, label_bits: float) -> float:
     """Price of a `split` validation set, which is beside the budget; 0 for the other kinds."""
     return (
@@ -377,6 +384,7 @@ def check_pool(
     smallest_class: int,
     per_class: int,
     blind: bool = False,
+    task: Any = None,
 ) -> None:
     """Checks that the images suffice for the labels bought and, where no image is asked twice, for
     the questions.
@@ -385,6 +393,7 @@ def check_pool(
         smallest_class: training images of the class that has the fewest.
         per_class: initial labels of each class.
         blind: D_S is as many labels in all, of whatever classes.
+        task: where a round may ask about an image more than once.
 
     Raises:
         SpecError: they do not.
@@ -438,10 +447,16 @@ def check_pool(
             keys=("schedule.rounds_buy", "budget.full_labels", "budget.bits"),
             hint="lower the budget",
         )
-    if query.requery == "never" and schedule.questions > unlabelled:
+    askable, once = unlabelled, "at most once"
+    if getattr(task, "several_questions", False):
+        # An image that has a label may be open too.
+        askable = left * questions_of_image(task, facts.num_classes)
+        once = "in one round"
+    if query.requery == "never" and schedule.questions > askable:
+        images = unlabelled if askable == unlabelled else left
         raise SpecError(
-            f"requery: never asks each image at most once, and there are {schedule.questions}"
-            f" questions for {unlabelled} images",
+            f"requery: never asks each image {once}, and there are {schedule.questions}"
+            f" questions for {images} images",
             keys=(
                 "query.requery",
                 "schedule.initial_labels_per_class",

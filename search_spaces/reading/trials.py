@@ -81,6 +81,7 @@ def make_trial(
             spec.smallest_class,
             config.schedule.initial_labels_per_class,
             blind,
+            config.task,
         )
         check_plugins(config, facts, spec.resources.workers)
         check_start(config, prior=spec.prior, able=_able(spec.keys.catalogue))
