@@ -12,15 +12,14 @@ import numpy as np
 from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.questions import ClassSets
 from orchestrator.reporting.statistics import break_even_of
-from orchestrator.reporting.words import break_even_line
+from orchestrator.reporting.words import break_even_line, seconds_in_words
 from search_spaces.reading.config import ResourcesConfig, Spec, Trial
 from search_spaces.reading.schedule import (
-    SECONDS_PER_LABEL,
-    SECONDS_PER_QUESTION,
     draws,
     held_out,
     hours_range,
     questions_of_image,
+    task_seconds,
 )
 from search_spaces.reading.trials import enumerate_trials, stage_prefixes, trial_to_mapping
 from trainers.errors import UserError
@@ -105,6 +104,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
                 "questions": trial.questions,
                 "annotation_hours": trial.annotation_hours,
                 "annotation_hours_least": _least_hours(trial),
+                "seconds": asdict(task_seconds(trial.config.task, trial.facts.num_classes)),
                 "draws": None if priced_draws is None else asdict(priced_draws),
                 "beyond_pool": _beyond_pool(trial),
                 "asked_again": _asked_again(trial),
@@ -124,8 +124,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
 
 def _least_hours(trial: Trial) -> float:
     labels, classes = trial.schedule.labels, trial.facts.num_classes
-    between = hours_range(trial.config.task, classes, labels, trial.questions)
-    return trial.annotation_hours if between is None else between[0]
+    return hours_range(trial.config.task, classes, labels, trial.questions)[0]
 
 
 def _times(location: str) -> StageTimes:
@@ -274,8 +273,8 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
             highlight=False,
         )
     console.print(
-        f"Hours are of annotation in one trial: {SECONDS_PER_QUESTION} s a question,"
-        f" {SECONDS_PER_LABEL:g} s a label (Hu et al. 2020)." + _of_sets(planned),
+        f"Hours are of annotation in one trial, at {seconds_in_words(planned['trials'])}."
+        + _of_sets(planned),
         highlight=False,
     )
 

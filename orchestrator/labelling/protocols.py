@@ -75,13 +75,18 @@ class Task(Protocol):
     #     How often a round may, at most: of each image those questions are asked that the strategy
     #     ranks first. Without it as often as there are questions.
     #
+    # Optional: seconds of people's time, for plan and report.
+    #
+    # label_seconds: float
+    #     Of a label, at the price `label`. Without it the 60 s of Hu et al. 2020.
+    # def answer_seconds(self, classes: float) -> float
+    #     Returns those of an answer about so many classes, linear in their number. Without it an
+    #     answer takes the 2.72 s of Hu et al. 2020.
+    #
     # Optional, of a task whose questions are about several classes:
     #
     # one_class: ClassVar[bool] = False
     #     Strategies that look at the class of each question are refused.
-    # def answer_seconds(self, classes: float) -> float
-    #     Returns the seconds of a person's time for an answer about so many classes, linear in
-    #     their number. Without it an answer takes the 2.72 s of Hu et al. 2020.
     # def most_classes(self, num_classes: int) -> int
     #     Returns how many classes a question may name, for a plan of the time.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.labelling.answers import NO
 from orchestrator.labelling.ledger import Ledger, as_sets
 from orchestrator.reporting.results import TrialResult
-from search_spaces.reading.schedule import annotation_hours
+from search_spaces.reading.schedule import annotation_hours, task_seconds
 
 
 def bought(result: TrialResult) -> int:
@@ -23,10 +23,12 @@ def people_hours(result: TrialResult) -> float:
         LedgerError: the ledger must be read and is damaged.
     """
     questions = sum(record.questions for record in result.records)
-    seconds_of = getattr(result.trial.config.task, "answer_seconds", None)
-    if seconds_of is None or not questions:
-        return annotation_hours(bought(result), questions)
-    return annotation_hours(bought(result), questions, seconds_of(_classes(result) / questions))
+    task = result.trial.config.task
+    takes = task_seconds(task, result.trial.facts.num_classes)
+    seconds = takes.question
+    if questions and takes.longest != takes.question:
+        seconds = task.answer_seconds(_classes(result) / questions)
+    return annotation_hours(bought(result), questions, seconds, takes.label)
 
 
 def _classes(result: TrialResult) -> int:

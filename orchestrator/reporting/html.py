@@ -43,12 +43,12 @@ from orchestrator.reporting.words import (
     protocols,
     reference,
     schedule,
+    seconds_in_words,
     shown,
     table_caption,
     worth,
     yes_no,
 )
-from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION
 
 WIDE, NARROW = 960, 358
 """Widths that each plot is drawn for, in CSS pixels; the page shows the one that fits."""
@@ -350,12 +350,9 @@ def _bought(rows: Sequence[Row]) -> Mapping[str, Any] | None:
     columns.append(("test after each training", lambda row: chain(row["test_stages"])))
     beside = sorted({number(row["validation_bits"]) for row in rows if row["validation_bits"]})
     text = (
-        f"Labels at the start, then the questions of each round. Hours at {SECONDS_PER_LABEL:.0f} s"
-        f" a label and {SECONDS_PER_QUESTION} s a question, "
-    )
-    text += (
-        "the times measured in the user study of Hu et al. (2020); where questions are about"
-        " several classes, at the task's seconds for those that were asked."
+        "Labels at the start, then the questions of each round. Hours at"
+        f" {seconds_in_words(rows)}; where questions are about several classes, at the task's"
+        " seconds for those that were asked."
     )
     if beside:
         text += (

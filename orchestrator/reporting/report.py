@@ -35,6 +35,7 @@ from orchestrator.reporting.rows import Row
 from orchestrator.reporting.statistics import BREAK_EVEN, Difference, break_even_of, summarise
 from orchestrator.reporting.terminal import render as render
 from orchestrator.sweeps.stage_records import TOP1
+from search_spaces.reading.schedule import task_seconds
 from search_spaces.reading.trials import stage_prefixes
 
 if TYPE_CHECKING:
@@ -286,6 +287,11 @@ def _row(
         "question_bits": row.mean(lambda record: record.question_bits),
         "validation_bits": row.mean(lambda record: record.validation_bits),
         "annotation_hours": hours.mean,
+        "seconds": (
+            asdict(task_seconds(trials[0].trial.config.task, trials[0].trial.facts.num_classes))
+            if trials
+            else None
+        ),
         "questions": _total(row, "questions"),
         "skipped": _total(row, "skipped"),
         "unspent": row.mean(lambda record: record.unspent),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from orchestrator.reporting.results import printable
+from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION
 
 NOTHING = "–"
 APART, SEEDS_ONLY, ONE_SEED = "*", "°", "¹"
@@ -395,6 +396,22 @@ def protocols(report: Mapping[str, Any]) -> list[str]:
     for item in report["anchors"]:
         lines[f"Ours: {item['ours']['protocol']}."] = None
     return list(lines)
+
+
+def seconds_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """At how many seconds of people's work the hours of these rows, or planned trials, are."""
+    found = {
+        (row["seconds"]["label"], row["seconds"]["question"], row["seconds"]["longest"])
+        for row in rows
+        if row["seconds"] is not None
+    }
+    if len(found) != 1:
+        return "the seconds that the task of each says for a label and for an answer"
+    label, question, longest = found.pop()
+    said = f"{question:g} s a question and {label:g} s a label"
+    if (label, question, longest) == (SECONDS_PER_LABEL, SECONDS_PER_QUESTION, question):
+        return f"{said} (user study of Hu et al. 2020)"
+    return f"{said}, as the task says"
 
 
 WORTH_HEAD = ("labels for a label's bits", "labels for a label's time")

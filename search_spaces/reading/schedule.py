@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
@@ -93,24 +94,44 @@ def equal_shares(stages: int) -> tuple[float, ...]:
 
 
 def annotation_hours(
-    labels: int, questions: int, seconds_per_question: float = SECONDS_PER_QUESTION
+    labels: int,
+    questions: int,
+    seconds_per_question: float = SECONDS_PER_QUESTION,
+    seconds_per_label: float = SECONDS_PER_LABEL,
 ) -> float:
     """Hours of people's work for full labels and yes/no answers."""
-    return (labels * SECONDS_PER_LABEL + questions * seconds_per_question) / 3600
+    return (labels * seconds_per_label + questions * seconds_per_question) / 3600
 
 
-def hours_range(
-    task: Any, num_classes: int, labels: int, questions: int
-) -> tuple[float, float] | None:
-    """Returns the least and the most hours of people's work, where the time of an answer depends on
-    how many classes a question names; None where it does not.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSeconds:
+    """How long people take, in seconds."""
+
+    label: float
+    question: float
+    """An answer about one class."""
+    longest: float
+    """An answer about as many classes as a question may name."""
+
+
+def task_seconds(task: Any, num_classes: int) -> TaskSeconds:
+    """Returns the seconds that a task says, or those of Hu et al. 2020."""
+    label = float(getattr(task, "label_seconds", SECONDS_PER_LABEL))
+    answer = getattr(task, "answer_seconds", None)
+    if answer is None:
+        return TaskSeconds(label=label, question=SECONDS_PER_QUESTION, longest=SECONDS_PER_QUESTION)
+    most = task.most_classes(num_classes) if hasattr(task, "most_classes") else 1
+    return TaskSeconds(label=label, question=answer(1), longest=answer(most))
+
+
+def hours_range(task: Any, num_classes: int, labels: int, questions: int) -> tuple[float, float]:
+    """Returns the least and the most hours of people's work; they differ where the time of an
+    answer depends on how many classes a question names.
     """
-    seconds_of = getattr(task, "answer_seconds", None)
-    if seconds_of is None:
-        return None
+    takes = task_seconds(task, num_classes)
     least, most = (
-        annotation_hours(labels, questions, seconds_of(classes))
-        for classes in (1, task.most_classes(num_classes))
+        annotation_hours(labels, questions, seconds, takes.label)
+        for seconds in (takes.question, takes.longest)
     )
     return least, most
 

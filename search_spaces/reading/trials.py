@@ -27,7 +27,6 @@ from search_spaces.reading.domains import corners, to_plain
 from search_spaces.reading.errors import Place, SpecError, show
 from search_spaces.reading.plugins import Catalogue
 from search_spaces.reading.schedule import (
-    annotation_hours,
     check_pool,
     held_out,
     hours_range,
@@ -105,14 +104,11 @@ def make_trial(
         budget_bits=budget_bits,
         bits=schedule.labels * label_bits + schedule.questions,
         validation_bits=validation_bits(config.dataset, facts, label_bits),
-        annotation_hours=_hours(config.task, facts, schedule.labels, schedule.questions),
+        # The most, where they depend on what will be asked.
+        annotation_hours=hours_range(
+            config.task, facts.num_classes, schedule.labels, schedule.questions
+        )[1],
     )
-
-
-def _hours(task: Any, facts: DatasetFacts, labels: int, questions: int) -> float:
-    """Hours of people's work; the most, where they depend on what will be asked."""
-    between = hours_range(task, facts.num_classes, labels, questions)
-    return annotation_hours(labels, questions) if between is None else between[1]
 
 
 def _able(catalogue: Catalogue) -> list[str]:

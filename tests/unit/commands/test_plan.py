@@ -35,6 +35,7 @@ TRIAL_FIELDS = {
     "bits",
     "questions",
     "annotation_hours",
+    "seconds",
     "annotation_hours_least",
     "draws",
     "beyond_pool",

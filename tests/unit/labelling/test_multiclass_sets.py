@@ -5,6 +5,7 @@ contradicts itself.
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from orchestrator.labelling.oracles.simulated import LabelsOracle, NoisyOracle
 from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.questions import ClassSets, Questions
 from orchestrator.labelling.tasks import multiclass_sets
+from orchestrator.labelling.tasks.multiclass import MultiClass
 from orchestrator.labelling.tasks.multiclass_sets import MultiClassSets, halves
-from search_spaces.reading.schedule import hours_range
+from orchestrator.reporting.words import seconds_in_words
+from search_spaces.reading.schedule import hours_range, task_seconds
 from trainers.stage import StageInputs
 
 TASK = MultiClassSets()
@@ -161,3 +164,22 @@ def test_the_time_of_an_answer_grows_with_the_classes_that_it_is_about() -> None
     assert hours_range(task, 9, 3, 10) == pytest.approx(
         ((180 + 10 * 2.5) / 3600, (180 + 10 * 4.5) / 3600)
     )
+
+
+class Slow(MultiClass):
+    """A task that says how long a label takes, and an answer."""
+
+    label_seconds = 7.0
+
+    def answer_seconds(self, classes: float) -> float:
+        return 2.0 * classes
+
+
+def test_a_task_may_say_how_long_a_label_takes() -> None:
+    assert hours_range(Slow(), 9, 3, 10) == ((21 + 20) / 3600, (21 + 20) / 3600)
+    assert hours_range(MultiClass(), 9, 3, 10) == ((180 + 27.2) / 3600, (180 + 27.2) / 3600)
+    row = {"seconds": asdict(task_seconds(Slow(), 9))}
+    assert seconds_in_words([row]) == "2 s a question and 7 s a label, as the task says"
+    measured = {"seconds": asdict(task_seconds(MultiClass(), 9))}
+    assert "Hu et al. 2020" in seconds_in_words([measured, measured])
+    assert "the task of each" in seconds_in_words([row, measured])
