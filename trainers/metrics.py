@@ -49,9 +49,10 @@ def is_guessed(truth: Values, guesses: Values) -> npt.NDArray[np.bool_]:
 
 
 def mean_average_precision(truth: Values, probabilities: Values) -> float:
-    """Returns the mean average precision, in percent: over the categories that have an image, the
-    mean over their images of the precision among all that score no lower. Equal scores are taken in
-    the order of the images. NaN where no category has an image.
+    """Returns the mean average precision, in percent: the mean over all categories of the mean,
+    over the images of each, of the precision among all images that score no lower. A category
+    without an image counts 0, as in scikit-learn's average_precision_score. NaN where there are no
+    images.
 
     Args:
         truth: 0 or 1 for each image and category, [n, C]; or [n] the one category of each.
@@ -59,13 +60,20 @@ def mean_average_precision(truth: Values, probabilities: Values) -> float:
     """
     if truth.ndim == 1:
         truth = truth[:, None] == np.arange(probabilities.shape[1])
-    found = []
+    if not len(truth):
+        return float("nan")
     ranks = np.arange(1, len(truth) + 1)
+    total = 0.0
     for positive, scores in zip(truth.T.astype(bool), probabilities.T, strict=True):
-        if positive.any():
-            hit = positive[np.argsort(-scores, kind="stable")]
-            found.append(float((np.cumsum(hit) / ranks)[hit].mean()))
-    return 100.0 * float(np.mean(found)) if found else float("nan")
+        if not positive.any():
+            continue
+        order = np.argsort(-scores, kind="stable")
+        hits = np.cumsum(positive[order])
+        # Images of equal score have one place together, that of the last of them.
+        last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+        found = np.diff(hits[last], prepend=0)
+        total += float((found * hits[last] / ranks[last]).sum()) / int(hits[-1])
+    return 100.0 * total / int(truth.shape[1])
 
 
 TOP1: Final = Metric("top-1", "guess", top1, is_guessed)

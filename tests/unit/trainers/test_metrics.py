@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 
 import numpy as np
 import pytest
@@ -17,20 +17,15 @@ from trainers.metrics import METRICS
 def test_mean_average_precision_is_that_of_scikit_learn(seed: int, n: int, classes: int) -> None:
     draw = np.random.default_rng(seed)
     truth = draw.integers(0, 2, (n, classes))
-    # No two scores of a category are equal.
-    scores = np.stack([draw.permutation(n) for _ in range(classes)], 1).astype(np.float32) / n
+    truth[:, 0] &= draw.integers(0, 2)
+    # Some equal ones, or none.
+    scores = draw.integers(0, draw.choice([3, 10**6]), (n, classes)).astype(np.float32)
     found = METRICS["mAP"].score(truth, scores)
-    held = [c for c in range(classes) if truth[:, c].any()]
-    if not held:
-        assert math.isnan(found)
-        return
-    theirs = np.mean([average_precision_score(truth[:, c], scores[:, c]) for c in held])
-    assert found == pytest.approx(100 * theirs, abs=1e-9)
-
-
-def test_equal_scores_are_taken_in_the_order_of_the_images() -> None:
-    truth = np.array([[0], [1], [0], [1]])
-    assert METRICS["mAP"].score(truth, np.zeros((4, 1))) == pytest.approx(50.0)
+    with warnings.catch_warnings():
+        # Of a category without an image: it counts 0 there too.
+        warnings.simplefilter("ignore", UserWarning)
+        theirs = [average_precision_score(truth[:, c], scores[:, c]) for c in range(classes)]
+    assert found == pytest.approx(100 * np.mean(theirs), abs=1e-9)
 
 
 def test_one_category_an_image_may_be_written_as_its_number() -> None:
