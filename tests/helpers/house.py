@@ -125,6 +125,25 @@ def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
     return found
 
 
+def branches_on(names: set[str], source: str) -> list[str]:
+    """Comparisons with one of these names, and cases of a `match` that are one, as they are written
+    there.
+    """
+
+    def holds(node: ast.AST) -> bool:
+        return any(
+            isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value in names
+            for part in ast.walk(node)
+        )
+
+    nodes = (ast.Compare, ast.MatchValue)
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, nodes) and holds(node)
+    ]
+
+
 _OPENS = {"Path", "open", "FolderStore", "commit_file"}
 _TOUCHES = {
     "exists",

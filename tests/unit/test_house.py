@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.catalogue import BUILT_IN
 from tests.helpers import house
 
 
@@ -114,6 +115,42 @@ def test_a_call_that_unpickles_is_found(call: str) -> None:
     assert not house.unpickling_calls(
         "np.load(f, allow_pickle=False); torch.load(f, weights_only=True)"
     )
+
+
+ABOUT_ONE_CLASS = {
+    "orchestrator/contracts/methods.py": ["'multiclass' in method.tasks"],
+}
+"""What a name may decide outside the file or folder that it is of: which laws a method is held to,
+where a plug-in may be for tasks of which this program knows nothing.
+"""
+
+
+def test_what_a_method_or_a_task_is_called_decides_nothing() -> None:
+    homes = {}
+    for kind in ("method", "task"):
+        for name, path in BUILT_IN[kind].items():
+            module = path.partition(":")[0]
+            # A method has a folder, a task a file.
+            homes[name] = module.rpartition(".")[0] if kind == "method" else module
+    found = {}
+    for module, path in house.modules().items():
+        others = {name for name, home in homes.items() if not module.startswith(home)}
+        if branches := house.branches_on(others, path.read_text()):
+            found[path.relative_to(house.ROOT).as_posix()] = branches
+    assert found == ABOUT_ONE_CLASS
+
+
+@pytest.mark.parametrize(
+    "branch",
+    [
+        "if task.name == 'multilabel':\n    pass",
+        "x = 1 if name in ('multilabel', 'other') else 2",
+        "match name:\n    case 'multilabel':\n        pass",
+    ],
+)
+def test_a_branch_on_a_name_is_found_however_it_is_written(branch: str) -> None:
+    assert len(house.branches_on({"multilabel"}, branch)) == 1
+    assert not house.branches_on({"another"}, branch)
 
 
 ELSEWHERE = {
