@@ -114,11 +114,10 @@ class FirstLabels:
         Raises:
             DataError: there are too few images, or too few bits for what the draws came to.
         """
-        terms = self._terms
         while True:
             open_at = np.flatnonzero(self._drawn.open)
             if open_at.size:
-                told = oracle.label(self._drawn.ids[open_at], terms.task.label)
+                told = self._told(oracle, open_at)
                 came = told.given != PENDING
                 if self._waited:
                     if not np.any(came):
@@ -137,6 +136,17 @@ class FirstLabels:
                 return "label_plan", self._plan(more, np.full(more.size, apart))
             self._drawn = self._drawn.plus(more, GivenLabels.none(more.size))
             self._apart = np.concatenate([self._apart, np.full(more.size, apart)])
+
+    def _told(self, oracle: Oracle, at: npt.NDArray[np.intp]) -> GivenLabels:
+        """Returns the labels of the images at these places."""
+        terms, ids, apart = self._terms, self._drawn.ids[at], self._apart[at]
+        if terms.validation_label == terms.task.label or not np.any(apart):
+            return oracle.label(ids, terms.task.label)
+        told = Drawn(ids, GivenLabels.none(ids.size))
+        for mine, kind in ((apart, terms.validation_label), (~apart, terms.task.label)):
+            if np.any(mine):
+                told = told.with_labels(np.flatnonzero(mine), oracle.label(ids[mine], kind))
+        return told.labels
 
     def _more(self, oracle: Oracle) -> tuple[Ids, bool]:
         """Returns images to draw next, and whether they are for validation beside the budget."""

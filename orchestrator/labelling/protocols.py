@@ -75,6 +75,12 @@ class Task(Protocol):
     #     How often a round may, at most: of each image those questions are asked that the strategy
     #     ranks first. Without it as often as there are questions.
     #
+    # Optional:
+    #
+    # validation_label: str
+    #     The price by which a `split` validation set, which is beside the budget, is labelled.
+    #     Without it that of `label`.
+    #
     # Optional: seconds of people's time, for plan and report.
     #
     # label_seconds: float

@@ -184,7 +184,7 @@ class PoolState:
             rounds=sum(len(one.asked) > 0 for one in self.rounds),
             label_bits=float(labels * self.terms.label_bits),
             question_bits=float(questions),
-            validation_bits=float(by_origin[SPLIT_VALIDATION] * self.terms.label_bits),
+            validation_bits=float(by_origin[SPLIT_VALIDATION] * self.terms.validation_label_bits),
             questions=questions,
             yes=answers[YES],
             no=answers[NO],

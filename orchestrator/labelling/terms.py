@@ -62,6 +62,16 @@ class PoolTerms:
         return self.task.prices(self.num_classes)[self.task.label]
 
     @property
+    def validation_label(self) -> str:
+        """The price by which images of a `split` validation set are labelled."""
+        return str(getattr(self.task, "validation_label", self.task.label))
+
+    @property
+    def validation_label_bits(self) -> float:
+        """That price."""
+        return self.task.prices(self.num_classes)[self.validation_label]
+
+    @property
     def unit_bits(self) -> float:
         """Price of one of what the rounds buy."""
         return 1.0 if self.buys == "answers" else self.label_bits

@@ -166,6 +166,11 @@ class TrialConfig:
         """Returns the price of one label of round 0."""
         return float(self.task.prices(num_classes)[self.task.label])
 
+    def validation_label_bits(self, num_classes: int) -> float:
+        """Returns the price of one label of a `split` validation set."""
+        kind = getattr(self.task, "validation_label", self.task.label)
+        return float(self.task.prices(num_classes)[kind])
+
     def scores_needed(self) -> tuple[str, ...]:
         """Returns the names of the score arrays that the query strategy and the task read."""
         strategy = self.query.strategy

@@ -103,7 +103,9 @@ def make_trial(
         schedule=schedule,
         budget_bits=budget_bits,
         bits=schedule.labels * label_bits + schedule.questions,
-        validation_bits=validation_bits(config.dataset, facts, label_bits),
+        validation_bits=validation_bits(
+            config.dataset, facts, config.validation_label_bits(facts.num_classes)
+        ),
         # The most, where they depend on what will be asked.
         annotation_hours=hours_range(
             config.task, facts.num_classes, schedule.labels, schedule.questions
