@@ -82,6 +82,7 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
     "task": {
         "multiclass": "orchestrator.labelling.tasks.multiclass:MultiClass",
         "multiclass_sets": "orchestrator.labelling.tasks.multiclass_sets:MultiClassSets",
+        "multilabel": "orchestrator.labelling.tasks.multilabel:MultiLabel",
     },
 }
 """Kind -> name -> module:Class."""

@@ -176,6 +176,16 @@ STRATEGY_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 strategy: one of another package may have a setting of the same name and another default.
 """
 
+TASK_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "multilabel": {
+        "task.label": "vector",
+        "task.per_image": 2,
+        "task.seconds_per_question": 2.72,
+        "task.seconds_per_vector": 60.0,
+        "task.seconds_per_positive": 60.0,
+    },
+}
+"""Task -> key path -> default, in the same way."""
 
 UNREAD: Final = frozenset(DEFAULTS)
 """Keys that stand in specs and records of schema 2 whether or not the plug-ins that they name read
@@ -237,10 +247,13 @@ def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_plugins(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the defaults of the method and of the query strategy that the settings name."""
+    """Returns the defaults of the method, the query strategy and the task that the settings
+    name.
+    """
     return {
         **METHOD_DEFAULTS.get(str(flat.get("method.name")), {}),
         **STRATEGY_DEFAULTS.get(str(flat.get("query.strategy")), {}),
+        **TASK_DEFAULTS.get(str(flat.get("task.name")), {}),
     }
 
 

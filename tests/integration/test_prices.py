@@ -15,9 +15,10 @@ import yaml
 
 import orchestrator as oc
 from orchestrator.labelling.tasks.multiclass import MultiClass
+from orchestrator.labelling.tasks.multilabel import MultiLabel
 from tests.helpers.sweeps import ONE_TRIAL_SPEC
 from tests.toys.families import Families
-from tests.toys.tags import MultiLabel, Tagger, Tags
+from tests.toys.tags import Tagger, Tags
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,4 @@
-"""A task of several labels an image, end to end: one file of the task, its data and its method, and
-nothing else of the program knows of it.
-"""
+"""A task of several labels an image, end to end, with data and a method of another package."""
 
 from __future__ import annotations
 
@@ -14,17 +12,18 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 import orchestrator as oc
-from orchestrator.contracts import SourceContract, TaskContract
+from orchestrator.contracts import SourceContract
 from orchestrator.data.prepare import prepare
 from orchestrator.labelling import test_labels as labels_of_the_test_set
 from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import Ledger
+from orchestrator.labelling.tasks.multilabel import MultiLabel
 from orchestrator.storage.segments import open_segments
 from search_spaces.reading.errors import SpecError
-from tests.toys.tags import CLASSES, MultiLabel, Tagger, Tags
+from tests.toys.tags import CLASSES, Tagger, Tags
 from trainers.errors import UserError
 
-PLUGINS = [Tags, MultiLabel, Tagger]
+PLUGINS = [Tags, Tagger]
 
 
 def spec(**base: Any) -> dict[str, Any]:
@@ -59,16 +58,6 @@ def spec(**base: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> oc.Sweep:
     return oc.sweep(spec(), out=tmp_path_factory.mktemp("tags") / "out", progress=False)
-
-
-class TestMultiLabelVectors(TaskContract):
-    def make(self) -> MultiLabel:
-        return MultiLabel()
-
-
-class TestMultiLabelPositives(TaskContract):
-    def make(self) -> MultiLabel:
-        return MultiLabel(label="positive")
 
 
 class TestTags(SourceContract):
@@ -147,7 +136,7 @@ def test_a_trial_that_lost_its_records_makes_the_same_ones_again(
             },
             "is about one class an image, and tags has several classes an image",
         ),
-        ({"query": {"strategy": "margin"}}, "margin"),
+        ({"query": {"strategy": "badge"}}, "badge"),
         (
             {
                 "schedule": {

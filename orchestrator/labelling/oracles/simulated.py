@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Interval
 
-from orchestrator.labelling.answers import YES, Answers
+from orchestrator.labelling.answers import SKIPPED, YES, Answers
 from orchestrator.labelling.hidden_labels import train_labels
 from orchestrator.labelling.keyed import keyed_uint64, keyed_uniform
 from orchestrator.labelling.protocols import GivenLabels, OraclePlace, Simulation
@@ -123,7 +123,10 @@ class LabelsOracle:
         if held.ndim == 1:
             return GivenLabels.all_of(held)
         rows, classes = np.nonzero(held)
+        given = np.full(len(ids), YES, np.int8)
         if kind == "positive":
+            # Nobody can name a category of an image that has none.
+            given[~held.any(axis=1)] = SKIPPED
             # One of the image's classes, the same whenever it is asked for.
             keys = keyed_uint64("positive", self._seed, ids[rows], classes)
             order = np.lexsort((classes, keys, rows))
@@ -131,7 +134,7 @@ class LabelsOracle:
             classes = classes[order][first]
         starts = np.searchsorted(rows, np.arange(len(ids) + 1))
         sets = ClassSets(starts.astype(np.int64), classes.astype(np.int32))
-        return GivenLabels(np.full(len(ids), YES, np.int8), sets)
+        return GivenLabels(given, sets)
 
     def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
         if self._labels.ndim == 1 and asked.sets.single:

@@ -16,10 +16,12 @@ from orchestrator.catalogue import INSTALLED, Catalogue, load_spec
 from orchestrator.sweeps.stage_store import stage_key
 from search_spaces.reading.assemble import build_config, flatten, nest
 from search_spaces.reading.errors import ABSENT, SpecError
+from search_spaces.reading.plugins import Kind
 from search_spaces.reading.schema import (
     DEFAULTS,
     METHOD_DEFAULTS,
     STRATEGY_DEFAULTS,
+    TASK_DEFAULTS,
     UNREAD,
     changed,
     with_defaults,
@@ -160,12 +162,13 @@ def test_a_changed_default_changes_no_id() -> None:
 
 def test_the_schema_is_todays_defaults() -> None:
     keys = Keys(INSTALLED)
-    own = ("dataset", "task", "budget", "start", "schedule", "oracle")
+    own = ("dataset", "budget", "start", "schedule", "oracle")
     sections = (*own, "search", "resources")
     today = {key: field for section in sections for key, field in keys.any_plugin(section).items()}
-    for name in INSTALLED.names("query"):
-        mine = keys.of_plugin("query", name)
-        table = STRATEGY_DEFAULTS.get(name, {})
+    tables: dict[Kind, Any] = {"query": STRATEGY_DEFAULTS, "task": TASK_DEFAULTS}
+    for kind, name in [(each, name) for each in tables for name in INSTALLED.names(each)]:
+        mine = keys.of_plugin(kind, name)
+        table = tables[kind].get(name, {})
         assert table.keys() <= mine.keys(), f"{name} has no longer what its table has"
         for key, value in table.items():
             assert mine[key].default == value and type(mine[key].default) is type(value), (
