@@ -1,5 +1,6 @@
-"""Reads one .npz file of feature vectors: `x` [N, D], `y` [N], and optionally `x_test`, `y_test`,
-`class_names`, and prior scores of the classes `scores` [N, C], `scores_test` [T, C].
+"""Reads one .npz file of feature vectors: `x` [N, D], `y` [N] classes or [N, L] of 0 and 1 where a
+row may have several, and optionally `x_test`, `y_test`, `class_names`, and prior scores of the
+classes `scores` [N, C], `scores_test` [T, C].
 
 The one reader of such files: what `plan` accepts, `data prepare` accepts, but for the values of the
 vectors, which only the latter reads. Nothing in a file is unpickled or evaluated, and no array is
@@ -16,6 +17,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.data.label_matrices import (
+    category_names,
+    check_test_matrix,
+    is_matrix,
+    read_matrix,
+)
 from orchestrator.data.npz_files import (
     EXPECTED,
     ArrayHeader,
@@ -39,10 +46,10 @@ class FeatureFile:
     path: Path
     x: ArrayHeader
     y: Labels
-    """[N] classes 0..C-1, each with a row."""
+    """[N] classes 0..C-1, each with a row; or [N, L] 1 for those that a row has, else 0."""
     class_names: tuple[str, ...]
     x_test: ArrayHeader | None
-    """None: a fifth of every class is held out of x."""
+    """None: a fifth of every class is held out of x, or of the rows where they may have several."""
     y_test: Labels | None
     scores: ArrayHeader | None = None
     """Logits or probabilities of every class for each row of x; None: there are none."""
@@ -66,17 +73,22 @@ def read_feature_file(path: Path) -> FeatureFile:
                 f"{path}: x_test and y_test belong together, and only one of them is there."
                 f" {EXPECTED}."
             )
-        x, y = _vectors(archive, path, "x"), _classes(archive, path, "y")
+        several = is_matrix(archive, path, "y")
+        read = read_matrix if several else _classes
+        x, y = _vectors(archive, path, "x"), read(archive, path, "y")
         _same_length(path, x, y, "x", "y")
-        names = _class_names(archive, path, y, given="class_names.npy" in stored)
-        _check_classes(path, y, names)
+        if several:
+            names = category_names(archive, path, y)
+        else:
+            names = _class_names(archive, path, y, given="class_names.npy" in stored)
+            _check_classes(path, y, names)
         if "x_test.npy" not in stored:
             _check_share(path, y, names)
             scores, _ = _prior(archive, path, (len(y), None), len(names))
             return FeatureFile(
                 path=path, x=x, y=y, class_names=names, x_test=None, y_test=None, scores=scores
             )
-        x_test, y_test = _vectors(archive, path, "x_test"), _classes(archive, path, "y_test")
+        x_test, y_test = _vectors(archive, path, "x_test"), read(archive, path, "y_test")
         scores, scores_test = _prior(archive, path, (len(y), len(y_test)), len(names))
     _same_length(path, x_test, y_test, "x_test", "y_test")
     if x_test.shape[1] != x.shape[1]:
@@ -84,7 +96,9 @@ def read_feature_file(path: Path) -> FeatureFile:
             f"{path}: x has {x.shape[1]} features a row and x_test {x_test.shape[1]}; both must"
             " come from the same model."
         )
-    if y_test.max() >= len(names):
+    if several:
+        check_test_matrix(path, y, y_test)
+    elif y_test.max() >= len(names):
         row = int(np.argmax(y_test >= len(names)))
         raise DataError(
             f"{path}: y_test[{row}] is {y_test[row]}, but the classes are 0..{len(names) - 1}."
@@ -219,6 +233,13 @@ def _check_classes(path: Path, y: Labels, names: tuple[str, ...]) -> None:
 
 def _check_share(path: Path, y: Labels, names: tuple[str, ...]) -> None:
     """A test set can be held out of the rows."""
+    if y.ndim > 1:
+        if len(y) < TEST_SHARE:
+            raise DataError(
+                f"{path}: has {len(y)} rows, too few to hold some out as test set. Add rows, or"
+                " give x_test and y_test."
+            )
+        return
     counts = np.bincount(y, minlength=len(names))
     if counts.min() < 2 or len(y) < TEST_SHARE:
         few = int(counts.argmin())
@@ -231,6 +252,6 @@ def _check_share(path: Path, y: Labels, names: tuple[str, ...]) -> None:
 def _same_length(path: Path, x: ArrayHeader, y: Labels, x_name: str, y_name: str) -> None:
     if x.shape[0] != len(y):
         raise DataError(
-            f"{path}: {x_name} has {x.shape[0]} rows and {y_name} {len(y)}; each row needs exactly"
-            " one class."
+            f"{path}: {x_name} has {x.shape[0]} rows and {y_name} {len(y)}; each row needs"
+            f" {'exactly one class' if y.ndim == 1 else 'its labels'}."
         )

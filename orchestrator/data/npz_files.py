@@ -23,8 +23,8 @@ from trainers.errors import DataError
 Array = npt.NDArray[Any]
 
 EXPECTED: Final = (
-    "Expected numpy.savez(FILE, x=features [N, D], y=classes [N]), optionally with x_test, y_test"
-    " and class_names"
+    "Expected numpy.savez(FILE, x=features [N, D], y=classes [N]), or y=labels [N, L] of 0 and 1"
+    " where a row may have several, optionally with x_test, y_test and class_names"
 )
 
 _MAGIC: Final = b"\x93NUMPY"

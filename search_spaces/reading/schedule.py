@@ -432,7 +432,23 @@ def check_pool(
             hint="take fewer, or more initial labels",
         )
     apart = held_out(dataset)
-    if apart >= smallest_class:
+    if getattr(task, "several_labels", False):
+        # An image counts for each of its categories: as many images as with one class each, of
+        # whatever categories.
+        blind = True
+        if apart * facts.num_classes >= facts.train_items:
+            raise SpecError(
+                f"the validation split takes {apart * facts.num_classes} images ({apart} for each"
+                f" of {facts.num_classes} categories), and {facts.name} has {facts.train_items}"
+                " training images",
+                keys=(
+                    "dataset.validation.per_class",
+                    "dataset.validation.from",
+                    "dataset.validation",
+                ),
+                hint="take fewer",
+            )
+    elif apart >= smallest_class:
         raise SpecError(
             f"the validation split takes {apart} images of each class, and the smallest class of"
             f" {facts.name} has {smallest_class} training image"

@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import MinLen
 
 from orchestrator.data import prior_scores
-from orchestrator.data.arrays import Array, Labels, held_out_rows
+from orchestrator.data.arrays import Array, Labels, held_out_rows, shuffled
 from orchestrator.data.feature_files import (
     TEST_SHARE,
     FeatureFile,
@@ -28,8 +28,8 @@ from trainers.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """One .npz file. Without `x_test` a fixed fifth of every class becomes the test set; rows keep
-    their order.
+    """One .npz file. Without `x_test` a fixed fifth of every class becomes the test set, or of the
+    rows where they may have several labels; rows keep their order.
     """
 
     name: ClassVar[str] = "features"
@@ -38,20 +38,24 @@ class Features:
 
     path: Annotated[str, MinLen(1)]
     """An .npz file with arrays x [N, D] and y [N], and optionally x_test, y_test and class_names;
+    where a row may have several labels y is [N, L], 1 for those that it has and 0 for the others;
     scores [N, C] (and scores_test, where x_test is given) are prior scores of the classes, logits
     or probabilities, by which stage 0 may guess (start.name: prior).
     """
 
     def contents(self) -> Contents:
         read = read_feature_file(expand(self.path, "dataset.path"))
-        smallest, items = int(np.bincount(read.y).min()), len(read.y)
+        several, items = read.y.ndim > 1, len(read.y)
+        test_items = items // TEST_SHARE if read.y_test is None else len(read.y_test)
         if read.y_test is None:
-            # A share of every class is held out, rounded either way.
-            test_items = items // TEST_SHARE
-            smallest -= -(-smallest // TEST_SHARE)
             items -= test_items
+        if several:
+            smallest = items // len(read.class_names)
         else:
-            test_items = len(read.y_test)
+            smallest = int(np.bincount(read.y).min())
+            if read.y_test is None:
+                # A share of every class is held out, rounded either way.
+                smallest -= -(-smallest // TEST_SHARE)
         return Contents(
             kind="features",
             num_classes=len(read.class_names),
@@ -59,6 +63,7 @@ class Features:
             test_items=test_items,
             smallest_class=smallest,
             class_names=read.class_names,
+            several_labels=several,
             prior=read.scores is not None,
         )
 
@@ -95,8 +100,8 @@ def _splits(file: FeatureFile) -> tuple[dict[str, Labels], dict[str, Array]]:
     if file.y_test is not None:
         labels = {"train": y, "test": file.y_test}
         return labels, {split: np.ones(len(found), bool) for split, found in labels.items()}
-    is_test = np.zeros(len(y), bool)
-    is_test[held_out_rows(y, len(y) // TEST_SHARE)] = True
+    is_test, count = np.zeros(len(y), bool), len(y) // TEST_SHARE
+    is_test[held_out_rows(y, count) if y.ndim == 1 else shuffled(len(y))[:count]] = True
     masks = {"train": ~is_test, "test": is_test}
     return {split: y[mask] for split, mask in masks.items()}, masks
 
