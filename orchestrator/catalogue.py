@@ -67,6 +67,8 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
     "source": {
         "digits": "orchestrator.data.sources.digits:Digits",
         "digits_features": "orchestrator.data.sources.digits:DigitsFeatures",
+        "digits_canvas": "orchestrator.data.sources.digits_canvas:DigitsCanvas",
+        "digits_canvas_features": ("orchestrator.data.sources.digits_canvas:DigitsCanvasFeatures"),
         "cifar10": "orchestrator.data.sources.cifar:Cifar10",
         "cifar100": "orchestrator.data.sources.cifar:Cifar100",
         "mini_imagenet": "orchestrator.data.sources.folders:MiniImagenet",

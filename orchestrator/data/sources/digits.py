@@ -40,7 +40,7 @@ class Digits:
         return "digits"
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
-        values, labels = _read(self.name)
+        values, labels = read_digits(self.name)
         # 0..16 in the source.
         images = np.rint(values * 255 / 16).astype(np.uint8)[..., None]
         return Loaded(
@@ -67,7 +67,7 @@ class DigitsFeatures:
         return "digits_features"
 
     def load(self, folder: Path, on_progress: Progress) -> Loaded:
-        values, labels = _read(self.name)
+        values, labels = read_digits(self.name)
         # Sixteenths are exact in float32.
         vectors = (values.reshape(len(values), -1) / 16).astype(np.float32)
         return Loaded(
@@ -77,7 +77,7 @@ class DigitsFeatures:
         )
 
 
-def _read(name: str) -> tuple[npt.NDArray[np.float64], Labels]:
+def read_digits(name: str) -> tuple[npt.NDArray[np.float64], Labels]:
     """Returns [N, 8, 8] pixels, 0..16, and [N] classes.
 
     Raises:

@@ -19,6 +19,7 @@ from orchestrator.data.image_folders import train_and_test
 from orchestrator.data.sources import folders
 from orchestrator.data.sources.cifar import CIFAR100, BatchLayout, Cifar10, Cifar100
 from orchestrator.data.sources.digits import Digits, DigitsFeatures
+from orchestrator.data.sources.digits_canvas import DigitsCanvas, DigitsCanvasFeatures
 from orchestrator.data.sources.features import Features
 from orchestrator.data.sources.folders import Folder, Imagenet, MiniImagenet
 from search_spaces.reading.config import Contents
@@ -50,6 +51,8 @@ def _photos(folder: Path) -> str:
 MAKERS: dict[str, Callable[[Path], Any]] = {
     "digits": lambda folder: Digits(),
     "digits_features": lambda folder: DigitsFeatures(),
+    "digits_canvas": lambda folder: DigitsCanvas(),
+    "digits_canvas_features": lambda folder: DigitsCanvasFeatures(),
     "cifar10": _cifar(Cifar10, SMALL_CIFAR),
     "cifar100": _cifar(Cifar100, SMALL_CIFAR100),
     "mini_imagenet": lambda folder: MiniImagenet(path=_photos(folder), image_size=8),
@@ -58,6 +61,11 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "features": lambda folder: Features(path=str(write_features(folder / "a.npz"))),
     "features with prior scores": lambda folder: Features(
         path=str(write_features(folder / "a.npz", scores=np.eye(60, 3)))
+    ),
+    "features of several labels": lambda folder: Features(
+        path=str(
+            write_features(folder / "a.npz", y=np.random.default_rng(0).integers(0, 2, (60, 3)))
+        )
     ),
     "blobs": lambda folder: Blobs(),
 }
