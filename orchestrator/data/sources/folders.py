@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +14,16 @@ import numpy as np
 from annotated_types import Interval, MinLen
 
 from orchestrator.data.arrays import SPLITS, Labels, create_array, shuffled
+from orchestrator.data.image_files import check_space, remarks_in_words, stat_of
 from orchestrator.data.image_folders import (
     PassedOver,
     Splits,
     class_images,
-    named,
     train_and_test,
 )
 from orchestrator.data.place import existing
 from orchestrator.data.protocols import Loaded, Progress
-from orchestrator.storage.user_files import check_regular, expand
+from orchestrator.storage.user_files import expand
 from search_spaces.reading.config import Contents
 from trainers.errors import DataError
 
@@ -212,7 +210,7 @@ class ImageFolders:
         for classes in self.layout(self.root, PassedOver(self.root)).values():
             for files in classes.values():
                 for file in files:
-                    stat = _stat(file)
+                    stat = stat_of(file)
                     digest.update(
                         os.fsencode(file) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode()
                     )
@@ -228,7 +226,7 @@ class ImageFolders:
         total = sum(len(files) for classes in splits.values() for files in classes.values())
         first = next(iter(splits["train"].values()))[0]
         shape = image_shape(first, crop)
-        _check_space(self.root, folder, total, shape)
+        check_space(self.root, folder, total, shape)
         done = 0
 
         def count(images: int) -> None:
@@ -241,7 +239,7 @@ class ImageFolders:
             labels[split], files, remarks = _decode_split(
                 splits[split], folder / f"{split}.npy", shape, crop, count
             )
-            notes += _notes(self.root, split, files, remarks)
+            notes += remarks_in_words(self.root, split, files, remarks)
         mean, std = self.statistics or (None, None)
         augment = {"shift": shape[1] // 8, "flip": True} if self.augment is None else self.augment
         return Loaded(
@@ -317,69 +315,3 @@ def _decode_split(
     create_array(target, (len(files), *shape), np.uint8)
     files = [files[k] for k in order]
     return labels[order], files, decode(files, target, crop, on_done)
-
-
-def _notes(root: Path, split: str, files: list[str], remarks: Remarks) -> list[str]:
-    """A line for each sort of remark.
-
-    Raises:
-        DataError: images have several frames: which of them is meant cannot be told, and the first
-            is often blank.
-    """
-    words = {"train": "training", "test": "test"}
-    frames = {files[row]: detail for row, detail in remarks.of("frames")}
-    if frames:
-        first = min(frames)
-        raise DataError(
-            f"{root}: {len(frames)} image files of the {words[split]} set have several frames or"
-            f" pages ({named([first], root)} has {frames[first]}): {named(frames, root)}. Which of"
-            " them is meant cannot be told: write that one into a file of its own, or remove these"
-            " files."
-        )
-    notes = []
-    turned, clear, warned = (
-        [files[row] for row, _ in remarks.of(sort)] for sort in ("turned", "transparent", "warned")
-    )
-    if turned:
-        notes.append(
-            f"{len(turned)} of {len(files)} {words[split]} images were turned or mirrored as their"
-            f" EXIF orientation says: {named(turned, root)}"
-        )
-    if clear:
-        notes.append(
-            f"{len(clear)} of {len(files)} {words[split]} images have transparent parts, which"
-            f" became white: {named(clear, root)}"
-        )
-    if warned:
-        detail = min((files[row], text) for row, text in remarks.of("warned"))[1]
-        notes.append(
-            f"{len(warned)} of {len(files)} {words[split]} images were read with a warning"
-            f" ({detail}): {named(warned, root)}"
-        )
-    return notes
-
-
-def _check_space(root: Path, folder: Path, images: int, shape: tuple[int, int, int]) -> None:
-    needed, free = images * math.prod(shape), shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"{root}: {images:,} images of {shape[1]} x {shape[0]} pixels take {needed / 1e9:.1f}"
-            f" GB decoded; the cache has {free / 1e9:.1f} GB free. Reading image files during the"
-            " training is not offered: set ORCHESTRATE_CACHE to a folder on a larger disk, or a"
-            " smaller dataset.image_size."
-        )
-
-
-def _stat(file: str) -> os.stat_result:
-    try:
-        status = os.stat(file)  # noqa: PTH116 (a million Path objects would be slow)
-    except FileNotFoundError:
-        link = Path(file).is_symlink()
-        what = (
-            "a link to a file that does not exist" if link else "vanished while the folder was read"
-        )
-        raise DataError(f"{file}: {what}.") from None
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}.") from None
-    check_regular(file, status.st_mode)
-    return status
