@@ -18,6 +18,7 @@ from search_spaces.reading.schedule import (
     draws,
     held_out,
     hours_range,
+    images_apart,
     questions_of_image,
     task_seconds,
 )
@@ -99,7 +100,9 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
             mapping = trial_to_mapping(trial)
             shared = {key: mapping[key] for key in ("cases", "config", "bits")}
             shared["schedule"] = mapping["schedule"] | {"buys": trial.schedule.buys}
-            priced_draws = draws(trial.config.schedule, trial.facts, held_out(trial.config.dataset))
+            priced_draws = draws(
+                trial.config.schedule, trial.facts, held_out(trial.config.dataset, trial.facts)
+            )
             shared |= {
                 "questions": trial.questions,
                 "annotation_hours": trial.annotation_hours,
@@ -177,7 +180,7 @@ def _asked_again(trial: Trial) -> int:
 def _askable(trial: Trial) -> int:
     """Returns how many questions a round may have before anything is answered."""
     facts, dataset, task = trial.facts, trial.config.dataset, trial.config.task
-    images = facts.train_items - held_out(dataset) * facts.num_classes
+    images = facts.train_items - images_apart(dataset, facts)
     if not _open_with_label(task, facts.num_classes):
         images -= trial.schedule.initial_labels
     elif dataset.validation.source == "initial_labels":

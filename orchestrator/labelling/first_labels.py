@@ -16,11 +16,14 @@ from orchestrator.labelling.protocols import GivenLabels, Oracle, Simulation
 from orchestrator.labelling.questions import ClassSets
 from orchestrator.labelling.terms import PoolTerms
 from search_spaces.reading.initial_choices import InitialChoiceName, described
+from search_spaces.reading.schedule import share_of
 from trainers.errors import DataError
 from trainers.stage import Ids
 
 VALIDATION_SEED: Final = 0
 """Validation images are the same whatever the seed of the trial."""
+
+_SHARE_SEED: Final = 1200
 
 _SPLIT = ROLES.index("split_validation")
 
@@ -70,6 +73,17 @@ class Drawn:
 
 def _bounds(sets: ClassSets) -> list[tuple[int, int]]:
     return list(zip(sets.starts[:-1].tolist(), sets.starts[1:].tolist(), strict=True))
+
+
+def by_share(images: int, share: float) -> Ids:
+    """Returns the validation images that are a share of all, ascending: the last of them in a
+    random order that is the same in every sweep.
+
+    Source: Cole et al. 2021, whose split of the training images into four fifths and one has this
+        seed; numpy keeps the numbers of this generator for ever.
+    """
+    order = np.random.RandomState(_SHARE_SEED).permutation(images)
+    return np.sort(order[images - share_of(images, share) :]).astype(np.int64)
 
 
 _NONE: Final = Drawn(np.empty(0, np.int64), GivenLabels.none(0))
@@ -151,6 +165,8 @@ class FirstLabels:
     def _more(self, oracle: Oracle) -> tuple[Ids, bool]:
         """Returns images to draw next, and whether they are for validation beside the budget."""
         terms = self._terms
+        if terms.validation.source == "share" and not np.any(self._apart):
+            return by_share(terms.pool_items, terms.validation.share), True
         if terms.validation.source == "split" and not np.any(self._apart):
             simulation = cast(Simulation, oracle)
             per_class = terms.validation.per_class

@@ -84,6 +84,8 @@ class PoolTerms:
         settings = found.pop("task")
         if self.buys == "answers":
             del found["buys"]
+        if self.validation.source != "share":
+            del found["validation"]["share"]
         said = {"name": self.task.name, **settings}
         return found if said == {"name": MultiClass.name} else found | {"task": said}
 

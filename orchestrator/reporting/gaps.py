@@ -20,6 +20,7 @@ from orchestrator.reporting.statistics import (
     summarise,
 )
 from orchestrator.sweeps.correctness import Correct, from_hex
+from search_spaces.reading.schedule import images_apart
 
 SIGNIFICANCE: Final = 0.05
 """Share of tables in which a difference may be called significant that is none, after
@@ -98,9 +99,9 @@ def validation_difference(row: Row, base: Row) -> Difference:
     shared = ours.keys() & theirs.keys()
     trial = row.candidate.trials[0].trial
     chosen = trial.config.dataset.validation
-    if chosen.source != "split" or not shared:
+    if not chosen.apart or not shared:
         return paired_difference(ours, theirs)
-    images = chosen.per_class * trial.facts.num_classes
+    images = images_apart(trial.config.dataset, trial.facts)
     right, other = (
         {seed: correct for seed in shared if (correct := _right(side, seed, images)) is not None}
         for side in (row, base)

@@ -212,7 +212,7 @@ def _ours(row: Row, trial: Trial) -> dict[str, Any]:
     parts.append(
         "images asked again" if config.query.requery == "pool" else "each image asked once"
     )
-    if config.dataset.validation.source == "split":
+    if config.dataset.validation.apart:
         parts.append("validation images kept out of the pool")
     parts.append("the model of the last epoch, chosen by nothing")
     return {

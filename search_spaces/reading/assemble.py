@@ -254,7 +254,7 @@ def _check_together(config: TrialConfig) -> None:
             f"oracle {config.oracle.name} does not know which images are of which class, as a"
             " validation split needs it to",
             keys=("dataset.validation.from", "oracle.name"),
-            hint="write validation: {from: initial_labels} or {from: none}",
+            hint="write validation: {from: share}, {from: initial_labels} or {from: none}",
         )
 
 

@@ -27,12 +27,25 @@ DataKind = Literal["images", "features"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationConfig:
-    source: Literal["split", "initial_labels", "none"] = "split"
-    """`split`: fixed images outside the pool; `initial_labels`: carved from D_S, inside the budget.
-    Written `from:` in YAML.
+    source: Literal["split", "share", "initial_labels", "none"] = "split"
+    """`split`: `per_class` fixed images of each class, outside the pool; `share`: a fixed share of
+    all images, of whatever classes, outside the pool; `initial_labels`: carved from D_S, inside the
+    budget. Written `from:` in YAML.
     """
     per_class: Annotated[int, Interval(ge=1, le=10**9)] = 10
-    """Validation images of each class."""
+    """Validation images of each class. Where an image may be of several: this times their number,
+    in all.
+    """
+    # The digests of states that older releases print are made of what this prints as.
+    share: Annotated[float, Interval(gt=0, lt=1)] = field(default=0.2, repr=False)
+    """With `from: share`: validation images by all training images, drawn as in Cole et al. 2021
+    (numpy's generator with seed 1200).
+    """
+
+    @property
+    def apart(self) -> bool:
+        """Whether the images lie outside the pool, and their labels beside the budget."""
+        return self.source in ("split", "share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

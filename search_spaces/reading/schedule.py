@@ -144,17 +144,33 @@ def questions_of_image(task: Any, num_classes: int) -> int:
 
 
 def validation_bits(dataset: DatasetConfig, facts: DatasetFacts, label_bits: float) -> float:
-    """Price of a `split` validation set, which is beside the budget; 0 for the other kinds."""
-    return (
-        dataset.validation.per_class * facts.num_classes * label_bits
-        if dataset.validation.source == "split"
-        else 0.0
-    )
+    """Price of a validation set outside the pool, which is beside the budget; 0 for the other
+    kinds.
+    """
+    return images_apart(dataset, facts) * label_bits
 
 
-def held_out(dataset: DatasetConfig) -> int:
-    """Images of each class that a `split` validation set takes out of the pool."""
-    return dataset.validation.per_class if dataset.validation.source == "split" else 0
+def images_apart(dataset: DatasetConfig, facts: DatasetFacts) -> int:
+    """Returns how many validation images lie outside the pool."""
+    validation = dataset.validation
+    if validation.source == "share":
+        return share_of(facts.train_items, validation.share)
+    return held_out(dataset, facts) * facts.num_classes
+
+
+def share_of(items: int, share: float) -> int:
+    """Returns how many images a share of them is."""
+    return round(share * items)
+
+
+def held_out(dataset: DatasetConfig, facts: DatasetFacts) -> int:
+    """Returns the images of each class that a validation set outside the pool takes; of a share, if
+    classes are equally large.
+    """
+    validation = dataset.validation
+    if validation.source == "share":
+        return -(-share_of(facts.train_items, validation.share) // facts.num_classes)
+    return validation.per_class if validation.source == "split" else 0
 
 
 def draws(schedule: ScheduleConfig, facts: DatasetFacts, apart: int = 0) -> BlindDraws | None:
@@ -431,14 +447,16 @@ def check_pool(
             ),
             hint="take fewer, or more initial labels",
         )
-    apart = held_out(dataset)
+    outside = images_apart(dataset, facts)
+    # How many of a share are of the smallest class, the data tells.
+    apart = validation.per_class if validation.source == "split" else 0
     if getattr(task, "several_labels", False):
         # An image counts for each of its categories: as many images as with one class each, of
         # whatever categories.
         blind = True
-        if apart * facts.num_classes >= facts.train_items:
+        if outside >= facts.train_items:
             raise SpecError(
-                f"the validation split takes {apart * facts.num_classes} images ({apart} for each"
+                f"the validation split takes {outside} images ({apart} for each"
                 f" of {facts.num_classes} categories), and {facts.name} has {facts.train_items}"
                 " training images",
                 keys=(
@@ -460,7 +478,7 @@ def check_pool(
                 else "give it more images, or write validation: {from: none}"
             ),
         )
-    left = facts.train_items - apart * facts.num_classes
+    left = facts.train_items - outside
     if blind and schedule.initial_labels > left:
         raise SpecError(
             f"{schedule.initial_labels} initial labels are asked for, and {facts.name} has {left}"

@@ -25,6 +25,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "dataset.image_size": None,
     "dataset.validation.from": "split",
     "dataset.validation.per_class": 10,
+    "dataset.validation.share": 0.2,
     "task.name": "multiclass",
     "task.seconds": 2.66,
     "task.seconds_per_class": 0.06,

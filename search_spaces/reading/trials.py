@@ -69,7 +69,7 @@ def make_trial(
         facts = spec.facts
         label_bits = config.label_bits(facts.num_classes)
         schedule, budget_bits = resolve(
-            config.budget, config.schedule, facts, label_bits, held_out(config.dataset)
+            config.budget, config.schedule, facts, label_bits, held_out(config.dataset, facts)
         )
         blind = not config.schedule.choice.of_each_class
         check_pool(

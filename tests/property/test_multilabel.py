@@ -86,7 +86,7 @@ def test_every_pair_of_which_nothing_is_known_may_be_asked_and_no_other(
 def worlds(draw: st.DrawFn) -> tuple[PoolTerms, npt.NDArray[np.int32]]:
     classes, images = draw(st.integers(2, 4)), draw(st.integers(20, 30))
     label = draw(st.sampled_from(["vector", "positive"]))
-    source = draw(st.sampled_from(["split", "none", "initial_labels"]))
+    source = draw(st.sampled_from(["split", "share", "none", "initial_labels"]))
     task = MultiLabel(label=label, per_image=draw(st.integers(1, 3)))
     buys: Bought = draw(st.sampled_from(["answers", "answers", "labels"]))
     bought, quotas = 2 * classes, tuple(draw(st.lists(st.integers(0, 20), min_size=1, max_size=3)))
@@ -183,7 +183,7 @@ def test_every_trial_keeps_the_rules_of_pairs(
 
     inputs = pool.training_inputs()
     held_out = inputs.validation_ids
-    if terms.validation.source == "split":
+    if terms.validation.apart:
         # Whatever the labels of the pool are, the validation set has all of its own.
         assert np.array_equal(inputs.validation_labels, truth[held_out])
         assert counts.validation_bits == held_out.size * terms.num_classes

@@ -119,7 +119,11 @@ def test_a_plan_has_the_documented_fields_and_is_json() -> None:
     assert second["questions"] == 265
     assert second["annotation_hours"] == pytest.approx((20 * 60 + 265 * 2.72) / 3600)
     assert second["config"]["method"]["name"] == "mean_teacher"
-    assert second["config"]["dataset"]["validation"] == {"from": "split", "per_class": 10}
+    assert second["config"]["dataset"]["validation"] == {
+        "from": "split",
+        "per_class": 10,
+        "share": 0.2,
+    }
 
 
 def test_questions_that_no_pool_can_take_are_counted_and_said() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.labelling.first_labels import CHOICES
+from orchestrator.labelling.first_labels import CHOICES, by_share
 from orchestrator.labelling.fold import fold
 from orchestrator.labelling.keyed import keyed_uint64
 from orchestrator.labelling.ledger import Ledger
@@ -238,3 +238,27 @@ def test_every_value_of_initial_choice_is_described_and_drawn() -> None:
     assert {name for name, known in INITIAL_CHOICES.items() if known.bits_decide} == {
         "priced_balanced"
     }
+
+
+@given(st.integers(5, 400), st.sampled_from([0.1, 0.2, 0.5]))
+def test_a_share_for_validation_is_the_same_images_whatever_their_classes(
+    images: int, share: float
+) -> None:
+    ids = by_share(images, share)
+    assert ids.size == round(share * images) and np.all(np.diff(ids) > 0)
+    order = np.random.RandomState(1200).permutation(images)
+    assert set(order[: images - ids.size].tolist()) == set(range(images)) - set(ids.tolist())
+
+
+def test_a_share_for_validation_is_out_of_the_pool_and_beside_the_budget() -> None:
+    shared = ValidationConfig(source="share", share=0.25)
+    states = [
+        open_pool(trial("random", validation=shared, seed=seed), MemorySegments(), Shop()).state()
+        for seed in (0, 1)
+    ]
+    for state in states:
+        assert np.array_equal(np.flatnonzero(~state.in_pool), by_share(ITEMS, 0.25))
+        assert state.spent() == pytest.approx(12 * np.log2(3))
+        assert state.counts().validation_bits == pytest.approx(75 * np.log2(3))
+        assert state.terms.to_mapping()["validation"]["share"] == 0.25
+    assert "share" not in trial("random").to_mapping()["validation"]

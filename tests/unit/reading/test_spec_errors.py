@@ -322,7 +322,7 @@ BAD = [
         "unknown_validation",
         "    from: split",
         "    from: test #@",
-        "one of split, initial_labels, none",
+        "one of split, share, initial_labels, none",
         "dataset.validation.from",
     ),
     Bad(
