@@ -74,6 +74,10 @@ BUILT_IN: Final[Mapping[Kind, Mapping[str, str]]] = {
         "mini_imagenet": "orchestrator.data.sources.folders:MiniImagenet",
         "imagenet": "orchestrator.data.sources.folders:Imagenet",
         "folder": "orchestrator.data.sources.folders:Folder",
+        "voc12": "orchestrator.data.sources.listed:Voc12",
+        "coco14": "orchestrator.data.sources.listed:Coco14",
+        "nuswide": "orchestrator.data.sources.listed:NusWide",
+        "cub_attributes": "orchestrator.data.sources.listed:CubAttributes",
         "features": "orchestrator.data.sources.features:Features",
     },
     "search": {

@@ -84,6 +84,8 @@ class Crop:
 
     resize: int
     size: int
+    whole: bool = False
+    """Instead both sides are resized to `size`: nothing is cut off, and shapes are stretched."""
 
 
 def image_shape(file: str, crop: Crop | None) -> tuple[int, int, int]:
@@ -153,6 +155,9 @@ def read_image(
             f"{file}: is an image without pixels. Replace it, or remove it from the data set."
         )
     if crop and colour.size != (crop.size, crop.size):
+        if crop.whole:
+            square = (crop.size, crop.size)
+            return np.asarray(colour.resize(square, Pillow.Resampling.BILINEAR))
         width, height = colour.size
         shorter = min(width, height)
         if (crop.resize / shorter) ** 2 * width * height > _MOST_PIXELS:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.catalogue import BUILT_IN
+from orchestrator.catalogue import BUILT_IN, INSTALLED
 from orchestrator.contracts import SourceContract
 from orchestrator.data.image_folders import train_and_test
 from orchestrator.data.sources import folders
@@ -23,6 +23,7 @@ from orchestrator.data.sources.digits_canvas import DigitsCanvas, DigitsCanvasFe
 from orchestrator.data.sources.features import Features
 from orchestrator.data.sources.folders import Folder, Imagenet, MiniImagenet
 from search_spaces.reading.config import Contents
+from tests.helpers import label_lists
 from tests.helpers.dataset_files import (
     SMALL_CIFAR,
     write_cifar,
@@ -48,6 +49,12 @@ def _photos(folder: Path) -> str:
     return str(write_image_folder(folder / "photos"))
 
 
+def _listed(name: str) -> Callable[[Path], Any]:
+    return lambda folder: INSTALLED.load("source", name)(
+        path=str(label_lists.WRITERS[name](folder / name)), image_size=8
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Any]] = {
     "digits": lambda folder: Digits(),
     "digits_features": lambda folder: DigitsFeatures(),
@@ -67,6 +74,7 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
             write_features(folder / "a.npz", y=np.random.default_rng(0).integers(0, 2, (60, 3)))
         )
     ),
+    **{name: _listed(name) for name in label_lists.WRITERS},
     "blobs": lambda folder: Blobs(),
 }
 
