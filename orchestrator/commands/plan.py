@@ -81,6 +81,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
         return {
             "name": spec.name,
             "trials": None,
+            "tasks": [],
             "search": search,
             "stage_trainings": {"total": None, "distinct": None},
             "break_even": None,
@@ -114,9 +115,11 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
             }
         rows.append({"id": trial.id, "seed": trial.seed} | shared)
     seeds = len(spec.seeds)
+    said = (getattr(trial.config.task, "in_words", None) for trial in trials)
     return {
         "name": spec.name,
         "trials": rows,
+        "tasks": list(dict.fromkeys(filter(None, said))),
         "stage_trainings": {"total": total * seeds, "distinct": len(places) * seeds},
         "break_even": break_even_of(trials),
         "training": None
@@ -265,6 +268,8 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
         " that share a beginning share its training.",
         highlight=False,
     )
+    for line in planned["tasks"]:
+        console.print(line, highlight=False)
     if planned["training"] is not None:
         console.print(_training_in_words(planned["training"]), highlight=False, markup=False)
     if planned["break_even"] is not None and any(row["questions"] for row in planned["trials"]):

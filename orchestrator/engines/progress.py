@@ -21,7 +21,7 @@ from rich.text import Text
 from orchestrator.reporting.results import printable
 from orchestrator.reporting.status import duration
 from orchestrator.reporting.words import number
-from orchestrator.sweeps.stage_records import StageRecord
+from orchestrator.sweeps.stage_records import TOP1, StageRecord
 
 OnStage = Callable[[str, StageRecord], None]
 """Called with the trial's label and the record of a stage that it has finished."""
@@ -278,13 +278,17 @@ def _cut(name: str, room: int) -> str:
     return name if len(name) <= room else f"{name[: room - 1]}…"
 
 
+def _by(metric: str) -> str:
+    return "" if metric == TOP1 else f"{printable(metric)} "
+
+
 def _facts(record: StageRecord) -> str:
     """`, stage 1: validation 91.0 %, 199.4 bits, trained in 4.1 s`."""
     parts = [
         (
             "no validation"
             if record.validation is None
-            else f"validation {number(record.validation)} %"
+            else f"validation {_by(record.metric)}{number(record.validation)} %"
         ),
         f"{number(record.bits)} bits",
     ]

@@ -81,6 +81,10 @@ class Task(Protocol):
     #     The price by which a `split` validation set, which is beside the budget, is labelled.
     #     Without it that of `label`.
     #
+    # in_words: str
+    #     What a label is and what a question is about, in a sentence for plan and report, where
+    #     that is not one class an image.
+    #
     # Optional: seconds of people's time, for plan and report.
     #
     # label_seconds: float

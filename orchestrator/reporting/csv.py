@@ -39,6 +39,7 @@ def csv_by_seed(report: Mapping[str, Any]) -> str:
         "guess_accuracy",
     ]
     head += ["questions", "yes", "no", "skipped", "wasted", "unspent", "comparable", "is_baseline"]
+    head += ["metric"]
     varied = _varied(report)
     named = figures(report["rows"])
     lines = []
@@ -77,7 +78,7 @@ def csv_by_row(report: Mapping[str, Any]) -> str:
         "is_baseline",
         "is_best",
     ]
-    after += ["is_leader", "tied_with_best", "like_with_like"]
+    after += ["is_leader", "tied_with_best", "like_with_like", "metric"]
     parts = ("n", "mean", "std", "low", "high", "sources", "p", "p_holm", "told_apart")
     head = (
         plain

@@ -37,6 +37,7 @@ from orchestrator.reporting.words import (
     legend,
     marks,
     mean_std,
+    measured,
     notes,
     number,
     prior_lines,
@@ -113,7 +114,7 @@ def html(report: Mapping[str, Any]) -> str:
         effect_rule=report["rules"]["effect"],
         not_compared=NOT_COMPARED,
         apart=apart(report) if report["apart"] else [],
-        curves=_curves(drawn),
+        curves=_curves(drawn, report["metric"]),
         guesses=_guesses(drawn, report["break_even"]),
         prior=prior_lines(report),
         bought=_bought([row for row in table if row["n"]]),
@@ -197,7 +198,9 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             (
                 "Data",
                 (
-                    f"{data['name']}: {data['num_classes']} classes, {data['train_items']:,}"
+                    f"{data['name']}: {data['num_classes']}"
+                    f" {'categories, several an item' if report['several_labels'] else 'classes'},"
+                    f" {data['train_items']:,}"
                     f" training and {data['test_items']:,} test items"
                 ),
             ),
@@ -233,7 +236,7 @@ def _comparison(
         text += (
             " Against the baseline: test accuracy of the last epoch, paired, with the 95% interval."
         )
-    text += f" {table_caption(comparison)}"
+    text = measured(text, report["metric"]) + f" {table_caption(report, comparison)}"
     beside = legend(rows)
     beside += [
         f"Also differs from {reference(report, comparison)}: {difference}: {'; '.join(labels)}."
@@ -268,16 +271,16 @@ def _comparison(
     }
 
 
-def _curves(rows: Sequence[Row]) -> Figure | None:
+def _curves(rows: Sequence[Row], metric: str) -> Figure | None:
     unlike = [
         row for row in _unlike(rows) if row["test_stages"] and row["test_stages"][-1] is not None
     ]
     if not unlike:
         return None
     drawn, behind = _with_baseline(unlike, MOST_CURVES), _with_baseline(unlike, MOST_GREY)
-    caption = (
-        "Test accuracy in percent after each training against the bits spent by then: mean, and a"
-        " band of one standard deviation over seeds."
+    caption = measured("Test accuracy in percent", metric) + (
+        " after each training against the bits spent by then: mean, and a band of one standard"
+        " deviation over seeds."
     )
     caption += " Grey: the other rows." if len(unlike) > 1 else ""
     if any(row["is_baseline"] for row in unlike):
@@ -295,8 +298,9 @@ def _guesses(rows: Sequence[Row], even: Mapping[str, float] | None) -> Mapping[s
         return None
     drawn = asked[:MOST_GUESSES]
     caption = (
-        "Guesses that were right in each round (circled number), in percent, with one standard"
-        " deviation over seeds; the answers of an average seed."
+        f"{'Answers that were yes' if even is None else 'Guesses that were right'} in each round"
+        " (circled number), in percent, with one standard deviation over seeds; the answers of an"
+        " average seed."
     )
     caption += _left_out(len(asked), len(drawn))
     figure = _figure(
@@ -311,7 +315,7 @@ def _guesses(rows: Sequence[Row], even: Mapping[str, float] | None) -> Mapping[s
         "no",
         "skipped",
         "wasted",
-        "right, %",
+        "yes, %" if even is None else "right, %",
         *WORTH_HEAD,
     )
     lines = []

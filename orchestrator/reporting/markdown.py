@@ -36,6 +36,7 @@ from orchestrator.reporting.words import (
     shown,
     table_caption,
     worth,
+    yes_share,
 )
 
 
@@ -52,7 +53,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         )
         rows = [table[index] for index in comparison["rows"]]
         parts.append(_results_table(rows))
-        lines = [*filter(None, [table_caption(comparison)]), *legend(rows)]
+        lines = [*filter(None, [table_caption(report, comparison)]), *legend(rows)]
         lines += [
             f"Also differs from {reference(report, comparison)}: {text}: {'; '.join(labels)}."
             for text, labels in differing(report, comparison)
@@ -176,7 +177,7 @@ def _rounds_table(table: Sequence[Mapping[str, Any]], even: Mapping[str, float] 
     if not body:
         return "No round of questions has been finished."
     text = _md_table(
-        ["case", "round", "n", "answered", "yes", "no", "wasted", "guess accuracy", *WORTH_HEAD],
+        ["case", "round", "n", "answered", "yes", "no", "wasted", yes_share(even), *WORTH_HEAD],
         body,
     )
     return text if even is None else f"{text}\n\n{break_even_line(even)}"

@@ -34,6 +34,7 @@ from orchestrator.reporting.results import StageRecord, SweepResults, TrialResul
 from orchestrator.reporting.rows import Row
 from orchestrator.reporting.statistics import BREAK_EVEN, Difference, break_even_of, summarise
 from orchestrator.reporting.terminal import render as render
+from orchestrator.reporting.words import measured
 from orchestrator.sweeps.stage_records import TOP1
 from search_spaces.reading.schedule import task_seconds
 from search_spaces.reading.trials import stage_prefixes
@@ -118,6 +119,8 @@ def build(sweep: SweepResults) -> dict[str, Any]:
             "candidates": len(sweep.candidates),
         },
         "metric": metric(sweep),
+        "several_labels": any(result.trial.config.task.several_labels for result in sweep.trials),
+        "tasks": _tasks(sweep),
         "baseline": sweep.baseline,
         "trials": {
             state: sum(result.state == state for result in sweep.trials)
@@ -136,14 +139,14 @@ def build(sweep: SweepResults) -> dict[str, Any]:
         ],
         "break_even": break_even_of(result.trial for result in sweep.trials),
         "rules": {
-            "choice": CHOICE_RULE,
+            "choice": measured(CHOICE_RULE, metric(sweep)),
             "equal_bits_share": EQUAL_BITS,
             "interval": INTERVAL_RULE,
             "told_apart": HOLM_RULE,
             "significance": SIGNIFICANCE,
             "like": LIKE_RULE,
             "ordering": ORDERING_RULE,
-            "effect": EFFECT_RULE,
+            "effect": measured(EFFECT_RULE, metric(sweep)),
         },
         "made_on": made_on(sweep),
         "anchors": anchors(table),
@@ -155,6 +158,12 @@ def metric(sweep: SweepResults) -> str:
     """Returns the word for what validation and test are, of the sweep's tasks."""
     found = {record.metric: None for result in sweep.trials for record in result.records}
     return " or ".join(found) or TOP1
+
+
+def _tasks(sweep: SweepResults) -> list[str]:
+    """What tasks say of themselves, each thing once."""
+    said = (getattr(result.trial.config.task, "in_words", None) for result in sweep.trials)
+    return list(dict.fromkeys(filter(None, said)))
 
 
 def _right_of(sweep: SweepResults) -> Callable[[TrialResult], Correct | None]:
@@ -287,6 +296,7 @@ def _row(
         "question_bits": row.mean(lambda record: record.question_bits),
         "validation_bits": row.mean(lambda record: record.validation_bits),
         "annotation_hours": hours.mean,
+        "metric": trials[0].trial.config.task.metric.name if trials else None,
         "seconds": (
             asdict(task_seconds(trials[0].trial.config.task, trials[0].trial.facts.num_classes))
             if trials

@@ -17,6 +17,7 @@ from orchestrator.reporting.comparison import label
 from orchestrator.reporting.report import failed, stage_trainings
 from orchestrator.reporting.results import SweepResults, TrialResult, printable
 from orchestrator.reporting.stage_times import stage_times
+from orchestrator.sweeps.stage_records import TOP1
 from search_spaces.reading.config import ResourcesConfig
 from search_spaces.reading.trials import stage_prefixes
 
@@ -178,7 +179,9 @@ def render(sweep: SweepResults, resources: ResourcesConfig) -> RenderableType:
     table.add_column("seed", justify="right")
     table.add_column("state")
     table.add_column("bits", justify="right", no_wrap=True)
-    table.add_column("validation after each training", overflow="fold")
+    metrics = dict.fromkeys(result.trial.config.task.metric.name for result in sweep.trials)
+    judged = "" if [*metrics] in ([], [TOP1]) else f" ({' or '.join(metrics)})"
+    table.add_column(f"validation{printable(judged)} after each training", overflow="fold")
     for trial in listed[:MOST_LISTED]:
         done, of = len(trial["stages"]), trial["stages_in_all"]
         state = (

@@ -42,7 +42,7 @@ def render(report: Mapping[str, Any]) -> RenderableType:
         parts += [Text(f"{report['name']}: {title}", style="bold"), _Rows(rows)]
         parts += [
             Text(line, style="dim")
-            for line in (write.table_caption(comparison), *write.legend(rows))
+            for line in (write.table_caption(report, comparison), *write.legend(rows))
             if line
         ]
         for text, labels in write.differing(report, comparison):

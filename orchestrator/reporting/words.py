@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from orchestrator.reporting.results import printable
+from orchestrator.sweeps.stage_records import TOP1
 from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION
 
 NOTHING = "–"
@@ -86,7 +88,14 @@ def _gap_marks(gap: Mapping[str, Any]) -> str:
     return f" {marks}" if marks else ""
 
 
-def table_caption(comparison: Mapping[str, Any]) -> str:
+def measured(text: str, metric: str) -> str:
+    """Returns a text about the accuracy of models as it is for models that a metric judges."""
+    if metric == TOP1:
+        return text
+    return re.sub(r"\b([Vv]alidation|[Tt]est) accuracy", rf"\1 {metric}", text)
+
+
+def table_caption(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
     """What to keep in mind about the highest row of a table, and why none is best where the
     headline does not say it.
     """
@@ -101,7 +110,7 @@ def table_caption(comparison: Mapping[str, Any]) -> str:
             words.append(f"No row leads: {comparison['no_leader']}.")
         elif comparison["best"] is None:
             words.append(f"No row is called best: {comparison['no_best']}.")
-    return " ".join(words)
+    return measured(" ".join(words), report["metric"])
 
 
 def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -245,12 +254,12 @@ def headline(report: Mapping[str, Any]) -> str:
     if main is None:
         return "No trial has finished yet."
     if main["leader"] is None:
-        return f"No row leads: {main['no_leader']}."
+        return measured(f"No row leads: {main['no_leader']}.", report["metric"])
     row = report["rows"][main["leader"]]
     unfinished = report["trials"]["running"] + report["trials"]["pending"]
     text = (
         f"{'So far, at' if unfinished else 'At'} {number(main['bits'][1])} bits, “{row['label']}”"
-        " has the highest validation accuracy of "
+        f" {measured('has the highest validation accuracy of', report['metric'])} "
     )
     aside = (
         sum(not report["rows"][index]["like_with_like"] for index in main["rows"])
@@ -414,6 +423,13 @@ def seconds_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{said}, as the task says"
 
 
+def yes_share(even: Mapping[str, float] | None) -> str:
+    """What the share of answers yes is called: the accuracy of the guesses, where a yes to each is
+    the label of an image.
+    """
+    return "yes, %" if even is None else "guess accuracy"
+
+
 WORTH_HEAD = ("labels for a label's bits", "labels for a label's time")
 
 
@@ -476,6 +492,7 @@ def notes(report: Mapping[str, Any]) -> list[str]:
             " the finished seeds."
         ),
         training_line(report),
+        *report["tasks"],
     ]
     mixed = [
         f"{name}s {', '.join(values)}"

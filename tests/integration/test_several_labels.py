@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from rich.console import Console
 from sklearn.metrics import average_precision_score
 
 import orchestrator as oc
+from orchestrator.catalogue import INSTALLED
+from orchestrator.commands.plan import print_plan
 from orchestrator.contracts import SourceContract
 from orchestrator.data.prepare import prepare
 from orchestrator.labelling import test_labels as labels_of_the_test_set
 from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.tasks.multilabel import MultiLabel
+from orchestrator.reporting import status
+from orchestrator.reporting.results import load
 from orchestrator.storage.segments import open_segments
+from orchestrator.sweeps.layout import SweepLayout
+from search_spaces.reading.config import ResourcesConfig
 from search_spaces.reading.errors import SpecError
 from tests.toys.tags import CLASSES, Tagger, Tags
 from trainers.errors import UserError
@@ -83,6 +93,31 @@ def test_every_trial_is_trained_asked_and_scored(swept: oc.Sweep) -> None:
         rows = by_case[case].groupby("seed")
         assert (rows["test"].last() > rows["test"].first()).all(), "answers teach"
     assert (Path(swept.location) / "report" / "report.html").is_file()
+
+
+def test_every_form_of_the_report_says_what_is_bought_asked_and_measured(swept: oc.Sweep) -> None:
+    folder = Path(swept.location) / "report"
+    vectors = "Images with several labels: a label is all categories of an image"
+    for name in ("report.md", "report.html"):
+        page = html.unescape((folder / name).read_text())
+        assert vectors in page and "a label is one category that an image has" in page
+        assert "validation mAP" in page and "yes, %" in page
+        for wrong in ("validation accuracy", "test accuracy", "guess accuracy", "right, %"):
+            assert wrong not in page, f"{name}: {wrong}"
+    assert f"{CLASSES} categories, several an item" in html.unescape(
+        (folder / "report.html").read_text()
+    )
+    for name in ("report.csv", "report-rows.csv"):
+        assert set(pd.read_csv(folder / name)["metric"]) == {"mAP"}
+    console = Console(file=io.StringIO(), width=200)
+    known = INSTALLED.adding("source", Tags).adding("method", Tagger)
+    results = load(SweepLayout.at(swept.location), catalogue=known)
+    console.print(status.render(results, ResourcesConfig()))
+    print_plan(oc.plan(spec()), console)
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert "validation (mAP) after each training" in said and vectors in said
+    assert "2.72 s a question and 60 s a label" in said
 
 
 def test_what_is_recorded_is_what_the_data_says(swept: oc.Sweep) -> None:

@@ -58,6 +58,15 @@ class MultiLabel:
     """
 
     @property
+    def in_words(self) -> str:
+        """Returns what is bought and asked."""
+        label = {
+            "vector": "a label is all categories of an image (task.label: vector)",
+            "positive": "a label is one category that an image has (task.label: positive)",
+        }[self.label]
+        return f"Images with several labels: {label}; a question is about one category of an image."
+
+    @property
     def label_seconds(self) -> float:
         """Seconds for one label."""
         return self.seconds_per_vector if self.label == "vector" else self.seconds_per_positive

@@ -108,7 +108,14 @@ def test_the_ablations_cost_the_same_bits_in_every_row(name: str, cases: int) ->
 
 def test_a_plan_has_the_documented_fields_and_is_json() -> None:
     found = json.loads(json.dumps(plan(load_spec("smoke.yaml")), allow_nan=False))
-    assert set(found) == {"name", "trials", "stage_trainings", "break_even", "training"}
+    assert set(found) == {
+        "name",
+        "trials",
+        "tasks",
+        "stage_trainings",
+        "break_even",
+        "training",
+    }
     first = found["trials"][0]
     assert set(first) == TRIAL_FIELDS
     assert first["cases"] == ["full labels only"] and first["seed"] == 0
