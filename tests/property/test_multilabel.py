@@ -4,7 +4,9 @@ asked, and what it costs.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.fold import fold
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle, NoisyOracle
-from orchestrator.labelling.pool import Pool, PoolTerms
+from orchestrator.labelling.pool import Pool, PoolTerms, Round
 from orchestrator.labelling.protocols import Oracle
 from orchestrator.labelling.questions import ClassSets, Questions
 from orchestrator.labelling.tasks.multilabel import MultiLabel
@@ -29,6 +31,8 @@ from orchestrator.reporting.words import seconds_in_words
 from search_spaces.reading.config import Bought, ValidationConfig
 from search_spaces.reading.schedule import hours_range
 from tests.helpers.pool_world import MemorySegments
+from tests.helpers.pool_world import terms as some_terms
+from tests.toys.inbox import OpenInbox
 from trainers.stage import StageInputs
 
 STRATEGIES = ["random", "easy", "hard", "margin", "entropy", "even_odds", "class_balanced"]
@@ -116,23 +120,32 @@ def run(terms: PoolTerms, oracle: Oracle, strategy: str) -> tuple[Pool, MemorySe
     pool = Pool(terms, Ledger(segments), oracle)
     assert pool.open()
     for number in range(1, len(terms.quotas) + 1):
-        rng = np.random.default_rng(number)
-        inputs = pool.training_inputs()
-        p = rng.random((inputs.pool_ids.size, terms.num_classes)).astype(np.float32)
-        asked = choose(
-            terms.task,
-            INSTALLED.load("query", strategy)(),
-            {"item_ids": inputs.pool_ids, "probabilities": p},
-            pool.eligible(),
-            pool.quota(number),
-            known=pool.training_inputs,
-            seed=terms.seed,
-            round=number,
-            mask_refused=True,
-            buys=terms.buys,
-        )
-        pool.ask(number, asked)
+        ask(pool, number, strategy)
     return pool, segments
+
+
+def ask(pool: Pool, number: int, strategy: str = "random") -> Round:
+    """Asks a round by random scores, or asks again what is open of it."""
+    begun = pool.round(number)
+    if begun is not None:
+        return pool.ask(number, begun.asked)
+    terms = pool.state().terms
+    rng = np.random.default_rng(number)
+    inputs = pool.training_inputs()
+    p = rng.random((inputs.pool_ids.size, terms.num_classes)).astype(np.float32)
+    asked = choose(
+        terms.task,
+        INSTALLED.load("query", strategy)(),
+        {"item_ids": inputs.pool_ids, "probabilities": p},
+        pool.eligible(),
+        pool.quota(number),
+        known=pool.training_inputs,
+        seed=terms.seed,
+        round=number,
+        mask_refused=True,
+        buys=terms.buys,
+    )
+    return pool.ask(number, asked)
 
 
 def known_of(facts: Facts) -> npt.NDArray[np.int64]:
@@ -265,3 +278,49 @@ def test_random_questions_are_random_whatever_the_model_says() -> None:
     counts = np.bincount(asked.guesses, minlength=classes)
     # Each of six with a chance of a sixth of 300: 50, standard deviation 6.5.
     assert counts.min() > 50 - 5 * 6.5 and counts.max() < 50 + 5 * 6.5
+
+
+@pytest.mark.parametrize("label", ["vector", "positive"])
+def test_people_answer_about_pairs_through_an_inbox_in_parts(tmp_path: Path, label: Any) -> None:
+    truth = np.random.default_rng(5).integers(0, 2, (40, 4)).astype(np.int32)
+    truth[:, 1] |= ~truth.any(axis=1)
+    terms = some_terms(
+        pool_items=40,
+        validation=ValidationConfig(source="share", share=0.2),
+        initial_choice="uniform",
+        budget_bits=200.0,
+        task=MultiLabel(label=label, per_image=3),
+    )
+    simulated = LabelsOracle(truth, 4, seed=terms.seed)
+    whole, _ = run(terms, simulated, "easy")
+
+    def put(name: str, content: Any) -> None:
+        (tmp_path / name).write_text(json.dumps(content))
+
+    segments = MemorySegments()
+    pool = Pool(terms, Ledger(segments), OpenInbox(tmp_path))
+    assert not pool.open(), "nobody has said anything yet"
+    out = set(np.flatnonzero(~whole.state().in_pool).tolist())
+    every = np.arange(40)
+    kinds = {kind: simulated.label(every, kind).sets for kind in ("vector", "positive")}
+    said = {
+        str(i): kinds["vector" if i in out else label].take(np.array([i])).classes.tolist()
+        for i in every.tolist()
+    }
+    put("labels.json", {i: labels for i, labels in said.items() if int(i) % 2})
+    assert not pool.open()
+    put("labels.json", said)
+    assert pool.open()
+    answers: dict[str, dict[str, int]] = {}
+    for number in range(1, len(terms.quotas) + 1):
+        one = ask(pool, number, "easy")
+        while not one.over:
+            open_at = np.flatnonzero(one.answers < SKIPPED)
+            for image, k in zip(
+                one.ids[open_at][::2].tolist(), one.guesses[open_at][::2].tolist(), strict=True
+            ):
+                answers.setdefault(str(image), {})[str(k)] = int(truth[image, k])
+            put("answers.json", answers)
+            one = ask(pool, number)
+    assert np.array_equal(known_of(pool.state().facts), known_of(whole.state().facts))
+    assert pool.counts() == whole.counts()

@@ -18,8 +18,8 @@ from trainers.stage import Ids
 
 @dataclass(frozen=True, kw_only=True)
 class Inbox:
-    """Whoever labels puts `labels.json` (image -> class) and `answers.json` (image -> class ->
-    1 or 0) into a folder.
+    """Whoever labels puts `labels.json` (image -> class, or the list of its classes) and
+    `answers.json` (image -> class -> 1 or 0) into a folder.
     """
 
     name: ClassVar[str] = "inbox"
@@ -38,7 +38,11 @@ class OpenInbox:
 
     def label(self, ids: Ids, kind: str) -> GivenLabels:
         held = self._read("labels.json")
-        return GivenLabels.of({int(image): (held[image],) for image in held}, ids)
+        sets = {
+            int(image): tuple(said) if isinstance(said, list) else (said,)
+            for image, said in held.items()
+        }
+        return GivenLabels.of(sets, ids)
 
     def answer(self, asked: Questions, repeats: npt.NDArray[np.int32]) -> Answers:
         held = self._read("answers.json")
