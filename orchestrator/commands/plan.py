@@ -173,9 +173,9 @@ def _beyond_pool(trial: Trial) -> int:
 
 def _asked_again(trial: Trial) -> int:
     """Returns how many questions of a trial, of those that can be asked, are more than there are
-    images to ask about.
+    images to ask about. Where an image has several questions none is asked again.
     """
-    if trial.schedule.buys == "labels":
+    if trial.schedule.buys == "labels" or trial.config.task.several_questions:
         return 0
     return max(0, trial.questions - _beyond_pool(trial) - _askable(trial))
 
