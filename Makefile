@@ -28,10 +28,12 @@ types:
 imports:
 	$(BIN)/lint-imports
 
-# Two at a time, and then one after the other those that start whole sweeps; these run whatever came of the others.
+# Two at a time; those of the command line two files at a time, for each file makes its sweeps once; and one after the other those
+# that start a cluster. Each runs whatever came of the others.
 tests:
-	$(BIN)/pytest -n 2 --ignore tests/integration --ignore tests/cluster; others=$$?; \
-	$(BIN)/pytest tests/integration tests/cluster && exit $$others
+	$(BIN)/pytest -n 2 --ignore tests/integration --ignore tests/cluster; units=$$?; \
+	$(BIN)/pytest -n 2 --dist loadfile tests/integration; whole=$$?; \
+	$(BIN)/pytest tests/cluster && exit $$((units | whole))
 
 # On hosts that are made on this machine: as root, with Debian's packages (what is missing is said), and half an hour long.
 # ONLY='-m lane': the short part that continuous integration runs.
