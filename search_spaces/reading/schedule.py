@@ -502,16 +502,15 @@ def check_pool(
             keys=("schedule.rounds_buy", "budget.full_labels", "budget.bits"),
             hint="lower the budget",
         )
-    askable, once = unlabelled, "at most once"
+    askable, rule, room = unlabelled, "asks each image at most once", f"{unlabelled} images"
     if getattr(task, "several_questions", False):
+        each = questions_of_image(task, facts.num_classes)
         # An image that has a label may be open too.
-        askable = left * questions_of_image(task, facts.num_classes)
-        once = "in one round"
+        askable, rule = left * each, "asks about an image in one round only"
+        room = f"{left} images, {each} of each at most"
     if query.requery == "never" and schedule.questions > askable:
-        images = unlabelled if askable == unlabelled else left
         raise SpecError(
-            f"requery: never asks each image {once}, and there are {schedule.questions}"
-            f" questions for {images} images",
+            f"requery: never {rule}, and there are {schedule.questions} questions for {room}",
             keys=(
                 "query.requery",
                 "schedule.initial_labels_per_class",

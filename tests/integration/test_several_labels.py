@@ -173,6 +173,10 @@ def test_a_trial_that_lost_its_records_makes_the_same_ones_again(
         ),
         ({"query": {"strategy": "badge"}}, "badge"),
         (
+            {"task": MultiLabel(per_image=1), "query": {"strategy": "easy", "requery": "never"}},
+            "in one round only, and there are 220 questions for 200 images, 1 of each at most",
+        ),
+        (
             {
                 "schedule": {
                     "initial_labels_per_class": 5,
@@ -187,6 +191,7 @@ def test_a_trial_that_lost_its_records_makes_the_same_ones_again(
 def test_what_does_not_go_together_is_refused(base: dict[str, Any], said: str) -> None:
     wrong = spec(**base)
     wrong["cases"] = {"one": {}}
+    wrong["dataset"]["source"] = Tags(items=200)
     with pytest.raises(SpecError, match=said):
         oc.plan(wrong)
 
