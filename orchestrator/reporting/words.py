@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from orchestrator.reporting.results import printable
 from orchestrator.sweeps.stage_records import TOP1
-from search_spaces.reading.schedule import SECONDS_PER_LABEL, SECONDS_PER_QUESTION
 
 NOTHING = "–"
 APART, SEEDS_ONLY, ONE_SEED = "*", "°", "¹"
@@ -409,18 +408,13 @@ def protocols(report: Mapping[str, Any]) -> list[str]:
 
 def seconds_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
     """At how many seconds of people's work the hours of these rows, or planned trials, are."""
-    found = {
-        (row["seconds"]["label"], row["seconds"]["question"], row["seconds"]["longest"])
-        for row in rows
-        if row["seconds"] is not None
-    }
+    keys = ("label", "question", "measured")
+    found = {tuple(row["seconds"][key] for key in keys) for row in rows if row["seconds"]}
     if len(found) != 1:
         return "the seconds that the task of each says for a label and for an answer"
-    label, question, longest = found.pop()
+    label, question, measured = found.pop()
     said = f"{question:g} s a question and {label:g} s a label"
-    if (label, question, longest) == (SECONDS_PER_LABEL, SECONDS_PER_QUESTION, question):
-        return f"{said} (user study of Hu et al. 2020)"
-    return f"{said}, as the task says"
+    return f"{said} (user study of Hu et al. 2020)" if measured else f"{said}, as the task says"
 
 
 def yes_share(even: Mapping[str, float] | None) -> str:

@@ -112,6 +112,8 @@ class TaskSeconds:
     """An answer about one class."""
     longest: float
     """An answer about as many classes as a question may name."""
+    measured: bool
+    """Whether it is what Hu et al. 2020 measured, of such labels and answers."""
 
 
 def task_seconds(task: Any, num_classes: int) -> TaskSeconds:
@@ -119,9 +121,11 @@ def task_seconds(task: Any, num_classes: int) -> TaskSeconds:
     label = float(getattr(task, "label_seconds", SECONDS_PER_LABEL))
     answer = getattr(task, "answer_seconds", None)
     if answer is None:
-        return TaskSeconds(label=label, question=SECONDS_PER_QUESTION, longest=SECONDS_PER_QUESTION)
+        question = longest = SECONDS_PER_QUESTION
+        measured = not hasattr(task, "label_seconds")
+        return TaskSeconds(label=label, question=question, longest=longest, measured=measured)
     most = task.most_classes(num_classes) if hasattr(task, "most_classes") else 1
-    return TaskSeconds(label=label, question=answer(1), longest=answer(most))
+    return TaskSeconds(label=label, question=answer(1), longest=answer(most), measured=False)
 
 
 def hours_range(task: Any, num_classes: int, labels: int, questions: int) -> tuple[float, float]:

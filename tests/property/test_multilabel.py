@@ -5,7 +5,7 @@ asked, and what it costs.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from orchestrator.labelling.questions import ClassSets, Questions
 from orchestrator.labelling.tasks.multilabel import MultiLabel
 from orchestrator.reporting.words import seconds_in_words
 from search_spaces.reading.config import Bought, ValidationConfig
-from search_spaces.reading.schedule import hours_range
+from search_spaces.reading.schedule import hours_range, task_seconds
 from tests.helpers.pool_world import MemorySegments
 from tests.helpers.pool_world import terms as some_terms
 from tests.toys.inbox import OpenInbox
@@ -249,8 +249,13 @@ def test_what_each_kind_of_label_tells_and_costs() -> None:
     task = MultiLabel(seconds_per_question=3, seconds_per_vector=40, seconds_per_positive=5)
     assert hours_range(task, 4, 9, 10) == ((360 + 30) / 3600,) * 2
     assert hours_range(replace(task, label="positive"), 4, 9, 10) == ((45 + 30) / 3600,) * 2
-    seconds = {"label": 40.0, "question": 3.0, "longest": 3.0}
-    assert "3 s a question and 40 s a label" in seconds_in_words([{"seconds": seconds}])
+    # Of vectors and positives nobody has measured anything, whatever number stands there.
+    for each, said in (
+        (task, "3 s a question and 40 s"),
+        (MultiLabel(), "2.72 s a question and 60 s"),
+    ):
+        row = {"seconds": asdict(task_seconds(each, 4))}
+        assert seconds_in_words([row]) == f"{said} a label, as the task says"
 
 
 def test_a_positive_of_an_image_without_a_category_is_skipped_and_free() -> None:
