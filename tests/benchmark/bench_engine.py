@@ -2,10 +2,11 @@
 beside the published loop.
 
     python -m tests.benchmark.bench_engine [--device cuda] [--backbone wide_resnet_28_2] [--parts
-    limit,published] [--profile]
+    limit,published,obcp] [--profile]
 
 `limit`: the real loop (sampler, views, negatives, EMA, history) against the same step on one batch
     that lies on the device and is used again and again.
+`obcp`: the same of ObCP's loop, with pairs of a class and exchanged keys.
 `published`: the real loop against a reconstruction of the published one
 (tests/benchmark/published_loop.py) with the same network. Each pair is run in turns in one process,
 so that both meet the same load of the machine. An epoch has `--steps` steps; what an epoch costs
@@ -25,11 +26,13 @@ import torch
 from tests.benchmark.printed import hardware, spread
 from tests.benchmark.published_loop import PublishedLoop
 from tests.benchmark.random_stage import labelled_rows, random_cache, random_inputs
+from tests.helpers.obcp import obcp
 from tests.helpers.stage_world import mean_teacher
 from trainers.data.items import StageData
 from trainers.mean_teacher.method import MeanTeacher
 from trainers.mean_teacher.settings import MeanTeacherConfig
 from trainers.networks.precision import precision_used
+from trainers.obcp.settings import ObcpConfig
 from trainers.run import set_up
 from trainers.stage import StageInputs
 
@@ -93,6 +96,57 @@ class PureMath:
                 batch_size=config.batch_size,
             )
         return self.steps
+
+
+class ObcpLoop:
+    """Epochs of ObCP's trainer after the first question, as RealLoop; with `steps` its step alone,
+    on one batch that never changes.
+    """
+
+    def __init__(
+        self,
+        config: ObcpConfig,
+        data: StageData,
+        inputs: StageInputs,
+        device: torch.device,
+        *,
+        steps: int | None = None,
+    ) -> None:
+        self.device, self.steps, self.epoch = device, steps, 0
+        self.trainer = obcp(config, data, inputs, device=device)
+        self.batch = next(self.trainer.epoch_batches(0)[1])
+        self.trainer.encoder.train()
+        self.trainer.key.train()
+
+    def __call__(self) -> int:
+        set_up(self.device, torch.get_num_threads())
+        if self.steps is None:
+            history = self.trainer.train_epoch(self.epoch).cpu()
+            self.epoch += 1
+            return len(history)
+        for _ in range(self.steps):
+            self.trainer.take_step(self.batch, 0, learning_rate=0.001)
+        return self.steps
+
+
+def obcp_loops(
+    args: argparse.Namespace, data: StageData, inputs: StageInputs, device: torch.device
+) -> tuple[ObcpLoop, ObcpLoop]:
+    """Epochs after the first question, and the step alone."""
+    config = ObcpConfig(
+        backbone=args.backbone,
+        epochs=args.repeats + 2,
+        first_query_epoch=0,
+        batch_size=args.batch,
+        queue_size=4 * args.batch,
+        labelled_share=labelled_rows(args.batch) / args.batch,
+        learning_rate=0.001,
+        precision=args.precision,
+    )
+    return (
+        ObcpLoop(config, data, inputs, device),
+        ObcpLoop(config, data, inputs, device, steps=args.steps),
+    )
 
 
 def new_trainer(
@@ -198,6 +252,11 @@ def main() -> None:
                 repeats=args.repeats,
             )
             names = f"real loop, {used}", f"pure math, {used}"
+            print_pair(names, rates, f"goal {LIMIT_GOAL[device.type]:.2f} on this device")
+        if "obcp" in args.parts.split(","):
+            loop, alone = obcp_loops(args, data, inputs, device)
+            rates = in_turns(loop, alone, batch=args.batch, device=device, repeats=args.repeats)
+            names = f"ObCP's loop, {used}", f"its step alone, {used}"
             print_pair(names, rates, f"goal {LIMIT_GOAL[device.type]:.2f} on this device")
         if "published" in args.parts.split(","):
             published = PublishedLoop(config, data, inputs, device=device, workers=args.workers)

@@ -124,12 +124,7 @@ def terms(folder: Path, config: ObcpConfig, *, refused: int, even: bool = False)
     epoch = 2
     cache, truth = write_cache(folder)
     trainer = obcp(config, open_data(cache), some_inputs(truth, refused=refused))
-    asked = epoch >= config.stage_one
-    if asked:
-        trainer._fill_labelled()
-    planned = trainer._sampler.epoch(epoch)
-    labelled = trainer.labelled if asked else None
-    batch = next(iter(trainer.batches.of(epoch, planned, 5, labelled=labelled)))
+    batch = next(trainer.epoch_batches(epoch)[1])
     if even:
         weights = torch.full_like(batch.contrast_weights, 1 / len(batch.ids))
         batch = dataclasses.replace(batch, contrast_weights=weights)
@@ -367,8 +362,7 @@ def test_confirmed_labels_may_be_left_out_of_the_cross_entropy(tmp_path: Path) -
     trainer.load(obcp(config, data, before).state())
     seen = set()
     for epoch in (1, 2):
-        planned = trainer._sampler.epoch(epoch)
-        for batch in trainer.batches.of(epoch, planned, 5, labelled=trainer.labelled):
+        for batch in trainer.epoch_batches(epoch)[1]:
             ids = batch.ids[-len(batch.labels) :].tolist()
             counts = [id_ in before.label_ids for id_ in ids]
             seen |= set(counts)

@@ -71,11 +71,9 @@ class Reference:
                 self.kept = dict(zip(self.label_ids, keys, strict=True))
             self.query.train()
             self.key.train()
-            planned = self.trainer._sampler.epoch(epoch)
-            labelled = self.trainer.labelled if asked else None
-            batches = self.trainer.batches.of(epoch, planned, 5, labelled=labelled)
+            steps, batches = self.trainer.epoch_batches(epoch)
             for step, batch in enumerate(batches):
-                at = (epoch + step / planned.steps) / self.config.epochs
+                at = (epoch + step / steps) / self.config.epochs
                 rate = self.config.learning_rate * (1 + math.cos(math.pi * at)) / 2
                 self.step(batch, self.trainer.streams(epoch), rate, asked=asked)
 

@@ -7,7 +7,7 @@ Sources: Zhang et al. 2022 (One-bit Active Query with Contrastive Pairs, CVPR); 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -140,19 +140,15 @@ class ObcpTrainer(Trainer):
         """Trains one pass over the images without a label. Returns loss, cross entropy, contrastive
         and negative loss of each step, [steps, 4] on the device.
         """
-        epoch = self._sampler.epoch(number)
-        asked = number >= self.config.stage_one
-        if asked:
-            self._fill_labelled()
-        history = torch.zeros(epoch.steps, 4, device=self.device, dtype=torch.float64)
+        steps, batches = self.epoch_batches(number)
+        history = torch.zeros(steps, 4, device=self.device, dtype=torch.float64)
         collected = None
         if self._collects(number, "online"):
             collected = Collected(len(self.items), self.data.num_classes, self.device)
         self.encoder.train()
         self.key.train()  # its batch norm statistics are its own, from its own views
-        labelled = self.labelled if asked else None
-        for step, batch in enumerate(self.batches.of(number, epoch, self.seed, labelled=labelled)):
-            at = (number + step / epoch.steps) / self.config.epochs
+        for step, batch in enumerate(batches):
+            at = (number + step / steps) / self.config.epochs
             history[step] = self.take_step(
                 batch,
                 number,
@@ -167,6 +163,24 @@ class ObcpTrainer(Trainer):
             found = self.scores("validation", self._unlabelled, ("probabilities",))
             self._add(number, self._unlabelled, found["probabilities"])
         return history
+
+    def epoch_batches(self, number: int) -> tuple[int, Iterator[Batch]]:
+        """Returns how many steps an epoch has, and this rank's batches. After the first question
+        every labelled image has a key by then.
+        """
+        # By the seed of the training's first stage, once the state is loaded.
+        epoch = TwoStreamSampler(
+            unlabelled_ids=self._unlabelled,
+            labelled_ids=self.inputs.label_ids,
+            batch_size=self.config.batch_size,
+            labelled_share=self.config.labelled_share,
+            seed=self.seed,
+        ).epoch(number)
+        asked = number >= self.config.stage_one
+        if asked:
+            self._fill_labelled()
+        labelled = self.labelled if asked else None
+        return epoch.steps, self.batches.of(number, epoch, self.seed, labelled=labelled)
 
     def take_step(
         self,
@@ -205,18 +219,6 @@ class ObcpTrainer(Trainer):
         """Random numbers of an epoch: which labelled images take a key's place, and which keys'."""
         members, slots = (randomness.key(self.seed, use, number) for use in (_MEMBERS, _SLOTS))
         return members, slots
-
-    @property
-    def _sampler(self) -> TwoStreamSampler:
-        # By the seed of the training's first stage, once the state is loaded.
-        inputs = self.inputs
-        return TwoStreamSampler(
-            unlabelled_ids=self._unlabelled,
-            labelled_ids=inputs.label_ids,
-            batch_size=self.config.batch_size,
-            labelled_share=self.config.labelled_share,
-            seed=self.seed,
-        )
 
     @cached_property
     def _unlabelled(self) -> Ids:
