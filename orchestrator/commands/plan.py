@@ -11,6 +11,7 @@ import numpy as np
 
 from orchestrator.labelling.facts import Facts
 from orchestrator.labelling.questions import ClassSets
+from orchestrator.reporting.comparison import label
 from orchestrator.reporting.statistics import break_even_of
 from orchestrator.reporting.words import break_even_line, seconds_in_words
 from search_spaces.reading.config import ResourcesConfig, Spec, Trial
@@ -100,6 +101,7 @@ def plan(spec: Spec, *, like: str | None = None) -> dict[str, Any]:
             places |= {prefix: place for place, prefix in enumerate(prefixes)}
             mapping = trial_to_mapping(trial)
             shared = {key: mapping[key] for key in ("cases", "config", "bits")}
+            shared["settings"] = dict(trial.settings)
             shared["schedule"] = mapping["schedule"] | {"buys": trial.schedule.buys}
             priced_draws = draws(
                 trial.config.schedule, trial.facts, held_out(trial.config.dataset, trial.facts)
@@ -163,12 +165,17 @@ def _training(
 
 def _beyond_pool(trial: Trial) -> int:
     """Returns how many questions of a trial can never be asked: a round asks about an image at most
-    once, or as often as the task allows, and at most about every image that is open.
+    once, or as often as the task allows, and at most about every image that is open. Where an image
+    has several questions, each is answered once in the whole trial.
     """
     if trial.schedule.buys == "labels":
         return 0
-    most = _askable(trial)
-    return sum(max(0, quota - most) for quota in trial.schedule.quotas)
+    most, left, beyond = _askable(trial), _answers(trial), 0
+    for quota in trial.schedule.quotas:
+        asked = min(quota, most, left)
+        beyond += quota - asked
+        left -= asked
+    return beyond
 
 
 def _asked_again(trial: Trial) -> int:
@@ -180,15 +187,30 @@ def _asked_again(trial: Trial) -> int:
     return max(0, trial.questions - _beyond_pool(trial) - _askable(trial))
 
 
+def _answers(trial: Trial) -> int:
+    """Returns how many answers a trial can get, whatever its rounds."""
+    if not trial.config.task.several_questions:
+        return trial.questions
+    classes, images = trial.facts.num_classes, _open_images(trial)
+    # An image that has a label and is open has at least the one of which it is known.
+    known = trial.schedule.initial_labels if _open_with_label(trial.config.task, classes) else 0
+    return images * classes - known
+
+
 def _askable(trial: Trial) -> int:
     """Returns how many questions a round may have before anything is answered."""
+    return _open_images(trial) * questions_of_image(trial.config.task, trial.facts.num_classes)
+
+
+def _open_images(trial: Trial) -> int:
+    """Returns about how many images something may be asked before anything is answered."""
     facts, dataset, task = trial.facts, trial.config.dataset, trial.config.task
     images = facts.train_items - images_apart(dataset, facts)
     if not _open_with_label(task, facts.num_classes):
         images -= trial.schedule.initial_labels
     elif dataset.validation.source == "initial_labels":
         images -= dataset.validation.per_class * facts.num_classes
-    return images * questions_of_image(task, facts.num_classes)
+    return images
 
 
 def _open_with_label(task: Any, num_classes: int) -> bool:
@@ -222,7 +244,7 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
         table.add_column(heading, justify="right", overflow="fold", no_wrap=heading != "rounds")
     table.add_column("seeds", overflow="fold")
     candidates = _by_candidate(planned["trials"])
-    for rows in candidates[:MOST_ROWS]:
+    for number, rows in enumerate(candidates[:MOST_ROWS], start=1):
         first = rows[0]
         quotas = " + ".join(f"{quota:,}" for quota in first["schedule"]["quotas"]) or "none"
         if first["schedule"]["buys"] == "labels":
@@ -235,7 +257,11 @@ def print_plan(planned: dict[str, Any], console: Console | None = None) -> None:
                 f"~{quotas.replace(' + ', ' + ~')}",
             )
         cells = [
-            "\n".join(first["cases"]) or "-",
+            (
+                label(" = ".join(first["cases"]) or None, first["settings"], number)
+                if first["settings"]
+                else "\n".join(first["cases"]) or "-"
+            ),
             labels,
             quotas,
             f"{'' if drawn is None else '~'}{first['questions']:,}",
@@ -292,12 +318,20 @@ def _print_scarcity(candidates: list[list[dict[str, Any]]], console: Console) ->
     beyond = [rows[0] for rows in candidates if rows[0]["beyond_pool"]]
     if beyond:
         first = beyond[0]
+        several = first["config"]["task"].get("per_image") is not None
+        most = (
+            "questions than task.per_image allows in a round, or than there are pairs of which"
+            " nothing is known"
+            if several
+            else "in a round than there are images without a label"
+        )
         console.print(
-            f"{len(beyond)} of these {'asks' if len(beyond) == 1 else 'ask'} more in a round than"
-            f" there are images without a label: {first['beyond_pool']:,} of the"
+            f"{len(beyond)} of these {'asks' if len(beyond) == 1 else 'ask'} more {most}:"
+            f" {first['beyond_pool']:,} of the"
             f" {first['questions']:,} questions of"
             f" {', '.join(first['cases']) or 'the first of them'} can never be asked, and their"
-            " bits stay unspent. Lower the budget, or split it into more rounds.",
+            " bits stay unspent. Lower the budget, or split it into more rounds"
+            + (", or raise task.per_image." if several else "."),
             highlight=False,
             markup=False,
         )

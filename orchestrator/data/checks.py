@@ -67,9 +67,14 @@ def check_content(where: str, folder: Path, loaded: Loaded) -> tuple[str, ...]:
         some = ", ".join(loaded.class_names[c] for c in absent[:_NAMED]) + (
             ", ..." if len(absent) > _NAMED else ""
         )
+        classes = len(loaded.class_names)
         notes.append(
-            f"the test set has no item of {len(absent)} of {len(loaded.class_names)} classes"
-            f" ({some}): test accuracy says nothing of them"
+            f"the test set has no item of {len(absent)} of {classes} classes ({some}): test"
+            " accuracy says nothing of them"
+            if loaded.labels["test"].ndim == 1
+            else f"the test set has no item of {len(absent)} of {classes} categories ({some}): each"
+            f" counts 0 in the mAP, which can therefore be {100 * (1 - len(absent) / classes):.1f}"
+            " at most"
         )
     return (*notes, *_uneven(loaded))
 

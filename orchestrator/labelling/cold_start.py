@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.labelling.first_labels import CHOICES, Choice, Drawn
+from orchestrator.labelling.first_labels import CHOICES, Choice, Drawn, too_few_images
 from orchestrator.labelling.protocols import Draw, Oracle, Query
 from orchestrator.labelling.questions import Questions
 from orchestrator.labelling.terms import PoolTerms
@@ -39,10 +39,7 @@ class ByStrategy:
             return np.empty(0, np.int64)
         ids = np.setdiff1d(np.arange(terms.pool_items), without, assume_unique=True)
         if ids.size < drawn.ids.size + missing:
-            raise DataError(
-                f"trial {terms.trial}: {wanted} initial labels are asked for, and there are"
-                f" {ids.size} images; ask for fewer"
-            )
+            raise too_few_images(terms, wanted, ids.size, drawn)
         # Ranked alike each time, whatever was drawn: the next one is the next of the same order.
         vectors = np.asarray(self.features()[ids], np.float32)
         draw = Draw(

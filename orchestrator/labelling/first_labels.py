@@ -9,7 +9,7 @@ from typing import Final, Literal, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.labelling.answers import PENDING, YES
+from orchestrator.labelling.answers import PENDING, SKIPPED, YES
 from orchestrator.labelling.keyed import keyed_uint64
 from orchestrator.labelling.ledger import ROLES, Columns, Segment, as_column, as_sets
 from orchestrator.labelling.protocols import GivenLabels, Oracle, Simulation
@@ -230,6 +230,16 @@ class Balanced:
         return simulation.balanced("initial", per_class, terms.seed, without, first=self.first)
 
 
+def too_few_images(terms: PoolTerms, wanted: int, images: int, drawn: Drawn) -> DataError:
+    """Returns the error of a round 0 that wants more labels than so many images can give."""
+    skipped = int(np.count_nonzero(drawn.labels.given == SKIPPED))
+    without_label = f", {skipped} of which gave no label" if skipped else ""
+    return DataError(
+        f"trial {terms.trial}: {wanted} initial labels are asked for, and there are {images}"
+        f" images{without_label}; ask for at most {images - skipped}"
+    )
+
+
 class Uniform:
     """As many images as `initial_labels_per_class` of each class would be, of whatever classes. An
     image that whoever labels skips is replaced by the next.
@@ -240,10 +250,7 @@ class Uniform:
         missing = wanted - int(np.count_nonzero(drawn.given))
         order = _blind_order(terms, without)
         if order.size < drawn.ids.size + missing:
-            raise DataError(
-                f"trial {terms.trial}: {wanted} initial labels are asked for, and there are"
-                f" {order.size} images; ask for fewer"
-            )
+            raise too_few_images(terms, wanted, order.size, drawn)
         return order[drawn.ids.size : drawn.ids.size + missing]
 
 

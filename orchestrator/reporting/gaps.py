@@ -20,6 +20,7 @@ from orchestrator.reporting.statistics import (
     summarise,
 )
 from orchestrator.sweeps.correctness import Correct, from_hex
+from orchestrator.sweeps.stage_records import TOP1
 from search_spaces.reading.schedule import images_apart
 
 SIGNIFICANCE: Final = 0.05
@@ -93,7 +94,8 @@ def validation_difference(row: Row, base: Row) -> Difference:
     split. Carved images differ by seed, and are its spread.
 
     Records without the images that were right (sweeps of 0.1.0) have a bound for the error of the
-    images instead.
+    images instead. Of a metric that is no share of right guesses there is none: the seeds' spread
+    alone.
     """
     ours, theirs = row.by_seed(validation), base.by_seed(validation)
     shared = ours.keys() & theirs.keys()
@@ -108,6 +110,8 @@ def validation_difference(row: Row, base: Row) -> Difference:
     )
     if right.keys() == other.keys() == shared:
         return crossed_difference(right, other)
+    if any(result.records[-1].metric != TOP1 for side in (row, base) for result in side.finished):
+        return paired_difference(ours, theirs)
     means = [summarise([side[seed] for seed in shared]).mean or 0.0 for side in (ours, theirs)]
     return paired_difference(ours, theirs, binomial_bound(means[0], means[1], images))
 

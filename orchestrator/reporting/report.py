@@ -47,7 +47,8 @@ INTERVAL_RULE: Final = (
     " on a fixed validation split it is paired by seed and by image and holds both errors: another"
     " seed, and other images. Where it is not on record which images were right, the test has the"
     " seeds' spread alone, and a validation split a bound for the images besides (two independent"
-    " binomials)"
+    " binomials). Of a metric that is no share of right guesses, such as mAP, both have the seeds'"
+    " spread alone: such an interval holds no error of the images and is too narrow"
 )
 HOLM_RULE: Final = (
     "significant: at 5% in the whole table after Holm's correction, over the other rows for"

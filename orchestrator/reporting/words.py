@@ -128,8 +128,9 @@ def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     if any(gap["n"] > 1 and gap["sources"] == "seeds" for gap in gaps):
         lines.append(
-            f"{SEEDS_ONLY} spread over seeds alone: no file says which test images were right, so"
-            " the error of the images is missing and may be larger."
+            f"{SEEDS_ONLY} spread over seeds alone: it is not on record which test images were"
+            " right, or the metric is no share of them, so the error of the images is missing and"
+            " may be larger."
         )
     if any(gap["n"] == 1 for gap in gaps):
         lines.append(

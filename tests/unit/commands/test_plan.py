@@ -29,6 +29,7 @@ from tests.helpers.small_sweep import SPEC, write_data
 TRIAL_FIELDS = {
     "id",
     "cases",
+    "settings",
     "seed",
     "config",
     "schedule",
@@ -163,6 +164,31 @@ def test_questions_that_must_be_about_images_asked_before_are_counted_and_said()
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert f"at least {row['asked_again']:,} of the {row['questions']:,} of" in text
+
+
+def test_varied_rows_are_told_apart_by_their_settings() -> None:
+    """By the names that the report will have."""
+    text = shown("pseudo_labels_tau.yaml")
+    for teacher in ("AN", "EM"):
+        for threshold in ("0.55", "0.65", "0.75", "0.85", "0.95"):
+            assert f"teacher {teacher}, threshold {threshold}" in text
+
+
+def test_pairs_are_answered_once_in_a_whole_trial() -> None:
+    """3,200 canvases of ten categories: what is left for a later round is what no earlier one
+    asked.
+    """
+    given = ["cases={}", "base.task.per_image=10", "base.task.label=vector", "seeds=[0]"]
+    given += ["baseline=null", "orderings=null", "budget.full_labels=null", "budget.bits=40000"]
+    given += ["schedule.initial_labels_per_class=20", "schedule.split=[0.5, 0.5]"]
+    row = plan(load_spec("pseudo_labels.yaml", given))["trials"][0]
+    unknown = 10 * (3200 - 200)
+    assert max(row["schedule"]["quotas"]) < unknown < row["questions"]
+    assert row["beyond_pool"] == row["questions"] - unknown
+    console = Console(file=io.StringIO(), width=400)
+    print_plan(plan(load_spec("pseudo_labels.yaml", given)), console)
+    assert isinstance(console.file, io.StringIO)
+    assert "pairs of which nothing is known" in console.file.getvalue()
 
 
 def test_a_search_that_learns_says_how_many_candidates_it_will_draw() -> None:

@@ -103,3 +103,14 @@ def test_only_0_and_1_pass_and_a_row_may_have_none(tmp_path: Path, y: Any) -> No
         return
     with pytest.raises(DataError):
         read_feature_file(path)
+
+
+def test_a_category_without_a_test_image_is_said_with_what_it_costs(tmp_path: Path) -> None:
+    """It counts 0 in the mAP, and so does say something."""
+    y_test = Y[:20].copy()
+    y_test[:, 3] = 0
+    x_test = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
+    path = write_features(tmp_path / "a.npz", y=Y, x_test=x_test, y_test=y_test, class_names=None)
+    (note,) = [note for note in prepare(Features(path=str(path))).notes if "test set" in note]
+    assert "1 of 5 categories (3): each counts 0 in the mAP" in note
+    assert note.endswith("80.0 at most")

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.labelling.first_labels import CHOICES, by_share
+from orchestrator.labelling.answers import SKIPPED, YES
+from orchestrator.labelling.first_labels import CHOICES, Drawn, Uniform, by_share
 from orchestrator.labelling.fold import fold
 from orchestrator.labelling.keyed import keyed_uint64
 from orchestrator.labelling.ledger import Ledger
 from orchestrator.labelling.oracles.simulated import LabelsOracle
 from orchestrator.labelling.pool import Pool
 from orchestrator.labelling.protocols import GivenLabels
+from orchestrator.labelling.questions import ClassSets
 from orchestrator.labelling.state import INITIAL, INITIAL_VALIDATION
 from orchestrator.labelling.terms import PoolTerms
 from search_spaces.reading.config import ValidationConfig
@@ -262,3 +264,17 @@ def test_a_share_for_validation_is_out_of_the_pool_and_beside_the_budget() -> No
         assert state.counts().validation_bits == pytest.approx(75 * np.log2(3))
         assert state.terms.to_mapping()["validation"]["share"] == 0.25
     assert "share" not in trial("random").to_mapping()["validation"]
+
+
+def test_images_that_give_no_label_are_named_where_too_many_labels_are_wanted() -> None:
+    """Of images of several labels those without any give no single positive."""
+    of = terms(initial_choice="uniform")
+    images = np.arange(of.pool_items - 1)
+    given = np.full(images.size, SKIPPED, np.int8)
+    given[: of.initial_labels_per_class * of.num_classes - 5] = YES
+    sets = ClassSets.of([(0,) if one == YES else () for one in given])
+    drawn, skipped = Drawn(images, GivenLabels(given, sets)), int((given == SKIPPED).sum())
+    with pytest.raises(DataError) as failed:
+        Uniform().next(of, None, np.empty(0, np.int64), drawn)  # type: ignore[arg-type]
+    assert f"{skipped} of which gave no label" in str(failed.value)
+    assert str(failed.value).endswith(f"ask for at most {of.pool_items - skipped}")

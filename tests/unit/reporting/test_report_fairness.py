@@ -431,3 +431,17 @@ def test_rows_are_told_apart_by_the_validation_images_that_they_share(tmp_path: 
         built = report.build(results.load(layout))
         told.append(built["rows"][1]["tied_with_best"])
     assert told == [True, False]
+
+
+def test_a_metric_that_is_no_share_has_no_bound_of_shares(tmp_path: Path) -> None:
+    """Of mAP nothing is on record by image: two independent binomials would hide any difference."""
+    layout = write_sweep(tmp_path, [ONE, TWO], SEEDS)
+    for case, value in ((ONE, 60.0), (TWO, 66.0)):
+        for seed in SEEDS:
+            *before, last = records_of(case, seed)
+            said = {"metric": "mAP", "val_top1": value + 0.1 * seed * (1 + value % 7)}
+            write_records(layout, trial_of(case, seed), [*before, last | said])
+    gap = row_of(build(layout), "one stage")["to_leader"]
+    assert gap["sources"] == "seeds"
+    assert gap["told_apart"]
+    assert "no share of right guesses" in build(layout)["rules"]["interval"]
