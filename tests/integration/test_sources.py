@@ -54,7 +54,7 @@ def test_a_setting_of_a_source_is_part_of_a_trial_where_it_is_no_default() -> No
         "classes": 4,
         "train_per_class": 60,
         "spread": 0.6,
-        "validation": {"from": "split", "per_class": 5},
+        "validation": {"from": "split", "per_class": 5, "share": 0.2},
     }
 
 
