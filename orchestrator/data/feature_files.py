@@ -178,7 +178,7 @@ def _classes(archive: zipfile.ZipFile, path: Path, name: str) -> Labels:
         "iu",
         "whole class numbers 0..C-1: of numbers y.astype('int64'), of names"
         " numpy.unique(y, return_inverse=True)[1]",
-        "[N], one class a row",
+        "[N], one class a row, or [N, L] with L of at least 2, several labels a row",
     )
     if y.min() < 0:
         row = int(np.argmax(y < 0))

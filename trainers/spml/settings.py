@@ -121,6 +121,14 @@ class Spml:
                 problem=f"loss {self.loss} needs the number of categories of an image on average",
                 hint="write it, as in expected_positives: 2.9",
             )
+        if "expected_positives" in READS[self.loss]:
+            assert self.expected_positives is not None
+            if self.expected_positives > facts.num_classes:
+                raise SettingsError(
+                    "expected_positives",
+                    problem=f"an image has {facts.num_classes} categories at most",
+                    hint="write how many it has on average",
+                )
         if self.loss == "em_apl" and self.warmup_epochs >= self.epochs:
             raise SettingsError(
                 "warmup_epochs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from tests.helpers.stage_world import CPU, committed, some_inputs, stage_request, write_cache
 from trainers.data.items import open_data
 from trainers.distributed.ranks import ALONE
+from trainers.errors import SettingsError
 from trainers.method import as_planned
 from trainers.metrics import MEAN_AVERAGE_PRECISION
 from trainers.run import run_stage
@@ -122,3 +123,20 @@ def test_features_keep_their_spread_under_one_number_for_all(
     assert float(seen.square().mean()) == pytest.approx(1, rel=1e-4)
     ratio = seen.std(0) / values.std(0)
     assert (float(ratio.std() / ratio.mean()) < 1e-4) is (scaling == "common")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the settings are checked against."""
+
+    kind: str = "features"
+    num_classes: int = 6
+
+
+@pytest.mark.parametrize("loss", ["epr", "role"])
+def test_no_more_categories_are_expected_of_an_image_than_there_are(loss: Any) -> None:
+    replace(QUICK, loss=loss, expected_positives=6.0).check(Facts())
+    with pytest.raises(SettingsError, match="6 categories at most"):
+        replace(QUICK, loss=loss, expected_positives=6.5).check(Facts())
+    # Other losses do not read it.
+    replace(QUICK, loss="em", expected_positives=7.0).check(Facts())
