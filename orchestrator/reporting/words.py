@@ -14,6 +14,9 @@ APART, SEEDS_ONLY, ONE_SEED = "*", "°", "¹"
 """Marks behind a difference; `legend` says what they mean."""
 
 
+LEFT_OVER: Final = 0.001
+"""Share of a budget from which on it is worth a word that nothing was left to spend it on."""
+
 FEW_SEEDS: Final = 5
 """Below so many the quantile of Student's t, corrected for a dozen rows, is 8 (n = 4) or 15 (n = 3)
 where the normal one is 3.
@@ -113,7 +116,9 @@ def table_caption(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> s
 
 
 def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the marks behind the differences to the baseline on test mean, those that occur."""
+    """What the marks behind the differences to the baseline on test mean, those that occur, and
+    which rows could not spend their budget.
+    """
     gaps = [
         gap
         for row in rows
@@ -137,7 +142,16 @@ def legend(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{ONE_SEED} one seed: the error of the test images for these two models alone; it says"
             " nothing of another seed."
         )
-    return lines
+    return lines + _left_over(rows)
+
+
+def _left_over(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Says which rows had nothing left to ask, or to label, for part of their budget."""
+    left = [row for row in rows if (row["unspent"] or 0) >= max(1, LEFT_OVER * row["budget_bits"])]
+    if not left:
+        return []
+    said = "; ".join(f"{row['label']} {count(row['unspent'])}" for row in left)
+    return [f"Questions (or labels) of the plan for which no image was left, on average: {said}."]
 
 
 def schedule(row: Mapping[str, Any]) -> str:

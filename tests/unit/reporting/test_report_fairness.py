@@ -445,3 +445,13 @@ def test_a_metric_that_is_no_share_has_no_bound_of_shares(tmp_path: Path) -> Non
     assert gap["sources"] == "seeds"
     assert gap["told_apart"]
     assert "no share of right guesses" in build(layout)["rules"]["interval"]
+
+
+def test_what_nothing_was_left_to_ask_for_is_said_in_every_form(tmp_path: Path) -> None:
+    layout = write_sweep(tmp_path, [ONE, TWO], SEEDS)
+    assert not any("no image was left" in text for text in forms(build(layout)).values())
+    for seed in SEEDS:
+        *before, last = records_of(TWO, seed)
+        write_records(layout, trial_of(TWO, seed), [*before, last | {"unspent": 60}])
+    for name, text in forms(build(layout)).items():
+        assert "no image was left, on average: two stages 60." in text, name
