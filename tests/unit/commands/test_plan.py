@@ -191,6 +191,17 @@ def test_pairs_are_answered_once_in_a_whole_trial() -> None:
     assert "pairs of which nothing is known" in console.file.getvalue()
 
 
+def test_rows_of_the_pages_example_take_equal_hours(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "guide.md").read_text(encoding="utf-8")
+    example = page.partition("### At equal hours")[2].partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "equal_hours.yaml").write_text(example)
+    rows = plan(load_spec(str(tmp_path / "equal_hours.yaml")))["trials"]
+    hours = {row["cases"][0]: row["annotation_hours"] for row in rows}
+    assert len(hours) == 2
+    assert max(hours.values()) == pytest.approx(min(hours.values()), rel=0.001)
+    assert len({row["bits"] for row in rows}) == 2
+
+
 def test_a_search_that_learns_says_how_many_candidates_it_will_draw() -> None:
     found = plan(load_spec("stage_schedules.yaml"))
     assert found["trials"] is None
