@@ -29,6 +29,7 @@ from orchestrator.engines.progress import Progress
 from orchestrator.engines.ray.candidate import ASKED, FATAL, LIMIT, CandidateTrainable, SweepContext
 from orchestrator.engines.ray.capacity import awaited, groups_that_fit
 from orchestrator.engines.ray.cluster import Cluster
+from orchestrator.engines.ray.events import EventReader
 from orchestrator.engines.ray.node import WANTED, Token
 from orchestrator.engines.ray.restarts import Restarts
 from orchestrator.engines.ray.scratch import scratch_folder
@@ -294,14 +295,15 @@ def _shown(
     supply: DataSupply,
 ) -> Iterator[None]:
     """Events of the trials reach the display, and the count of restarts, while the block runs."""
-    stop = threading.Event()
+    stop, reader = threading.Event(), EventReader()
 
-    def drain() -> None:
+    def drain(*, last: bool = False) -> None:
         try:
-            events = ray.get(broker.take_events.remote(), timeout=5)
+            reply = broker.take_events.remote(reader.name, reader.seen, last=last)
+            events = reader.fresh(ray.get(reply, timeout=5))
         except Exception:
-            # The broker is being restarted, or Ray is going down: the display loses a line, the
-            # sweep nothing.
+            # The broker is being restarted, and what it had to say is lost with it; or Ray is slow
+            # or going down, and says it the next time.
             return
         if events and estimate is not None:
             progress.set_total(estimate())
@@ -325,4 +327,4 @@ def _shown(
     finally:
         stop.set()
         thread.join(timeout=6)
-        drain()
+        drain(last=True)

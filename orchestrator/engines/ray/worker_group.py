@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator.data.prepare import PreparedData
 from orchestrator.engines.limits import Limits
 from orchestrator.engines.ray.broker import Broker, NoWorkerGroup, Preempted
+from orchestrator.engines.ray.events import EventQueue, Reply
 from orchestrator.engines.ray.hosts import Asked, Place, here, named, why_broken
 from orchestrator.engines.ray.node import (
     WANTED,
@@ -293,11 +294,11 @@ class BrokerActor:
             max_failures=resources.max_failures,
             max_preemptions=resources.max_preemptions,
             on_lost=self._note_lost,
-            on_broken_start=lambda why: self._events.append(("start_broke", "", why)),
+            on_broken_start=lambda why: self._events.put(("start_broke", "", why)),
             limits=limits,
         )
         self._groups = groups
-        self._events: list[tuple[str, Any, Any]] = []
+        self._events = EventQueue()
         self._lost: dict[str, int] = {}
 
     def _note_lost(self, hosts: tuple[str, ...]) -> None:
@@ -308,7 +309,8 @@ class BrokerActor:
             self._lost[host] = self._lost.get(host, 0) + 1
 
     def _tell_lost(self, host: str) -> None:
-        self._events.append(("host_lost", host, self._lost.pop(host)))
+        if host in self._lost:
+            self._events.put(("host_lost", host, self._lost.pop(host)))
 
     async def answer(self) -> None:
         """Returns: the broker is there."""
@@ -318,11 +320,15 @@ class BrokerActor:
 
     async def tell(self, event: tuple[str, Any, Any]) -> None:
         """Keeps an event of a trial until the driver takes it."""
-        self._events.append(event)
+        self._events.put(event)
 
-    async def take_events(self) -> list[tuple[str, Any, Any]]:
-        taken, self._events = self._events, []
-        return taken
+    async def take_events(self, name: str, seen: int, *, last: bool = False) -> Reply:
+        """Returns the events that have not arrived at the driver; what waits to be said, too, where
+        it asks for the last time.
+        """
+        for host in list(self._lost) if last else ():
+            self._tell_lost(host)
+        return self._events.take(name, seen)
 
     async def use(self) -> dict[str, Any]:
         use = self._broker.use
