@@ -22,6 +22,7 @@ from orchestrator.reporting.statistics import (
     paired_difference,
     summarise,
 )
+from orchestrator.reporting.words import NOTHING, interval, mean_std, value_text
 from orchestrator.sweeps.correctness import Correct
 
 EFFECT_RULE: Final = (
@@ -270,8 +271,6 @@ def effect_tables(
     """Yields of each varied key its name, what it is averaged over, and for each value whether it
     is the highest and the cells of its line: the value, then EFFECT_HEAD.
     """
-    from orchestrator.reporting.words import NOTHING, interval, mean_std, value_text
-
     for effect in report["effects"]:
         over = f"n = {effect['n']} seeds, over {effect['settings']} settings of the other keys"
         if effect["left_out"]:
